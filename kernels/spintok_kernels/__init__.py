@@ -1,0 +1,1 @@
+"""Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs."""

@@ -1,0 +1,1 @@
+"""The tokenizers that ship with spintok, a folder each."""

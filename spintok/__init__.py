@@ -1,0 +1,1 @@
+"""spintok turns speech into tokens for language models."""
