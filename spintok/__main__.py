@@ -1,0 +1,5 @@
+"""``python -m spintok`` is ``spintok``."""
+
+from spintok.cli import main
+
+main()

@@ -1,0 +1,354 @@
+"""The tokenizer: audio in, tokens out; saved and loaded as a folder of config.json and model.safetensors."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from spintok import registry
+from spintok.audio import Recording, from_array, record
+from spintok.codebook import Codebook, CodebookConfig
+from spintok.encoder import Encoder, EncoderConfig
+from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
+from spintok.mfcc import Mfcc
+from spintok.tokens import Tokens
+from spintok.window import Window, pieces
+
+__all__ = ["Tokenizer", "TokenizerError", "load"]
+
+FORMAT = 1
+"""The version of the folder's layout that this release reads and writes."""
+
+FrontEnd = Mfcc | Encoder
+Audio = str | os.PathLike[str] | Tensor | NDArray[Any]
+
+
+class TokenizerError(ValueError):
+    """A tokenizer folder that cannot be used; the message names it and the cause."""
+
+
+class Tokenizer(nn.Module):
+    """A front end, the layer to read, and one codebook or more over its features.
+
+    Args:
+        front_end: waveforms to features: an ``Encoder`` or ``Mfcc``.
+        codebooks: the first one is the primary, whose codes are the tokens.
+        layer: the encoder layer that the codebooks read (1 is the first); None for MFCC.
+        name: what the tokenizer is called in outputs.
+        window: how audio longer than one window is cut.
+    """
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        codebooks: Sequence[Codebook],
+        *,
+        layer: int | None = None,
+        name: str = "unnamed",
+        window: Window | None = None,
+    ) -> None:
+        super().__init__()
+        if not codebooks:
+            raise ValueError("a tokenizer needs at least one codebook")
+        names = [codebook.config.name for codebook in codebooks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"codebooks must have different names, got {', '.join(names)}")
+        if isinstance(front_end, Mfcc) != (layer is None):
+            raise ValueError("layer is a number from 1 for an encoder, and None for MFCC")
+        self.front_end = front_end
+        self.codebooks = nn.ModuleDict({codebook.config.name: codebook for codebook in codebooks})
+        self.layer = layer
+        self.name = name
+        self.window = window or Window()
+        self.eval()
+
+    # What people ask a tokenizer for, under the names they use.
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that the front end reads; ``encode`` resamples to it."""
+        return SAMPLE_RATE
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames, and so codes before de-duplication, a second."""
+        return FRAME_RATE
+
+    @property
+    def frame_size(self) -> int:
+        """Samples from one frame to the next."""
+        return HOP
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codebooks)
+
+    @property
+    def codebook_names(self) -> list[str]:
+        """The primary codebook's name first."""
+        return list(self.codebooks)
+
+    @property
+    def codebook_size(self) -> int:
+        """K of the primary codebook."""
+        return self.size_of(self.codebook_names[0])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.codebooks.parameters()).device
+
+    def size_of(self, codebook: str) -> int:
+        """K of the named codebook."""
+        return self._codebook(codebook).config.size
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and of every weight: equal exactly when all tokens must be equal."""
+        digest = hashlib.sha256(json.dumps(_config(self, with_name=False), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            array = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
+            digest.update(array.numpy().tobytes())
+        return digest.hexdigest()
+
+    # Audio to tokens.
+
+    @overload
+    def encode(
+        self,
+        audio: str | os.PathLike[str] | Tensor | NDArray[Any],
+        sample_rate: int | None = ...,
+        *,
+        codebook: str | None = ...,
+    ) -> Tokens: ...
+
+    @overload
+    def encode(
+        self, audio: Sequence[Audio], sample_rate: int | None = ..., *, codebook: str | None = ...
+    ) -> list[Tokens]: ...
+
+    def encode(
+        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None, *, codebook: str | None = None
+    ) -> Tokens | list[Tokens]:
+        """Tokens of one recording, or of each of a list.
+
+        Args:
+            audio: a path, or samples (S,) or (channels, S) with their ``sample_rate``; or a list of either.
+            sample_rate: samples a second of arrays; files state their own.
+            codebook: the codebook to use; the primary by default.
+
+        Raises:
+            AudioError: the audio cannot be read.
+            ValueError: an array without a sample rate, or an unknown codebook.
+        """
+        name = codebook if codebook is not None else self.codebook_names[0]
+        self._codebook(name)
+        one = isinstance(audio, str | os.PathLike | Tensor | np.ndarray)
+        items: Sequence[Audio] = [audio] if one else audio  # type: ignore[list-item, assignment]
+        tokens = [
+            found[name]
+            for found in self.encode_recordings([self._recording(item, sample_rate) for item in items], [name])
+        ]
+        return tokens[0] if one else tokens
+
+    @torch.inference_mode()
+    def encode_recordings(
+        self, recordings: Sequence[Recording], codebooks: Sequence[str] | None = None, batch_seconds: float = 200.0
+    ) -> list[dict[str, Tokens]]:
+        """Tokens of each recording from each named codebook, all codebooks by default, in one pass of the encoder.
+
+        On a GPU, recordings of like length share a padded batch of at most ``batch_seconds``; on a CPU, where a
+        batch gains nothing and padding costs time, each runs alone. Masks and masked normalisation make the
+        tokens the same either way.
+        """
+        names = self.codebook_names if codebooks is None else list(codebooks)
+        books = [self._codebook(name) for name in names]
+        found: dict[int, list[Tensor]] = {}
+        samples: dict[int, int] = {}
+        waveforms = {i: r.waveform for i, r in enumerate(recordings) if r.waveform is not None}
+        for group in self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds):
+            samples.update((i, len(waveforms[i])) for i in group)
+            lengths = torch.tensor([samples[i] for i in group])
+            padded = pad_sequence([waveforms[i] for i in group], batch_first=True)
+            features, counts = self.features(padded.to(self.device), lengths.to(self.device))
+            valid = [features[row, :count] for row, count in enumerate(counts.tolist())]
+            # One assignment a codebook for the whole batch.
+            flat = torch.cat(valid)
+            for book in books:
+                codes = book.codes(flat).cpu().split([len(part) for part in valid])
+                for i, part in zip(group, codes, strict=True):
+                    found.setdefault(i, []).append(part)
+        for i, recording in enumerate(recordings):
+            if recording.waveform is None:
+                found[i], samples[i] = self._long(recording, books)
+        return [
+            {
+                name: Tokens(codes.numpy(), self.size_of(name), samples[i])
+                for name, codes in zip(names, found[i], strict=True)
+            }
+            for i in range(len(recordings))
+        ]
+
+    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the codebooks read: (B, T, D) and frame counts (B,) from padded waveforms (B, S) and lengths (B,)."""
+        if isinstance(self.front_end, Mfcc):
+            features, counts = self.front_end(waveforms, lengths)
+        else:
+            features, counts = self.front_end(waveforms, lengths, layer=self.layer)
+        return features, counts
+
+    def record(self, path: str | os.PathLike[str]) -> Recording:
+        """Open an audio file for ``encode_recordings``: held in memory when one window holds it."""
+        return record(path, self.window.samples)
+
+    def _recording(self, audio: Audio, sample_rate: int | None) -> Recording:
+        if isinstance(audio, str | os.PathLike):
+            return self.record(audio)
+        if sample_rate is None:
+            raise ValueError("samples need their rate: encode(samples, sample_rate)")
+        waveform = from_array(audio, sample_rate)
+        return Recording(waveform if len(waveform) <= self.window.samples else None, lambda: iter([waveform]))
+
+    def _groups(self, lengths: Mapping[int, int], batch_seconds: float) -> Iterable[list[int]]:
+        """Indices that share a batch, by falling length."""
+        order = sorted(lengths, key=lambda i: -lengths[i])
+        if self.device.type == "cpu":
+            yield from ([i] for i in order)
+            return
+        group: list[int] = []
+        for i in order:
+            if group and lengths[group[0]] * (len(group) + 1) > batch_seconds * SAMPLE_RATE:
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
+
+    def _long(self, recording: Recording, books: Sequence[Codebook]) -> tuple[list[Tensor], int]:
+        """Codes from each codebook, and the number of samples, of audio that is longer than a window."""
+        codes: list[list[Tensor]] = [[] for _ in books]
+        samples = 0
+
+        def counted() -> Iterator[Tensor]:
+            nonlocal samples
+            for block in recording.blocks():
+                samples += len(block)
+                yield block
+
+        for piece in pieces(counted(), self.window):
+            waveform = piece.waveform[None].to(self.device)
+            features, _ = self.features(waveform, torch.tensor([waveform.shape[1]], device=self.device))
+            kept = features[0, piece.skip : piece.skip + piece.keep]
+            for book, parts in zip(books, codes, strict=True):
+                parts.append(book.codes(kept).cpu())
+        return [torch.cat(parts) for parts in codes], samples
+
+    def _codebook(self, name: str) -> Codebook:
+        if name not in self.codebooks:
+            raise ValueError(
+                f"unknown codebook {name!r}; tokenizer {self.name!r} has: {', '.join(self.codebook_names)}"
+            )
+        book = self.codebooks[name]
+        assert isinstance(book, Codebook)
+        return book
+
+    # The folder.
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder; each file appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        weights = folder / "model.safetensors.tmp"
+        save_file(tensors, weights)
+        weights.replace(folder / "model.safetensors")
+        config = folder / "config.json.tmp"
+        config.write_text(json.dumps(_config(self), indent=2) + "\n", encoding="utf-8")
+        config.replace(folder / "config.json")
+
+
+def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.device = "cpu") -> Tokenizer:
+    """Load a tokenizer.
+
+    Args:
+        source: a folder that ``Tokenizer.save`` wrote, or the name of a tokenizer that ships with spintok
+            (``spintok list``); by default the one named in ``spintok.registry.DEFAULT``.
+        device: where it runs: "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        TokenizerError: the folder is not a whole tokenizer.
+        ValueError: an unknown name or device.
+    """
+    where = _device(device)
+    if source is None:
+        folder = registry.find(registry.DEFAULT)
+    elif (Path(source) / "config.json").is_file():
+        folder = Path(source)
+    elif Path(source).is_dir():
+        raise TokenizerError(f"{source}: no config.json in this folder, so it is not a tokenizer")
+    else:
+        folder = registry.find(os.fspath(source))
+    return _read(folder).to(where)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {str(name)!r}: say cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(name)!r}: this torch sees no CUDA GPU; use cpu")
+    return device
+
+
+def _config(tokenizer: Tokenizer, with_name: bool = True) -> dict[str, Any]:
+    front_end = tokenizer.front_end
+    encoder = {"type": "mfcc"} if isinstance(front_end, Mfcc) else {"type": "encoder", **front_end.config.to_dict()}
+    config: dict[str, Any] = {
+        "spintok_format": FORMAT,
+        "front_end": encoder,
+        "layer": tokenizer.layer,
+        "codebooks": [asdict(tokenizer._codebook(name).config) for name in tokenizer.codebook_names],
+        "window": asdict(tokenizer.window),
+    }
+    return {"name": tokenizer.name, **config} if with_name else config
+
+
+def _read(folder: Path) -> Tokenizer:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("spintok_format") != FORMAT:
+            raise TokenizerError(
+                f"{folder}: config.json has the format {config.get('spintok_format')!r}; this release reads {FORMAT}"
+            )
+        front_end = dict(config["front_end"])
+        kind = front_end.pop("type")
+        tokenizer = Tokenizer(
+            Mfcc() if kind == "mfcc" else Encoder(EncoderConfig.from_dict(front_end)),
+            [Codebook(CodebookConfig(**codebook)) for codebook in config["codebooks"]],
+            layer=config["layer"],
+            name=config["name"],
+            window=Window(**config["window"]),
+        )
+        tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
+    except TokenizerError:
+        raise
+    except FileNotFoundError as error:
+        raise TokenizerError(f"{error.filename}: missing, so this is not a whole tokenizer") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise TokenizerError(f"{folder}: model.safetensors does not fit config.json ({reason})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TokenizerError(f"{folder}: config.json is not a tokenizer's: {error!r}") from None
+    return tokenizer

@@ -1,0 +1,130 @@
+"""Tokens of one utterance: a code a frame, and the runs they form."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spintok.frames import FRAME_RATE, frames_to_seconds
+
+__all__ = ["Tokens", "deduplicate", "expand"]
+
+Codes = NDArray[np.int32]
+
+
+def deduplicate(codes: ArrayLike) -> tuple[Codes, Codes]:
+    """The runs of a sequence: ``(units, durations)``, each (R,) int32, from ``codes``, (T,).
+
+    A run is a maximal stretch of equal codes; its duration is its length in frames.
+    """
+    array = _codes(codes)
+    if array.size == 0:
+        return array, array.copy()
+    starts = np.flatnonzero(np.diff(array, prepend=array[0] - 1))
+    durations = np.diff(starts, append=array.size)
+    return array[starts], durations.astype(np.int32)
+
+
+def expand(units: ArrayLike, durations: ArrayLike) -> Codes:
+    """A code a frame, (T,) int32, from the runs: ``expand(*deduplicate(x))`` equals ``x``."""
+    units, durations = _codes(units), _codes(durations)
+    if units.shape != durations.shape:
+        raise ValueError(f"units and durations must have one length, got {units.size} and {durations.size}")
+    if durations.size and durations.min() < 1:
+        raise ValueError("durations must be at least 1 frame")
+    return np.repeat(units, durations)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of one utterance from one codebook.
+
+    Attributes:
+        codes: the codeword of each frame, (T,) int32 in [0, codebook_size).
+        codebook_size: the number K of codewords.
+        num_samples: samples of the waveform at 16 kHz, when known.
+    """
+
+    codes: Codes
+    codebook_size: int
+    num_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        codes = _codes(self.codes)
+        if self.codebook_size < 1:
+            raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
+        if codes.size and not 0 <= codes.min() <= codes.max() < self.codebook_size:
+            raise ValueError(
+                f"codes must lie in [0, {self.codebook_size}), got {codes.min()} to {codes.max()}: "
+                "they come from another codebook"
+            )
+        codes.setflags(write=False)
+        object.__setattr__(self, "codes", codes)
+
+    @classmethod
+    def from_runs(
+        cls, units: ArrayLike, durations: ArrayLike, codebook_size: int, num_samples: int | None = None
+    ) -> "Tokens":
+        """Tokens from the code of each run and its duration in frames."""
+        return cls(expand(units, durations), codebook_size, num_samples)
+
+    @cached_property
+    def _runs(self) -> tuple[Codes, Codes]:
+        return deduplicate(self.codes)
+
+    @property
+    def units(self) -> Codes:
+        """The code of each run, (R,) int32: the de-duplicated sequence a language model reads."""
+        return self._runs[0]
+
+    @property
+    def durations(self) -> Codes:
+        """The length of each run in frames, (R,) int32; their sum is ``num_frames``."""
+        return self._runs[1]
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames."""
+        return int(self.codes.size)
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames a second."""
+        return FRAME_RATE
+
+    @property
+    def seconds(self) -> float:
+        """How long the frames last: ``num_frames / frame_rate``."""
+        return frames_to_seconds(self.num_frames)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """When each run starts and ends, (R, 2), in seconds."""
+        ends = np.cumsum(self.durations, dtype=np.int64)
+        return np.stack([ends - self.durations, ends], axis=1) / FRAME_RATE
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        return self.codebook_size == other.codebook_size and np.array_equal(self.codes, other.codes)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokens({self.num_frames} frames, {self.units.size} runs, {self.seconds:.2f} s, "
+            f"codebook_size={self.codebook_size})"
+        )
+
+
+def _codes(values: ArrayLike) -> Codes:
+    """A 1-D int32 copy; refuses fractions and values that int32 cannot hold."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"codes must be one sequence, got shape {array.shape}")
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"codes must be integers, got {array.dtype}")
+    if array.size and (array.min() < -(2**31) or array.max() >= 2**31):
+        raise ValueError("codes must fit into 32 bits")
+    return array.astype(np.int32)

@@ -1,0 +1,1 @@
+"""Fitting tokenizers; nothing used to tokenize imports it."""
