@@ -1,0 +1,116 @@
+"""The transformer layer of HuBERT, wav2vec 2.0 and WavLM."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Attention", "NormPosition", "RelativePositions", "TransformerLayer"]
+
+NormPosition = Literal["post", "pre"]
+
+
+class RelativePositions(nn.Module):
+    """WavLM's bias of every head for every distance between two frames, in buckets that widen with distance.
+
+    Source: Chen et al. 2022, "WavLM", equations 5 and 6, after Raffel et al. 2020, "T5".
+    """
+
+    def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.empty(buckets, heads))
+
+    def forward(self, frames: int) -> Tensor:
+        """Bias (heads, frames, frames) of query by key."""
+        distance = torch.arange(1 - frames, frames, device=self.weight.device)
+        by_distance = self.weight[self._bucket(distance)].t()
+        # Row q of the bias is the stretch of distances -q ... frames - 1 - q.
+        return by_distance.unfold(1, frames, 1).flip(1)
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        half = self.weight.shape[0] // 2
+        exact = half // 2
+        size = distance.abs()
+        # float32, as in the published code: near a border a wider type could choose another bucket.
+        far = torch.log(size.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (far * (half - exact)).long()).clamp(max=half - 1)
+        return torch.where(size < exact, size, far) + half * (distance > 0)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; with ``gated``, WavLM's gate on the relative position bias."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, gated: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.gate = nn.Linear(width // heads, 8) if gated else None
+        self.gate_scale = nn.Parameter(torch.ones(heads)) if gated else None
+
+    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
+        """x (B, T, D) to (B, T, D).
+
+        ``mask`` (B, T) is True where valid, None where nothing is padded; ``positions`` is (heads, T, T).
+        """
+        batch, frames, width = x.shape
+        q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        bias: Tensor | None = None if mask is None else mask[:, None, None, :]
+        if positions is not None:
+            assert self.gate is not None
+            assert self.gate_scale is not None
+            split = x.view(batch, frames, self.heads, -1).transpose(1, 2)
+            update, reset = self.gate(split).unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
+            gate = update * (reset * self.gate_scale[:, None] - 1.0) + 2.0
+            gated = gate[..., None] * positions
+            bias = gated if bias is None else gated.masked_fill(~bias, -math.inf)
+            bias = bias.to(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        result: Tensor = self.out(out.transpose(1, 2).reshape(batch, frames, width))
+        return result
+
+
+class TransformerLayer(nn.Module):
+    """Attention and a feed-forward network, each with a residual and a layer norm after or before it."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        *,
+        norm_position: NormPosition,
+        eps: float,
+        dropout: float,
+        gated: bool,
+    ) -> None:
+        super().__init__()
+        self.norm_position = norm_position
+        self.dropout = dropout
+        self.attention = Attention(width, heads, dropout, gated=gated)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.expand = nn.Linear(width, feed_forward)
+        self.contract = nn.Linear(feed_forward, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
+        """x (B, T, D) to (B, T, D); ``mask`` and ``positions`` as in ``Attention``."""
+        if self.norm_position == "pre":
+            x = x + self._drop(self.attention(self.attention_norm(x), mask, positions))
+            return x + self._feed_forward(self.feed_forward_norm(x))
+        x = self.attention_norm(x + self._drop(self.attention(x, mask, positions)))
+        out: Tensor = self.feed_forward_norm(x + self._feed_forward(x))
+        return out
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        hidden = self.expand(x)
+        hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
+        return self._drop(self.contract(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
