@@ -129,6 +129,9 @@ class EncoderConfig:
 class Encoder(nn.Module):
     """An SSL encoder. ``recompute`` = True saves memory in training by computing each layer twice."""
 
+    context_frames = 250
+    """Frames to read on either side of a window of a long recording (``spintok.window``)."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -170,6 +173,11 @@ class Encoder(nn.Module):
             )
             for _ in range(config.layers)
         )
+
+    @property
+    def num_features(self) -> int:
+        """D, the width of the features."""
+        return self.config.width
 
     @classmethod
     def from_state(cls, config: EncoderConfig, state: Mapping[str, Tensor]) -> "Encoder":

@@ -1,4 +1,4 @@
-"""MFCC features on HuBERT's frames: the input of HuBERT's first K-means, and spintok's smallest front end.
+"""MFCC features on HuBERT's frames: the input of HuBERT's first K-means, and spintok's smallest encoder.
 
 Kaldi's recipe (25 ms Povey windows, pre-emphasis 0.97, 23 mel bands from 20 Hz, 13 cepstra, liftering 22) with
 first and second differences, 39 numbers, every 10 ms; every second frame is kept, so that the frames are exactly
@@ -6,6 +6,7 @@ those of ``spintok.frames``. Source: Hsu et al. 2021, "HuBERT", section IV-B, an
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ _REACH = 2  # frames on each side that a difference reads
 
 
 class Mfcc(nn.Module):
-    """Waveforms to MFCC with differences; no parameters.
+    """Waveforms to MFCC with differences; no parameters. It is called as an ``Encoder`` is, but has no layers.
 
-    ``context_frames`` is how many frames on each side a feature depends on.
+    ``num_features`` is D; ``context_frames`` is how many frames on each side a feature depends on.
     """
 
     num_features = 39
@@ -43,7 +44,9 @@ class Mfcc(nn.Module):
         self.register_buffer("mel", _mel_bands(), persistent=False)
         self.register_buffer("dct", _cepstral_transform(), persistent=False)
 
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, *, layer: None = None, statistics: None = None
+    ) -> tuple[Tensor, Tensor]:
         """Features (B, T, 39) and frame counts (B,) of waveforms (B, S) float32 with lengths (B,) in samples.
 
         Frames past an utterance's own count are zero.
@@ -62,6 +65,9 @@ class Mfcc(nn.Module):
         features = torch.cat([cepstra, first, _difference(first, fine)], dim=2)[:, ::2]
         valid = torch.arange(features.shape[1], device=features.device) < counts[:, None]
         return features * valid[:, :, None], counts
+
+    def statistics(self, blocks: Iterable[Tensor]) -> None:
+        """MFCC need to know nothing of a whole recording."""
 
     def _cepstra(self, frames: Tensor) -> Tensor:
         """Cepstra (B, T, 13) of windows of samples (B, T, 400)."""

@@ -21,6 +21,7 @@ from spintok.audio import Recording, from_array, record
 from spintok.codebook import Codebook, CodebookConfig
 from spintok.encoder import Encoder, EncoderConfig
 from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
+from spintok.frontend import Statistics
 from spintok.mfcc import Mfcc
 from spintok.tokens import Tokens
 from spintok.window import Window, pieces
@@ -30,7 +31,7 @@ __all__ = ["Tokenizer", "TokenizerError", "load"]
 FORMAT = 1
 """The version of the folder's layout that this release reads and writes."""
 
-FrontEnd = Mfcc | Encoder
+AnyEncoder = Mfcc | Encoder
 Audio = str | os.PathLike[str] | Tensor | NDArray[Any]
 
 
@@ -39,10 +40,10 @@ class TokenizerError(ValueError):
 
 
 class Tokenizer(nn.Module):
-    """A front end, the layer to read, and one codebook or more over its features.
+    """An encoder, the layer to read, and one codebook or more over its features.
 
     Args:
-        front_end: waveforms to features: an ``Encoder`` or ``Mfcc``.
+        encoder: waveforms to features: an ``Encoder`` or ``Mfcc``.
         codebooks: the first one is the primary, whose codes are the tokens.
         layer: the encoder layer that the codebooks read (1 is the first); None for MFCC.
         name: what the tokenizer is called in outputs.
@@ -51,7 +52,7 @@ class Tokenizer(nn.Module):
 
     def __init__(
         self,
-        front_end: FrontEnd,
+        encoder: AnyEncoder,
         codebooks: Sequence[Codebook],
         *,
         layer: int | None = None,
@@ -64,20 +65,20 @@ class Tokenizer(nn.Module):
         names = [codebook.config.name for codebook in codebooks]
         if len(set(names)) != len(names):
             raise ValueError(f"codebooks must have different names, got {', '.join(names)}")
-        if isinstance(front_end, Mfcc) != (layer is None):
+        if isinstance(encoder, Mfcc) != (layer is None):
             raise ValueError("layer is a number from 1 for an encoder, and None for MFCC")
-        self.front_end = front_end
+        self.encoder = encoder
         self.codebooks = nn.ModuleDict({codebook.config.name: codebook for codebook in codebooks})
         self.layer = layer
         self.name = name
-        self.window = window or Window()
+        self.window = window or Window(context=encoder.context_frames)
         self.eval()
 
     # What people ask a tokenizer for, under the names they use.
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second that the front end reads; ``encode`` resamples to it."""
+        """Samples a second that the encoder reads; ``encode`` resamples to it."""
         return SAMPLE_RATE
 
     @property
@@ -200,12 +201,14 @@ class Tokenizer(nn.Module):
             for i in range(len(recordings))
         ]
 
-    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the codebooks read: (B, T, D) and frame counts (B,) from padded waveforms (B, S) and lengths (B,)."""
-        if isinstance(self.front_end, Mfcc):
-            features, counts = self.front_end(waveforms, lengths)
-        else:
-            features, counts = self.front_end(waveforms, lengths, layer=self.layer)
+    def features(
+        self, waveforms: Tensor, lengths: Tensor, statistics: Statistics | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the codebooks read: (B, T, D) and frame counts (B,) from padded waveforms (B, S) and lengths (B,).
+
+        ``statistics`` are those of the whole recording when the waveforms are windows of it.
+        """
+        features, counts = self.encoder(waveforms, lengths, layer=self.layer, statistics=statistics)
         return features, counts
 
     def record(self, path: str | os.PathLike[str]) -> Recording:
@@ -236,7 +239,11 @@ class Tokenizer(nn.Module):
             yield group
 
     def _long(self, recording: Recording, books: Sequence[Codebook]) -> tuple[list[Tensor], int]:
-        """Codes from each codebook, and the number of samples, of audio that is longer than a window."""
+        """Codes from each codebook, and the number of samples, of audio that is longer than a window.
+
+        An encoder normalises by statistics of the whole recording, so the audio is read twice.
+        """
+        statistics = self.encoder.statistics(recording.blocks())
         codes: list[list[Tensor]] = [[] for _ in books]
         samples = 0
 
@@ -248,7 +255,8 @@ class Tokenizer(nn.Module):
 
         for piece in pieces(counted(), self.window):
             waveform = piece.waveform[None].to(self.device)
-            features, _ = self.features(waveform, torch.tensor([waveform.shape[1]], device=self.device))
+            lengths = torch.tensor([waveform.shape[1]], device=self.device)
+            features, _ = self.features(waveform, lengths, statistics)
             kept = features[0, piece.skip : piece.skip + piece.keep]
             for book, parts in zip(books, codes, strict=True):
                 parts.append(book.codes(kept).cpu())
@@ -313,11 +321,11 @@ def _device(name: str | torch.device) -> torch.device:
 
 
 def _config(tokenizer: Tokenizer, with_name: bool = True) -> dict[str, Any]:
-    front_end = tokenizer.front_end
-    encoder = {"type": "mfcc"} if isinstance(front_end, Mfcc) else {"type": "encoder", **front_end.config.to_dict()}
+    encoder = tokenizer.encoder
+    described = {"type": "mfcc"} if isinstance(encoder, Mfcc) else {"type": "ssl", **encoder.config.to_dict()}
     config: dict[str, Any] = {
         "spintok_format": FORMAT,
-        "front_end": encoder,
+        "encoder": described,
         "layer": tokenizer.layer,
         "codebooks": [asdict(tokenizer._codebook(name).config) for name in tokenizer.codebook_names],
         "window": asdict(tokenizer.window),
@@ -332,10 +340,10 @@ def _read(folder: Path) -> Tokenizer:
             raise TokenizerError(
                 f"{folder}: config.json has the format {config.get('spintok_format')!r}; this release reads {FORMAT}"
             )
-        front_end = dict(config["front_end"])
-        kind = front_end.pop("type")
+        described = dict(config["encoder"])
+        kind = described.pop("type")
         tokenizer = Tokenizer(
-            Mfcc() if kind == "mfcc" else Encoder(EncoderConfig.from_dict(front_end)),
+            Mfcc() if kind == "mfcc" else Encoder(EncoderConfig.from_dict(described)),
             [Codebook(CodebookConfig(**codebook)) for codebook in config["codebooks"]],
             layer=config["layer"],
             name=config["name"],

@@ -1,4 +1,4 @@
-"""Features of a corpus in one file on disk, so that many passes over them run the front end once."""
+"""Features of a corpus in one file on disk, so that many passes over them run the encoder once."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence

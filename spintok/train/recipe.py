@@ -19,18 +19,18 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class KMeansRecipe:
-    """K-means over the features of a front end: HuBERT's teacher, and the thing for Spin to beat.
+    """K-means over the features of an encoder: HuBERT's teacher, and the thing for Spin to beat.
 
     Attributes:
         name: of the tokenizer that comes out.
-        front_end: "mfcc", or a tokenizer's name or folder whose encoder is used.
+        encoder: "mfcc", or a tokenizer's name or folder whose encoder is used.
         layer: the encoder layer whose features are clustered; left out for MFCC.
         share: the share of each utterance's frames that is used, drawn by ``kmeans.seed``.
         kmeans: the clustering itself.
     """
 
     name: str
-    front_end: str
+    encoder: str
     kmeans: KMeansConfig
     layer: int | None = None
     share: float = 1.0

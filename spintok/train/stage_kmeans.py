@@ -22,17 +22,14 @@ __all__ = ["run"]
 
 def run(recipe: KMeansRecipe, utterances: Sequence[Utterance], console: Console) -> Tokenizer:
     """Extract the features once to a temporary file, cluster them, and return the tokenizer."""
-    front_end = Mfcc() if recipe.front_end == "mfcc" else load(recipe.front_end).front_end
+    encoder = Mfcc() if recipe.encoder == "mfcc" else load(recipe.encoder).encoder
 
     def extract(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(front_end, Mfcc):
-            features, counts = front_end(waveforms, lengths)
-        else:
-            features, counts = front_end(waveforms, lengths, layer=recipe.layer)
+        features, counts = encoder(waveforms, lengths, layer=recipe.layer)
         return features, counts
 
     with tempfile.TemporaryDirectory(prefix="spintok-") as folder, Progress(console=console) as bar:
-        file = FeatureFile(Path(folder, "features.f32"), front_end.num_features)
+        file = FeatureFile(Path(folder, "features.f32"), encoder.num_features)
         reading = bar.add_task("features", total=len(utterances))
         file.write(extract, utterances, recipe.share, recipe.kmeans.seed, lambda n: bar.advance(reading, n))
         clustering = bar.add_task("K-means", total=recipe.kmeans.restarts * recipe.kmeans.iterations)
@@ -42,8 +39,8 @@ def run(recipe: KMeansRecipe, utterances: Sequence[Utterance], console: Console)
             bar.update(clustering, completed=done, description=f"K-means, mean squared distance {distance:.4f}")
 
         result = fit(file.chunks, recipe.kmeans, heard)
-    width = front_end.num_features
+    width = encoder.num_features
     codebook = Codebook(CodebookConfig("primary", recipe.kmeans.size, width, width, "l2", projection=False))
     with torch.no_grad():
         codebook.codewords.copy_(result.codewords)
-    return Tokenizer(front_end, [codebook], layer=recipe.layer, name=recipe.name)
+    return Tokenizer(encoder, [codebook], layer=recipe.layer, name=recipe.name)
