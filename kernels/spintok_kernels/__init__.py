@@ -1,1 +1,6 @@
 """Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs."""
+
+from spintok_kernels.assign import Assignment, assign
+from spintok_kernels.backends import Backend, backends
+
+__all__ = ["Assignment", "Backend", "assign", "backends"]

@@ -1,0 +1,126 @@
+"""Exact assignment with torch alone: where the compiled core cannot be built, and as its yardstick.
+
+The same method as `assign_cpu.cpp`, a chunk of rows at a time: a float32 matrix product, a bound on its
+error, and the float64 definition for the codewords that the bound cannot rule out.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["assign_torch"]
+
+# A chunk's scores stay near the cache without making the matrix product small.
+CHUNK_SCORES = 1 << 20
+# Candidates decided at once, so that many ties (a collapsed codebook) cost time and not memory.
+CHUNK_CANDIDATES = 1 << 14
+
+
+def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
+    """ids int32, scores and margins float32, all (N,), of float32 z (N, D) and a finite codebook (K, D)."""
+    l2 = metric == "l2"
+    n, depth = z.shape
+    ids = torch.empty(n, dtype=torch.int32)
+    scores, margins = torch.empty(n), torch.empty(n)
+
+    # See assign_cpu.cpp: for L2 the mean taken from both sides leaves the argmin and shrinks the error.
+    mean = codebook.double().mean(dim=0).float() if l2 else torch.zeros(depth)
+    centred = codebook - mean if l2 else codebook
+    norms = centred.double().square().sum(dim=1).sqrt()
+    bias = -0.5 * norms.square() if l2 else torch.zeros_like(norms)
+    raw_norm = codebook.double().square().sum(dim=1).sqrt().max()
+    mean_norm = mean.double().square().sum().sqrt()
+
+    rows = max(1, min(n, CHUNK_SCORES // len(codebook)))
+    products = torch.empty(rows, len(codebook))
+    for start in range(0, n, rows):
+        part = z[start : start + rows]
+        shifted = part - mean if l2 else part
+        out = products[: len(part)]
+        _multiply(shifted, centred, bias.float(), out)
+        best, first = out.max(dim=1)
+
+        sizes = shifted.double().square().sum(dim=1).sqrt()
+        size = sizes * norms.max() + bias.abs().max()
+        raw = (sizes + mean_norm + raw_norm) * raw_norm
+        err = 1.0001 * (_gamma(depth + 8, 24) * size + (depth + 8) * 2.0**-149 + _gamma(depth + 8, 53) * raw)
+        finite = part.isfinite().all(dim=1)
+        # Sums that could overflow rule nothing out.
+        sound = (size < 1e37) & (err < 1e37)
+        threshold = (best.double() - 2 * err).where(sound, -math.inf)
+
+        ours = slice(start, start + len(part))
+        out.scatter_(1, first[:, None], -math.inf)
+        second = out.amax(dim=1)
+        # Nothing to tell the codewords apart by, and padding makes such rows common.
+        empty = (sizes == 0) & (not l2)
+        first = first.where(~empty, 0)
+        close = finite & ~empty & ~(second.double() < threshold)
+        out.scatter_(1, first[:, None], best[:, None])
+        ids[ours] = first.int()
+        margins[ours] = best - second
+        if bool(close.any()):
+            _decide(part, codebook, l2, out, threshold, close.nonzero().squeeze(1), ids[ours], margins[ours])
+        ids[ours] = ids[ours].where(finite, -1)
+        winners = codebook[ids[ours].clamp(min=0)].double()
+        exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
+        scores[ours] = exact.float().where(finite, math.nan)
+        margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
+    return ids, scores, margins
+
+
+def _multiply(z: Tensor, codebook: Tensor, bias: Tensor, out: Tensor) -> None:
+    """out = z codebook^T + bias in true float32, whatever torch.set_float32_matmul_precision allows."""
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        torch.addmm(bias, z, codebook.t(), out=out)
+    finally:
+        torch.set_float32_matmul_precision(allowed)
+
+
+def _gamma(n: int, bits: int) -> float:
+    """n u / (1 - n u), the relative error of a sum of n terms with unit roundoff u = 2^-bits."""
+    x = n * 2.0**-bits
+    return x / (1 - x) if x < 0.5 else math.inf
+
+
+def _decide(
+    z: Tensor,
+    codebook: Tensor,
+    l2: bool,
+    approximate: Tensor,
+    threshold: Tensor,
+    close: Tensor,
+    ids: Tensor,
+    margins: Tensor,
+) -> None:
+    """Write ids and margins of the rows `close`, by the definition over every codeword that may win."""
+    # Not below, so that NaN (overflow) stays a candidate.
+    pairs = (~(approximate[close].double() < threshold[close, None])).nonzero()
+    exact = torch.empty(len(pairs), dtype=torch.float64)
+    for start in range(0, len(pairs), CHUNK_CANDIDATES):
+        chunk = pairs[start : start + CHUNK_CANDIDATES]
+        c = codebook[chunk[:, 1]].double()
+        exact[start : start + len(chunk)] = _ordered_sum(z[close[chunk[:, 0]]].double() * c)
+        if l2:
+            exact[start : start + len(chunk)] -= 0.5 * _ordered_sum(c * c)
+    best = torch.full((len(close),), -math.inf, dtype=torch.float64)
+    best.scatter_reduce_(0, pairs[:, 0], exact, "amax")
+    winners = torch.full((len(close),), len(codebook))
+    ties = exact == best[pairs[:, 0]]
+    winners.scatter_reduce_(0, pairs[ties, 0], pairs[ties, 1], "amin")
+    others = pairs[:, 1] != winners[pairs[:, 0]]
+    second = torch.full_like(best, -math.inf)
+    second.scatter_reduce_(0, pairs[others, 0], exact[others], "amax")
+    ids[close] = winners.int()
+    margins[close] = (best - second).float()
+
+
+def _ordered_sum(terms: Tensor) -> Tensor:
+    """Sum over the last dimension, in its order."""
+    total = torch.zeros(len(terms), dtype=terms.dtype)
+    for column in terms.t().contiguous():
+        total += column
+    return total

@@ -1,0 +1,40 @@
+"""Which implementation of each op runs on which device of this machine, and why."""
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from spintok_kernels import assign_native
+
+__all__ = ["Backend", "backends"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One op on one device: the implementation that runs ("none" if the op raises there), and the reason."""
+
+    op: str
+    device: str
+    implementation: str
+    reason: str
+
+
+def backends() -> tuple[Backend, ...]:
+    """Every op of this package on the CPU and on CUDA devices, as it would run now."""
+    core, reason = assign_native.choose()
+    cuda = _cuda()
+    return (
+        Backend("assign", "cpu", core, reason),
+        Backend("assign", "cuda", *cuda),
+        Backend("runs", "cpu", "torch", "a few passes over small integers"),
+        Backend("runs", "cuda", *cuda),
+    )
+
+
+def _cuda() -> tuple[str, str]:
+    if not torch.cuda.is_available():
+        return "none", "torch sees no CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "none", "Triton is not installed: pip install 'spintok[gpu]'"
+    return "triton", f"compiled for {torch.cuda.get_device_name()} at first use"

@@ -1,0 +1,224 @@
+"""Assignment on the CPU, every core, against the float64 definition."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spintok_kernels import Assignment, assign, assign_native, backends, reference
+from torch import Tensor
+
+from tests.kernels.inputs import CASES, make
+
+METRICS = ["dot", "l2"]
+
+
+def _runnable() -> list[str]:
+    library, _ = assign_native._library()
+    return ["torch"] + (list(assign_native.LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
+
+
+@pytest.fixture(params=_runnable())
+def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(assign_native.VARIABLE, request.param)
+    return request.param
+
+
+def check(z: Tensor, codebook: Tensor, metric: str, found: Assignment) -> None:
+    """ids equal, scores to float32 rounding, margins to the rounding of float32 sums of D terms."""
+    ids, scores, margins = reference.assign(z, codebook, metric)
+    assert torch.equal(found.ids, ids)
+    torch.testing.assert_close(found.scores, scores.float(), rtol=2e-7, atol=2e-45, equal_nan=True)
+    sizes = z.double().norm(dim=1) + codebook.double().norm(dim=1).max()
+    # 1e-44: margins below float32's smallest number.
+    error = 4 * (z.shape[1] + 8) * 2.0**-24 * sizes.square() + 1e-44
+    infinite = margins.float().isinf() | found.margins.isinf()
+    assert torch.equal(found.margins.isnan(), margins.isnan())
+    assert bool(((found.margins.double() - margins).abs() <= error)[~infinite & margins.isfinite()].all())
+    assert bool((found.margins >= 0)[margins.isfinite()].all())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("kind", "shape"), CASES)
+def test_ids_are_the_definition(core: str, kind: str, shape: tuple[int, int, int], metric: str) -> None:
+    z, codebook = make(kind, *shape)
+    found = assign(z, codebook, metric=metric, return_scores=True)
+    assert isinstance(found, Assignment)
+    check(z, codebook, metric, found)
+    assert torch.equal(assign(z, codebook, metric=metric), found.ids)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_features_with_outlier_dimensions(core: str, metric: str) -> None:
+    z, codebook = make("offset", 60, 150, 768)
+    check(z, codebook, metric, assign(z, codebook, metric=metric, return_scores=True))
+
+
+def test_float32_alone_gets_near_ties_wrong() -> None:
+    # Else the tests above would prove little.
+    z, codebook = make("near_ties", 203, 70, 64)
+    assert not torch.equal((z @ codebook.t()).argmax(1).int(), assign(z, codebook))
+
+
+@given(
+    n=st.integers(1, 40),
+    k=st.integers(1, 80),
+    d=st.integers(1, 40),
+    seed=st.integers(0, 2**20),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_split_and_order_give_the_same_ids(
+    n: int, k: int, d: int, seed: int, data: st.DataObject
+) -> None:
+    kind = data.draw(st.sampled_from(["near_ties", "duplicates", "integers"]))
+    z, codebook = make(kind, n, k, d, seed)
+    whole = assign(z, codebook)
+    at = data.draw(st.integers(0, n))
+    assert torch.equal(whole, torch.cat([assign(z[:at], codebook), assign(z[at:], codebook)]))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(whole[order], assign(z[order], codebook))
+    assert torch.equal(whole, reference.assign(z, codebook)[0])
+
+
+def test_threads_give_the_same_ids(core: str) -> None:
+    z, codebook = make("near_ties", 1500, 300, 64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = assign(z, codebook, return_scores=True)
+        torch.set_num_threads(3)
+        three = assign(z, codebook, return_scores=True)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_codebooks(core: str, metric: str) -> None:
+    z, first = make("unit", 40, 70, 32)
+    _, second = make("unit", 40, 9, 32, seed=1)
+    both = assign(z, [first, second], metric=metric, return_scores=True)
+    assert both.ids.shape == both.scores.shape == both.margins.shape == (2, 40)
+    for i, codebook in enumerate((first, second)):
+        check(z, codebook, metric, Assignment(*(part[i] for part in both)))
+    assert torch.equal(assign(z, (first,), metric=metric), both.ids[:1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_rows_that_are_not_finite_are_reported(core: str, metric: str, bad: float) -> None:
+    z, codebook = make("unit", 30, 40, 24)
+    z[7, 3] = z[29, 0] = bad
+    found = assign(z, codebook, metric=metric, return_scores=True)
+    assert (found.ids == -1).nonzero().flatten().tolist() == [7, 29]
+    check(z, codebook, metric, found)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_zero_rows_and_subnormal_numbers(core: str, metric: str) -> None:
+    z, codebook = make("unit", 30, 40, 24)
+    z[3:9] = 0
+    z[9:12] *= 1e-42
+    assert torch.set_flush_denormal(True)
+    try:
+        found = assign(z, codebook, metric=metric) if core != "torch" else None
+    finally:
+        torch.set_flush_denormal(False)
+    ids = reference.assign(z, codebook, metric)[0]
+    assert torch.equal(ids, assign(z, codebook, metric=metric))
+    assert found is None or torch.equal(ids, found)
+
+
+def test_sums_beyond_float32(core: str) -> None:
+    z, codebook = make("unit", 20, 33, 16)
+    z *= 3e38
+    z[0] = torch.finfo(torch.float32).max
+    codebook *= 1e30
+    for metric in METRICS:
+        assert torch.equal(assign(z, codebook, metric=metric), reference.assign(z, codebook, metric)[0])
+
+
+def test_no_rows(core: str) -> None:
+    assert assign(torch.empty(0, 8), torch.ones(3, 8)).shape == (0,)
+    found = assign(torch.empty(0, 8), [torch.ones(3, 8)] * 2, return_scores=True)
+    assert found.ids.shape == found.margins.shape == (2, 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_fp16_is_the_argmax_of_rounded_operands(core: str, metric: str) -> None:
+    z, codebook = make("offset", 203, 70, 64)
+    ids = assign(z, codebook, metric=metric, precision="fp16").long()
+    z64, c64 = z.double(), codebook.double()
+    scores = z64 @ c64.t() if metric == "dot" else -torch.cdist(z64, c64).square() / 2
+    lost = scores.amax(1) - scores.gather(1, ids[:, None]).squeeze(1)
+    mean = 0 if metric == "dot" else c64.mean(0)
+    # Half an ulp on either side, twice over (the winner's score and the loser's).
+    bound = 4 * 2.0**-11 * (z64 - mean).norm(dim=1) * (c64 - mean).norm(dim=1).max()
+    assert bool((lost <= bound).all())
+    assert not torch.equal(ids, reference.assign(z, codebook, metric)[0].long())
+
+
+OK = torch.ones(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("z", "codebooks", "options", "message"),
+    [
+        (torch.ones(8), OK, {}, "z: two dimensions"),
+        (torch.ones(4, 0), torch.ones(4, 0), {}, "z: two dimensions"),
+        (OK.double(), OK, {}, "z: float32"),
+        (OK.half(), OK.half(), {}, "z: float32"),
+        (torch.ones(8, 4).t(), OK, {}, "z: is not contiguous"),
+        (OK.to("meta"), OK, {}, "codebooks: is on cpu, z on meta"),
+        (OK.to("meta"), OK.to("meta"), {}, "z: no kernel for device meta"),
+        (OK, torch.ones(4, 7), {}, "codebooks: has D = 7, z has 8"),
+        (OK, torch.ones(0, 8), {}, "codebooks: no codewords"),
+        (OK, [], {}, "codebooks: the sequence is empty"),
+        (OK, [OK, OK.int()], {}, r"codebooks\[1\]: float32"),
+        (OK, [OK, 3], {}, r"codebooks\[1\]: a tensor"),
+        (OK, torch.full((4, 8), math.nan), {}, "codebooks: a codeword is not finite"),
+        (OK, torch.full((4, 8), math.inf), {"metric": "l2"}, "codebooks: a codeword is not finite"),
+        (OK, OK, {"metric": "cosine"}, "metric: 'cosine'"),
+        (OK, OK, {"precision": "bf16"}, "precision: 'bf16'"),
+    ],
+)
+def test_bad_input(core: str, z: Tensor, codebooks: Tensor, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assign(z, codebooks, **options)
+
+
+def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cpu() -> tuple[str, str]:
+        return next((b.implementation, b.reason) for b in backends() if (b.op, b.device) == ("assign", "cpu"))
+
+    assert cpu() == (core, "SPINTOK_ASSIGN_CPU is set")
+    monkeypatch.setenv(assign_native.VARIABLE, "sse")
+    with pytest.raises(ValueError, match="not one of"):
+        backends()
+    monkeypatch.delenv(assign_native.VARIABLE)
+    assert cpu()[0] in _runnable()
+
+
+def test_a_missing_core_is_said_once_and_never_silent() -> None:
+    # As installed without a compiler: the module is not there.
+    program = """
+import sys, warnings
+sys.modules["spintok_kernels._assign_cpu"] = None
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name.endswith("_assign_cpu") else found(name, *rest)
+import torch
+from spintok_kernels import assign, backends
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    ids = [assign(torch.eye(3), torch.eye(3)).tolist() for _ in range(2)]
+assert ids == [[0, 1, 2]] * 2
+assert len(caught) == 1 and "C++ compiler" in str(caught[0].message), caught
+assert backends()[0].implementation == "torch" and "C++ compiler" in backends()[0].reason
+assert "triton" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
