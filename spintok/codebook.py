@@ -68,4 +68,7 @@ class Codebook(nn.Module):
 
     def codes(self, features: Tensor) -> Tensor:
         """The code of each row of features (N, D): (N,) int32 on the same device."""
-        return assign(self.embed(features).contiguous(), self.normalized_codewords(), metric=self.config.metric)
+        codes: Tensor = assign(
+            self.embed(features).contiguous(), self.normalized_codewords(), metric=self.config.metric
+        )
+        return codes

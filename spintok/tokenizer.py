@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -127,25 +126,19 @@ class Tokenizer(nn.Module):
 
     @overload
     def encode(
-        self,
-        audio: str | os.PathLike[str] | Tensor | NDArray[Any],
-        sample_rate: int | None = ...,
-        *,
-        codebook: str | None = ...,
-    ) -> Tokens: ...
-
-    @overload
-    def encode(
-        self, audio: Sequence[Audio], sample_rate: int | None = ..., *, codebook: str | None = ...
+        self, audio: list[Any], sample_rate: int | None = ..., *, codebook: str | None = ...
     ) -> list[Tokens]: ...
 
+    @overload
+    def encode(self, audio: Audio, sample_rate: int | None = ..., *, codebook: str | None = ...) -> Tokens: ...
+
     def encode(
-        self, audio: Audio | Sequence[Audio], sample_rate: int | None = None, *, codebook: str | None = None
+        self, audio: Audio | list[Any], sample_rate: int | None = None, *, codebook: str | None = None
     ) -> Tokens | list[Tokens]:
         """Tokens of one recording, or of each of a list.
 
         Args:
-            audio: a path, or samples (S,) or (channels, S) with their ``sample_rate``; or a list of either.
+            audio: a path, or samples (S,) or (channels, S) with their ``sample_rate``; or a list of such.
             sample_rate: samples a second of arrays; files state their own.
             codebook: the codebook to use; the primary by default.
 
@@ -155,13 +148,10 @@ class Tokenizer(nn.Module):
         """
         name = codebook if codebook is not None else self.codebook_names[0]
         self._codebook(name)
-        one = isinstance(audio, str | os.PathLike | Tensor | np.ndarray)
-        items: Sequence[Audio] = [audio] if one else audio  # type: ignore[list-item, assignment]
-        tokens = [
-            found[name]
-            for found in self.encode_recordings([self._recording(item, sample_rate) for item in items], [name])
-        ]
-        return tokens[0] if one else tokens
+        items = audio if isinstance(audio, list) else [audio]
+        recordings = [self._recording(item, sample_rate) for item in items]
+        tokens = [found[name] for found in self.encode_recordings(recordings, [name])]
+        return tokens if isinstance(audio, list) else tokens[0]
 
     @torch.inference_mode()
     def encode_recordings(

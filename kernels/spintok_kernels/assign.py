@@ -80,13 +80,9 @@ def _check(z: Tensor, books: list[Tensor], metric: str, precision: str) -> None:
         if not isinstance(x, Tensor):
             raise ValueError(f"{name}: a tensor is needed, not {type(x).__name__}")
         if x.ndim != 2 or x.shape[1] == 0:
-            raise ValueError(
-                f"{name}: two dimensions are needed, (rows, D), D >= 1; its shape is {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name}: two dimensions are needed, (rows, D), D >= 1; its shape is {tuple(x.shape)}")
         if x.dtype != torch.float32:
-            raise ValueError(
-                f"{name}: float32 is needed, not {str(x.dtype).removeprefix('torch.')}; call .float()"
-            )
+            raise ValueError(f"{name}: float32 is needed, not {str(x.dtype).removeprefix('torch.')}; call .float()")
         if x.device != z.device:
             raise ValueError(f"{name}: is on {x.device}, z on {z.device}")
         if not x.is_contiguous():

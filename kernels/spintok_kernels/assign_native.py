@@ -42,9 +42,7 @@ def choose() -> tuple[Core, str]:
     return cast(Core, forced), f"{VARIABLE} is set"
 
 
-def assign_native(
-    z: Tensor, codebook: Tensor, metric: str, core: Core, details: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def assign_native(z: Tensor, codebook: Tensor, metric: str, core: Core, details: bool) -> tuple[Tensor, Tensor, Tensor]:
     """ids (N,) and, with `details`, scores and margins (N,), else empty ones. Checks nothing."""
     library, why_not = _library()
     if library is None:
@@ -84,9 +82,7 @@ def warn_without_core() -> None:
 def _warn() -> None:
     library, why_not = _library()
     if library is None:
-        warnings.warn(
-            f"spintok_kernels.assign runs on torch, at about half the speed: {why_not}", stacklevel=2
-        )
+        warnings.warn(f"spintok_kernels.assign runs on torch, at about half the speed: {why_not}", stacklevel=2)
 
 
 @cache

@@ -71,9 +71,7 @@ def test_float32_alone_gets_near_ties_wrong() -> None:
     data=st.data(),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_split_and_order_give_the_same_ids(
-    n: int, k: int, d: int, seed: int, data: st.DataObject
-) -> None:
+def test_any_split_and_order_give_the_same_ids(n: int, k: int, d: int, seed: int, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["near_ties", "duplicates", "integers"]))
     z, codebook = make(kind, n, k, d, seed)
     whole = assign(z, codebook)

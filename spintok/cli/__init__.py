@@ -1,0 +1,59 @@
+"""The command line, a command a file: parse, call one function, print. Heavy imports wait until a command runs."""
+
+import os
+import sys
+
+import click
+import typer
+
+from spintok.cli import encode, stats, tokenizers, train
+from spintok.cli.options import FAILED, INTERRUPTED, USAGE
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="spintok",
+    help="Speech to tokens for language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Any command takes [bold]--debug[/bold]: show where an error comes from.",
+)
+
+app.command(epilog=encode.EPILOG)(encode.encode)
+app.command(epilog=stats.EPILOG)(stats.stats)
+app.command("list")(tokenizers.list_tokenizers)
+app.command(epilog=train.EPILOG)(train.train)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line and a non-zero exit."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="spintok")
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = USAGE
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _complain("stopped; run the same command again to go on")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left; what Python flushes at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    except Exception as error:
+        if debug:
+            raise
+        _complain(str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}")
+        code = USAGE
+    sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    print(f"spintok: error: {' '.join(message.split())}", file=sys.stderr)
