@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spintok.atomic import atomic
 from spintok.audio import AudioError, Recording
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance
-from spintok.shards import Format, Record, ShardError, atomic, read_shard, shard_path, write_shard
+from spintok.shards import Format, Record, ShardError, read_shard, shard_path, write_shard
 from spintok.stats import Statistics
 from spintok.tokenizer import Tokenizer
 

@@ -1,13 +1,12 @@
 """Token shards on disk: one record an utterance, in JSON lines, Parquet, or fairseq's .km, written atomically."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from spintok.atomic import atomic
 from spintok.tokens import Tokens
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "Format",
     "Record",
     "ShardError",
-    "atomic",
     "read_shard",
     "shard_path",
     "write_shard",
@@ -44,19 +42,6 @@ class Record:
     file_name: str
     tokens: Mapping[str, Tokens]
     speaker: str | None = None
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when the block ends well, and is on disk by then."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def shard_path(folder: Path, index: int, format: Format) -> Path:

@@ -11,11 +11,12 @@ from typing import Any, overload
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from spintok import registry
+from spintok.atomic import atomic
 from spintok.audio import Recording, from_array, record
 from spintok.codebook import Codebook, CodebookConfig
 from spintok.encoder import Encoder, EncoderConfig
@@ -268,12 +269,10 @@ class Tokenizer(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        weights = folder / "model.safetensors.tmp"
-        save_file(tensors, weights)
-        weights.replace(folder / "model.safetensors")
-        config = folder / "config.json.tmp"
-        config.write_text(json.dumps(_config(self), indent=2) + "\n", encoding="utf-8")
-        config.replace(folder / "config.json")
+        with atomic(folder / "model.safetensors") as temporary:
+            temporary.write_bytes(save(tensors))
+        with atomic(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(_config(self), indent=2) + "\n", encoding="utf-8")
 
 
 def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.device = "cpu") -> Tokenizer:

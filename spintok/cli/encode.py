@@ -128,13 +128,12 @@ def _encode_with_bar(
 
 def _print_summary(summary: "Summary", folder: Path, tokenizer: "Tokenizer", codebook: str) -> None:
     console = Console()
-    speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
     print_statistics(summary.statistics, console)
-    console.print(
-        f"{folder}: tokenizer {tokenizer.name}, {codebook} codebook; {summary.audio_seconds / 3600:.2f} h encoded in "
-        f"{summary.wall_seconds:.1f} s, {speed:.0f} x real time"
-        + (f"; {summary.resumed} files were there already" if summary.resumed else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
+    speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
+    parts = [f"{folder}: tokenizer {tokenizer.name}, {codebook} codebook"]
+    if summary.encoded:
+        parts.append(f"{summary.audio_seconds / 3600:.2f} h in {summary.wall_seconds:.1f} s, {speed:.0f} x real time")
+    if summary.resumed:
+        parts.append(f"{summary.resumed} files were there already")
+    console.print("; ".join(parts), highlight=False, soft_wrap=True)
     console.print(summary.audit, highlight=False)

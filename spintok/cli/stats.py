@@ -76,14 +76,13 @@ def print_statistics(statistics: "Statistics", console: Console) -> None:
         ("entropy", f"{figures['entropy']:.3f}", "bits a token"),
         ("perplexity", f"{figures['perplexity']:.1f}", f"of {figures['codebook_size']} codewords"),
         ("active codewords", f"{figures['active_codewords']}", f"of {figures['codebook_size']}"),
-        ("tail share", f"{figures['tail_share']:.4f}", "held by the rarest 20 % of codewords; 0.2 if even"),
+        ("tail share", f"{figures['tail_share']:.4f}", "of the rarest 20 % of codewords; 0.2 if even"),
         ("imbalance", f"{figures['imbalance']:.4f}", "1 - entropy / log2 K; 0 if even"),
         ("Gini", f"{figures['gini']:.4f}", "0 if even"),
         (
             "run length",
             f"{figures['run_length_mean']:.2f}",
-            f"frames on average; median {figures['run_length_median']}, 90 % up to {figures['run_length_p90']}, "
-            f"longest {figures['run_length_max']}",
+            f"frames on average; 90 % up to {figures['run_length_p90']}, longest {figures['run_length_max']}",
         ),
         ("most used", " ".join(f"{code}" for code, _ in figures["most_used"]), ""),
         ("least used", " ".join(f"{code}" for code, _ in figures["least_used"]), ""),
