@@ -73,6 +73,8 @@ def blocks(path: str | PathLike[str]) -> Iterator[Tensor]:
     """
     name = fspath(path)
     try:
+        if Path(name).is_dir():
+            raise AudioError(f"{name}: is a folder, not an audio file")
         if Path(name).stat().st_size == 0:
             raise AudioError(f"{name}: the file is empty (0 bytes)")
         with soundfile.SoundFile(name) as file:

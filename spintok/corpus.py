@@ -120,7 +120,7 @@ def encode_corpus(
     sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
     if len({_stored_name(utterance, options.format) for utterance in utterances}) < len(utterances):
         raise CorpusError("a file is listed twice: a .km folder tells utterances apart by their files")
-    _prepare(output, _description(tokenizer, utterances, options, sizes), options.overwrite)
+    _prepare(output, _description(tokenizer, utterances, options, sizes), options.overwrite, options.ranks)
     summary = Summary(statistics=Statistics.empty(sizes[options.codebooks[0]]))
     with ThreadPoolExecutor(options.workers) as pool:
         for index, first in enumerate(range(0, len(utterances), options.shard_size)):
@@ -183,10 +183,14 @@ _MISMATCH = {
 }
 
 
-def _prepare(output: Path, description: dict[str, Any], overwrite: bool) -> None:
+def _prepare(output: Path, description: dict[str, Any], overwrite: bool, ranks: int) -> None:
     """Make the folder this run's, or refuse it."""
     output.mkdir(parents=True, exist_ok=True)
     marker = output / "tokenizer.json"
+    if ranks == 1:
+        # What a killed run was writing. With more ranks, another one may be writing it now.
+        for path in output.glob(".*.tmp"):
+            path.unlink()
     if marker.exists() and not overwrite:
         found, _ = read_corpus(output)
         for name, what in _MISMATCH.items():

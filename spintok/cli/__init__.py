@@ -3,7 +3,6 @@
 import os
 import sys
 
-import click
 import typer
 
 from spintok.cli import encode, stats, tokenizers, train
@@ -33,14 +32,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="spintok")
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = USAGE
-    except click.ClickException as error:
-        _complain(error.format_message())
-        code = USAGE
-    except (click.Abort, KeyboardInterrupt):
+        code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="spintok") or 0
+    except (typer.Abort, KeyboardInterrupt):
         _complain("stopped; run the same command again to go on")
         code = INTERRUPTED
     except BrokenPipeError:
@@ -50,9 +43,18 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _complain(str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}")
+        # `spintok` alone has printed the help, and there is no message.
+        if message := _message(error):
+            _complain(message)
         code = USAGE
     sys.exit(code)
+
+
+def _message(error: Exception) -> str:
+    # A wrong argument: typer brings its own click, so the class has no public name, only this method.
+    if hasattr(error, "format_message"):
+        return str(error.format_message())
+    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def _complain(message: str) -> None:

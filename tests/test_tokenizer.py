@@ -1,0 +1,209 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spintok
+from spintok.audio import AudioError, Recording
+from spintok.codebook import Codebook, CodebookConfig
+from spintok.encoder import EncoderConfig, random_encoder
+from spintok.frames import num_frames
+from spintok.mfcc import Mfcc
+from spintok.tokenizer import Tokenizer, TokenizerError
+from spintok.window import Window
+
+TINY = EncoderConfig(
+    conv_channels=(32,) * 7, width=48, heads=4, feed_forward=96, layers=2, positional_kernel=16, positional_groups=4
+)
+
+
+def ssl_tokenizer(window: Window | None = None, **changes) -> Tokenizer:
+    """A random encoder with a primary and an auxiliary codebook."""
+    torch.manual_seed(0)
+    encoder = random_encoder(EncoderConfig(**{**TINY.to_dict(), **changes}), torch.Generator().manual_seed(0))
+    books = [
+        Codebook(CodebookConfig("primary", 50, 48, 16, "dot", projection=True)),
+        Codebook(CodebookConfig("auxiliary", 300, 48, 16, "dot", projection=True)),
+    ]
+    return Tokenizer(encoder, books, layer=2, name="tiny", window=window)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Tokenizer:
+    return ssl_tokenizer()
+
+
+def noise(samples: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(samples).astype(np.float32)) * 0.1
+
+
+def test_the_default_tokenizer_encodes_a_file(speech) -> None:
+    tokenizer = spintok.load()
+    tokens = tokenizer.encode(speech / "eve_bus.flac")
+    assert tokens.durations.sum() == tokens.num_frames == num_frames(soundfile.info(speech / "eve_bus.flac").frames)
+    assert tokens.codebook_size == tokenizer.codebook_size == 100
+    assert len(set(tokens.codes.tolist())) > 10
+
+
+def test_paths_arrays_and_lists_give_the_same_tokens(tiny, speech) -> None:
+    paths = sorted(speech.glob("*.flac"))
+    alone = [tiny.encode(path) for path in paths]
+    assert tiny.encode(paths) == alone
+    assert tiny.encode(str(paths[0])) == alone[0]
+    samples, rate = soundfile.read(paths[0], dtype="int16")
+    assert tiny.encode(samples, rate) == alone[0]
+    assert tiny.encode([torch.from_numpy(samples)], rate) == alone[:1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 24_000), min_size=1, max_size=6),
+    group_norm=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_tokens_do_not_depend_on_the_batch(lengths, group_norm, seed) -> None:
+    """Padded batches, as a GPU runs them: 0 mismatches, whatever lies beside a recording, in any order."""
+    tokenizer = ssl_tokenizer() if group_norm else ssl_tokenizer(conv_norm="layer", norm_position="pre")
+    waveforms = [noise(n, seed + i) for i, n in enumerate(lengths)]
+    alone = [tokenizer.encode(waveform, 16_000) for waveform in waveforms]
+    assert [t.num_frames for t in alone] == [num_frames(n) for n in lengths]
+    with torch.inference_mode():
+        padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True, padding_value=0.5)
+        features, counts = tokenizer.features(padded, torch.tensor(lengths))
+        for row, count, expected in zip(features, counts.tolist(), alone, strict=True):
+            assert tokenizer.codebooks["primary"].codes(row[:count]).tolist() == expected.codes.tolist()
+    assert tokenizer.encode(waveforms[::-1], 16_000) == alone[::-1]
+
+
+def test_groups_cover_all_recordings_and_respect_the_size(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(Tokenizer, "device", torch.device("cuda"))
+    lengths = dict(enumerate([16_000 * n for n in (3, 50, 1, 2, 1, 9)]))
+    groups = list(tiny._groups(lengths, batch_seconds=10))
+    assert sorted(i for group in groups for i in group) == list(range(6))
+    assert groups[0] == [1]
+    assert all(max(lengths[i] for i in g) * len(g) <= 160_000 for g in groups[1:])
+
+
+def test_both_codebooks_come_from_one_pass(tiny) -> None:
+    waveform = noise(20_000)
+    (found,) = tiny.encode_recordings([Recording(waveform, lambda: iter([waveform]))])
+    assert list(found) == ["primary", "auxiliary"] == tiny.codebook_names
+    assert found["auxiliary"].codebook_size == tiny.size_of("auxiliary") == 300
+    assert found["auxiliary"] == tiny.encode(waveform, 16_000, codebook="auxiliary")
+    assert found["primary"].num_samples == 20_000
+
+
+def test_shorter_than_a_frame_is_no_tokens(tiny) -> None:
+    for samples in (0, 1, 399):
+        assert tiny.encode(noise(samples), 16_000).num_frames == 0
+    assert tiny.encode(noise(400), 16_000).num_frames == 1
+
+
+def test_mfcc_in_windows_is_the_whole_exactly() -> None:
+    whole = Tokenizer(Mfcc(), [spintok.load().codebooks["primary"]], window=Window(10_000, 2))
+    parts = Tokenizer(Mfcc(), [spintok.load().codebooks["primary"]], window=Window(50, 2))
+    waveform = noise(16_000 * 9 + 123)
+    assert parts.encode(waveform, 16_000) == whole.encode(waveform, 16_000)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_an_encoder_in_windows_keeps_every_frame_and_most_codes(norm) -> None:
+    changes = {"conv_norm": norm, "normalize_waveform": norm == "layer"}
+    whole, parts = ssl_tokenizer(**changes), ssl_tokenizer(Window(100, 50), **changes)
+    waveform = noise(16_000 * 12 + 77) * torch.linspace(0.1, 2, 16_000 * 12 + 77)
+    one, many = whole.encode(waveform, 16_000), parts.encode(waveform, 16_000)
+    assert one.num_frames == many.num_frames == num_frames(len(waveform))
+    assert one.num_samples == many.num_samples == len(waveform)
+    # Statistics are the whole recording's; attention sees less of it.
+    assert (one.codes == many.codes).mean() > 0.9
+
+
+def test_long_files_are_read_in_blocks(tmp_path, monkeypatch) -> None:
+    tokenizer = ssl_tokenizer(Window(60, 20))
+    soundfile.write(tmp_path / "a.wav", noise(16_000 * 7).numpy(), 16_000, subtype="FLOAT")
+    monkeypatch.setattr("spintok.audio.BLOCK_SECONDS", 1)
+    assert tokenizer.record(tmp_path / "a.wav").waveform is None
+    assert tokenizer.encode(tmp_path / "a.wav") == tokenizer.encode(noise(16_000 * 7), 16_000)
+
+
+def test_save_and_load_keep_tokens_and_fingerprint(tiny, tmp_path) -> None:
+    tiny.save(tmp_path / "t")
+    again = spintok.load(tmp_path / "t")
+    assert again.fingerprint == tiny.fingerprint
+    assert again.encode(noise(9_000), 16_000) == tiny.encode(noise(9_000), 16_000)
+    assert (again.sample_rate, again.frame_rate, again.frame_size, again.num_codebooks) == (16_000, 50, 320, 2)
+    assert sorted(p.name for p in (tmp_path / "t").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_fingerprint_is_of_weights_and_configuration_not_of_the_name(tiny) -> None:
+    same, other = ssl_tokenizer(), ssl_tokenizer()
+    same.name = "renamed"
+    with torch.no_grad():
+        other.codebooks["auxiliary"].codewords[299, 15] += 1e-6
+    assert same.fingerprint == tiny.fingerprint
+    assert len({tiny.fingerprint, other.fingerprint, ssl_tokenizer(Window(99, 9)).fingerprint}) == 3
+
+
+def test_unknown_names_list_the_known() -> None:
+    with pytest.raises(ValueError, match="unknown tokenizer 'nope'.*mfcc-kmeans-100"):
+        spintok.load("nope")
+    with pytest.raises(ValueError, match="unknown codebook 'x'.*primary"):
+        spintok.load().encode(noise(999), 16_000, codebook="x")
+    with pytest.raises(ValueError, match="unknown device 'tpu9'"):
+        spintok.load(device="tpu9")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA GPU"):
+            spintok.load(device="cuda")
+
+
+def test_bad_audio_is_refused(tiny, tmp_path) -> None:
+    with pytest.raises(ValueError, match="need their rate"):
+        tiny.encode(noise(999))
+    with pytest.raises(AudioError, match="no such file"):
+        tiny.encode(tmp_path / "no.wav")
+
+
+def damage(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+DAMAGES = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "missing"),
+    "cut weights": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:999]),
+        "model.safetensors does not fit",
+    ),
+    "other weights": (
+        lambda f: damage(f, codebooks=spintok.tokenizer._config(ssl_tokenizer())["codebooks"][:1]),
+        "fit",
+    ),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "not json": (lambda f: (f / "config.json").write_text("{"), "not a tokenizer's"),
+    "newer": (lambda f: damage(f, spintok_format=99), "format 99"),
+    "field": (lambda f: damage(f, encoder={"type": "ssl", "colour": 1}), "colour"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_folders_are_refused_in_one_line(tiny, tmp_path, kind) -> None:
+    tiny.save(tmp_path)
+    change, message = DAMAGES[kind]
+    change(tmp_path)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        spintok.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_tokenizers_are_refused(tiny) -> None:
+    book = tiny.codebooks["primary"]
+    with pytest.raises(ValueError, match="at least one"):
+        Tokenizer(tiny.encoder, [], layer=1)
+    with pytest.raises(ValueError, match="different names"):
+        Tokenizer(tiny.encoder, [book, book], layer=1)
+    with pytest.raises(ValueError, match="layer"):
+        Tokenizer(Mfcc(), [book], layer=1)
