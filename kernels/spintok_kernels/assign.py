@@ -1,7 +1,7 @@
 """Codebook assignment: the best codeword of every row, without ever storing the (N, K) scores."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,28 @@ class Assignment(NamedTuple):
     ids: Tensor
     scores: Tensor
     margins: Tensor
+
+
+@overload
+def assign(
+    z: Tensor,
+    codebooks: Tensor | Sequence[Tensor],
+    *,
+    metric: Metric = ...,
+    precision: Precision = ...,
+    return_scores: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def assign(
+    z: Tensor,
+    codebooks: Tensor | Sequence[Tensor],
+    *,
+    metric: Metric = ...,
+    precision: Precision = ...,
+    return_scores: Literal[True],
+) -> Assignment: ...
 
 
 def assign(
