@@ -103,9 +103,10 @@ def _decide(
     for start in range(0, len(pairs), CHUNK_CANDIDATES):
         chunk = pairs[start : start + CHUNK_CANDIDATES]
         c = codebook[chunk[:, 1]].double()
-        exact[start : start + len(chunk)] = _ordered_sum(z[close[chunk[:, 0]]].double() * c)
+        # A running sum keeps the definition's order, which a plain sum does not.
+        exact[start : start + len(chunk)] = (z[close[chunk[:, 0]]].double() * c).cumsum(1)[:, -1]
         if l2:
-            exact[start : start + len(chunk)] -= 0.5 * _ordered_sum(c * c)
+            exact[start : start + len(chunk)] -= 0.5 * (c * c).cumsum(1)[:, -1]
     best = torch.full((len(close),), -math.inf, dtype=torch.float64)
     best.scatter_reduce_(0, pairs[:, 0], exact, "amax")
     winners = torch.full((len(close),), len(codebook))
@@ -116,11 +117,3 @@ def _decide(
     second.scatter_reduce_(0, pairs[others, 0], exact[others], "amax")
     ids[close] = winners.int()
     margins[close] = (best - second).float()
-
-
-def _ordered_sum(terms: Tensor) -> Tensor:
-    """Sum over the last dimension, in its order."""
-    total = torch.zeros(len(terms), dtype=terms.dtype)
-    for column in terms.t().contiguous():
-        total += column
-    return total
