@@ -151,8 +151,7 @@ def _assign_cpu(
         if core == "torch":
             if not bool(codebook.isfinite().all()):
                 raise ValueError("codebooks: a codeword is not finite")
-            ids, scores, margins = assign_torch(rows, codebook, metric)
-            results.append((ids, scores, margins) if details else (ids, scores[:0], margins[:0]))
+            results.append(assign_torch(rows, codebook, metric, details))
         else:
             results.append(assign_native(rows, codebook, metric, core, details))
     ids, scores, margins = (torch.stack(parts) for parts in zip(*results, strict=True))
