@@ -45,8 +45,9 @@ def _page(tables: dict[str, list[dict[str, str]]]) -> list[str]:
             f"## {op}",
             "",
             f"{first['device']}, {first['threads']} threads, Python {first['python']}, "
-            f"torch {first['torch']}, Triton {first['triton']}, commit {first['commit']}, "
-            f"{first['date']}. Ceilings in the same run: {first['ceiling_tflops']} TFLOP/s (matrix product), {first['ceiling_gb_s']} GB/s (copy).",
+            f"torch {first['torch']}, Triton {first['triton']}, commit {first['commit']}, {first['date']}.",
+            f"Ceilings in the same run: {first['ceiling_tflops']} TFLOP/s (matrix product), "
+            f"{first['ceiling_gb_s']} GB/s (copy).",
             "",
             "Every result was compared with float64 before it was timed. Providers take turns; `ratio` is "
             "the least time of the first provider over this one's.",
