@@ -17,20 +17,20 @@ CHUNK_SCORES = 1 << 20
 CHUNK_CANDIDATES = 1 << 14
 
 
-def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
-    """ids int32, scores and margins float32, all (N,), of float32 z (N, D) and a finite codebook (K, D)."""
+def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (N,) and, with `details`, scores and margins (N,), else empty ones. The codebook must be finite."""
     l2 = metric == "l2"
     n, depth = z.shape
     ids = torch.empty(n, dtype=torch.int32)
-    scores, margins = torch.empty(n), torch.empty(n)
+    scores, margins = torch.empty(n if details else 0), torch.empty(n)
 
     # See assign_cpu.cpp: for L2 the mean taken from both sides leaves the argmin and shrinks the error.
     mean = codebook.double().mean(dim=0).float() if l2 else torch.zeros(depth)
     centred = codebook - mean if l2 else codebook
-    norms = centred.double().square().sum(dim=1).sqrt()
+    norms = _norms(centred)
     bias = -0.5 * norms.square() if l2 else torch.zeros_like(norms)
-    raw_norm = codebook.double().square().sum(dim=1).sqrt().max()
-    mean_norm = mean.double().square().sum().sqrt()
+    raw_norm = _norms(codebook).max()
+    mean_norm = _norms(mean)
 
     rows = max(1, min(n, CHUNK_SCORES // len(codebook)))
     products = torch.empty(rows, len(codebook))
@@ -41,11 +41,11 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tens
         _multiply(shifted, centred, bias.float(), out)
         best, first = out.max(dim=1)
 
-        sizes = shifted.double().square().sum(dim=1).sqrt()
+        sizes = _norms(shifted)
         size = sizes * norms.max() + bias.abs().max()
         raw = (sizes + mean_norm + raw_norm) * raw_norm
         err = 1.0001 * (_gamma(depth + 8, 24) * size + (depth + 8) * 2.0**-149 + _gamma(depth + 8, 53) * raw)
-        finite = part.isfinite().all(dim=1)
+        finite = torch.linalg.vector_norm(part, torch.inf, dim=1).isfinite()
         # Sums that could overflow rule nothing out.
         sound = (size < 1e37) & (err < 1e37)
         threshold = (best.double() - 2 * err).where(sound, -math.inf)
@@ -63,11 +63,17 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tens
         if bool(close.any()):
             _decide(part, codebook, l2, out, threshold, close.nonzero().squeeze(1), ids[ours], margins[ours])
         ids[ours] = ids[ours].where(finite, -1)
-        winners = codebook[ids[ours].clamp(min=0)].double()
-        exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
-        scores[ours] = exact.float().where(finite, math.nan)
-        margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
-    return ids, scores, margins
+        if details:
+            winners = codebook[ids[ours].clamp(min=0)].double()
+            exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
+            scores[ours] = exact.float().where(finite, math.nan)
+            margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
+    return ids, scores, margins if details else margins[:0]
+
+
+def _norms(x: Tensor) -> Tensor:
+    """float64, as the squares of float32 numbers can leave float32."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
 
 
 def _multiply(z: Tensor, codebook: Tensor, bias: Tensor, out: Tensor) -> None:
@@ -103,9 +109,10 @@ def _decide(
     for start in range(0, len(pairs), CHUNK_CANDIDATES):
         chunk = pairs[start : start + CHUNK_CANDIDATES]
         c = codebook[chunk[:, 1]].double()
-        exact[start : start + len(chunk)] = _ordered_sum(z[close[chunk[:, 0]]].double() * c)
+        # A running sum keeps the definition's order, which a plain sum does not.
+        exact[start : start + len(chunk)] = (z[close[chunk[:, 0]]].double() * c).cumsum(1)[:, -1]
         if l2:
-            exact[start : start + len(chunk)] -= 0.5 * _ordered_sum(c * c)
+            exact[start : start + len(chunk)] -= 0.5 * (c * c).cumsum(1)[:, -1]
     best = torch.full((len(close),), -math.inf, dtype=torch.float64)
     best.scatter_reduce_(0, pairs[:, 0], exact, "amax")
     winners = torch.full((len(close),), len(codebook))
@@ -116,11 +123,3 @@ def _decide(
     second.scatter_reduce_(0, pairs[others, 0], exact[others], "amax")
     ids[close] = winners.int()
     margins[close] = (best - second).float()
-
-
-def _ordered_sum(terms: Tensor) -> Tensor:
-    """Sum over the last dimension, in its order."""
-    total = torch.zeros(len(terms), dtype=terms.dtype)
-    for column in terms.t().contiguous():
-        total += column
-    return total
