@@ -143,7 +143,7 @@ def test_an_hour_has_the_frames_of_the_formula_and_is_never_held() -> None:
 
     (found,) = spintok.load().encode_recordings([Recording(None, blocks)])
     tokens = found["primary"]
-    assert tokens.num_frames == num_frames(samples) == 179_999
+    assert tokens.num_frames == num_frames(samples) == 180_000
     assert tokens.num_samples == samples
     # The blocks are alike and 1,500 frames long, so the codes repeat with them, across every window's border.
     inner = tokens.codes[:179_900].reshape(-1, 100)
