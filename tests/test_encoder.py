@@ -295,10 +295,9 @@ def test_float64_truth(variant: str) -> None:
     assert difference(trained, truth) < 4e-6
 
 
-@pytest.mark.parametrize("variant", ["base", "wavlm"])
 @torch.no_grad()
-def test_transformer_compiles_without_breaks(variant: str) -> None:
-    encoder = small(variant)
+def test_transformer_compiles_without_breaks() -> None:
+    encoder = small("wavlm")
     lengths = torch.tensor([8_000, 5_000])
     features, counts = encoder.frontend(pad_sequence(noise(8_000, 5_000), batch_first=True), lengths)
     mask = torch.arange(features.shape[1]) < counts[:, None]
