@@ -256,7 +256,7 @@ class Encoder(nn.Module):
             lengths = torch.full((batch,), samples, device=waveforms.device)
         elif lengths.shape != (batch,):
             raise ValueError(f"lengths must be ({batch},), got {tuple(lengths.shape)}")
-        else:
+        elif batch > 0:
             lengths = lengths.to(waveforms.device)
             shortest, longest = lengths.min(), lengths.max()
             if bool((shortest < 0) | (longest > samples)):
@@ -278,7 +278,7 @@ class Encoder(nn.Module):
         ``mask`` (B, T) is True where valid; None when nothing is padded.
         """
         self._check_layers(layers)
-        if features.shape[1] == 0:
+        if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
         x = features + self.positional(features)
         if self.norm is not None:
