@@ -52,8 +52,9 @@ def hubert(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
 
         settings = {**HUBERT, **changes}
         task = HubertPretrainingConfig(label_rate=50.0)
+        torch.manual_seed(seed)
         model = HubertModel(HubertConfig(**settings), task, [["a", "b", "c"]]).eval()
-        shake(model, seed)
+        shake(model, seed, scale=0.1 * (48 / settings["encoder_embed_dim"]) ** 0.5)
     return model, settings
 
 
@@ -64,6 +65,7 @@ def wav2vec2(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
         from s3prl.upstream.wav2vec2.wav2vec2_model import Wav2Vec2Config, Wav2Vec2Model
 
         settings = {name: value for name, value in HUBERT.items() if name != "label_rate"} | changes
+        torch.manual_seed(seed)
         model = Wav2Vec2Model(Wav2Vec2Config(**settings)).eval()
         shake(model, seed)
     return model, settings
@@ -76,6 +78,7 @@ def wavlm(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
         from s3prl.upstream.wavlm.WavLM import WavLM, WavLMConfig
 
         settings = {**WAVLM, **changes}
+        torch.manual_seed(seed)
         model = WavLM(WavLMConfig(settings)).eval()
         shake(model, seed)
     return model, settings
