@@ -73,7 +73,8 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tup
 
 def _norms(x: Tensor) -> Tensor:
     """float64, as the squares of float32 numbers can leave float32."""
-    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return norms
 
 
 def _multiply(z: Tensor, codebook: Tensor, bias: Tensor, out: Tensor) -> None:
