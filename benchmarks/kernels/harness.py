@@ -75,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this machine reached, a second: operations of a large product, bytes read and written by a copy."""
+    """What this machine reached, a second: operations of a product, bytes read and written by a copy."""
 
     matmul_dtype: str
     flops: float
