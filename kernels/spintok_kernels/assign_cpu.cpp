@@ -26,6 +26,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -54,7 +55,7 @@ using Floats = std::unique_ptr<float[], decltype(&std::free)>;
 
 Floats floats(int64_t count) {
     // 64-byte aligned, a multiple of 64 bytes; not initialised.
-    void *memory = std::aligned_alloc(64, (static_cast<size_t>(count) * 4 + 63) / 64 * 64);
+    void *memory = std::aligned_alloc(64, (static_cast<size_t>(std::max<int64_t>(count, 1)) * 4 + 63) / 64 * 64);
     if (!memory) throw std::bad_alloc();
     return Floats(static_cast<float *>(memory), &std::free);
 }
@@ -78,7 +79,7 @@ struct Problem {
     }
 };
 
-// Half a unit in the last place of n roundings, for a mantissa of `bits`.
+// n u / (1 - n u) with u = 2^-bits: the relative error of a sum of n terms.
 double gamma(double n, int bits) {
     double x = std::ldexp(n, -bits);
     return x < 0.5 ? x / (1 - x) : static_cast<double>(INF);
