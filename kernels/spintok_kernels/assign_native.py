@@ -1,16 +1,17 @@
 """The compiled CPU core of `assign`: finding it, asking what the machine can run, calling it."""
 
 import ctypes
-import importlib.util
 import os
 import warnings
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["Core", "assign_native", "choose"]
+__all__ = ["LEVELS", "VARIABLE", "Core", "assign_native", "choose", "warn_without_core"]
 
 Core = Literal["avx512", "avx2", "portable", "torch"]
 
@@ -87,19 +88,20 @@ def _warn() -> None:
 
 @cache
 def _library() -> tuple[ctypes.CDLL | None, str]:
-    spec = importlib.util.find_spec("spintok_kernels._assign_cpu")
-    if spec is None or spec.origin is None:
+    names = [Path(__file__).with_name("_assign_cpu" + suffix) for suffix in EXTENSION_SUFFIXES]
+    built = next((name for name in names if name.exists()), None)
+    if built is None:
         return (
             None,
             "the compiled core was not built; install a C++ compiler (g++ or clang++) and reinstall spintok",
         )
     try:
-        library = ctypes.CDLL(spec.origin)
-        built = library.spintok_assign_abi()
+        library = ctypes.CDLL(str(built))
+        abi = library.spintok_assign_abi()
     except (OSError, AttributeError) as error:
         return None, f"the compiled core does not load ({error}); reinstall spintok"
-    if built != ABI:
-        return None, f"the compiled core is of another version ({built}, not {ABI}); reinstall spintok"
+    if abi != ABI:
+        return None, f"the compiled core is of another version ({abi}, not {ABI}); reinstall spintok"
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.spintok_assign.argtypes = [
         pointer,
