@@ -1,0 +1,53 @@
+"""Fixtures of the kernel tests: Triton kernels run by Triton's interpreter, on the CPU."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """A function from a module's name to a fresh copy of it whose kernels run in the interpreter.
+
+    The copy leaves `sys.modules` alone, so the same process can compile the real kernels (see `sm90.py`) and run them
+    on a GPU. Within the test, the `triton.language` functions that are kernels themselves (`tl.zeros`, `tl.cdiv`) are
+    interpreted too: Triton decides that once, when it is imported. The interpreter replaces parts of
+    `triton.language` and does not put all of them back, so this does.
+    """
+    pytest.importorskip("triton")
+    import numpy as np
+    import triton
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    if triton.__version__ < "3.7" and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        pytest.skip("the interpreter of Triton < 3.7 cannot loop to a run-time bound with numpy >= 2.4")
+    modules = [tl, tl.core, tl.standard, tl.math]
+    owners = modules + [item for _, item in inspect.getmembers(tl.core, inspect.isclass)]
+    before = [(owner, dict(vars(owner))) for owner in owners]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for owner in modules:
+        for name, value in list(vars(owner).items()):
+            if isinstance(value, JITFunction):
+                setattr(owner, name, InterpretedFunction(value.fn))
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for owner, attributes in before:
+        for name, value in list(vars(owner).items()):
+            if name in attributes and attributes[name] is not value:
+                setattr(owner, name, attributes[name])
+            # What it adds to a module (its own helpers, by name) its cached kernels go on using.
+            elif name not in attributes and inspect.isclass(owner):
+                delattr(owner, name)
