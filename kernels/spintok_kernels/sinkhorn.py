@@ -81,7 +81,7 @@ def sinkhorn(
             raise ValueError("scores excludes z and codebook: give one or the other")
         exact = torch.float64 if scores.device.type == "cpu" else torch.float16
         check_matrix("scores", scores, (torch.float32, exact))
-        code, frame = _sinkhorn_op(scores, None, epsilon, iterations, group_name(group))
+        code, frame = _sinkhorn_op(scores.detach(), None, epsilon, iterations, group_name(group))
         return Potentials(code, frame)
     if z is None or codebook is None:
         raise ValueError("scores is missing: give scores, or z and codebook")
@@ -90,7 +90,7 @@ def sinkhorn(
     check_same_kind("codebook", codebook, "z", z)
     if z.shape[1] != codebook.shape[1]:
         raise ValueError(f"codebook has rows of {codebook.shape[1]} numbers, those of z have {z.shape[1]}")
-    code, frame = _sinkhorn_op(z, codebook, epsilon, iterations, group_name(group))
+    code, frame = _sinkhorn_op(z.detach(), codebook.detach(), epsilon, iterations, group_name(group))
     return Potentials(code, frame)
 
 
@@ -123,7 +123,7 @@ def code_potentials(
 def _sinkhorn_op(
     x: Tensor, codebook: Tensor | None, epsilon: float, iterations: int, group: str
 ) -> tuple[Tensor, Tensor]:
-    passes = device_passes(x.device)
+    passes = device_passes(x.device, x.dtype)
     n = x.shape[0]
 
     def blocks() -> Iterable[tuple[slice, Tensor]]:
@@ -156,12 +156,16 @@ def _potential_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def device_passes(device: torch.device) -> Passes:
-    """The passes of `device`; Triton is imported for CUDA only."""
+def device_passes(device: torch.device, dtype: torch.dtype) -> Passes:
+    """The passes for scores of `dtype` on `device`; Triton is imported for CUDA only."""
     if device.type == "cpu":
-        from . import sinkhorn_cpu as cpu
+        from . import loss_native, sinkhorn_torch
 
-        return Passes(cpu.column_logsumexp, cpu.column_totals, cpu.row_logsumexp)
-    from . import sinkhorn_triton as triton
+        native = dtype == torch.float32 and loss_native.choose()[0] != "torch"
+        columns = loss_native if native else sinkhorn_torch
+        return Passes(columns.column_logsumexp, columns.column_totals, sinkhorn_torch.row_logsumexp)
+    from . import sinkhorn_triton
 
-    return Passes(triton.column_logsumexp, triton.column_totals, triton.row_logsumexp)
+    return Passes(
+        sinkhorn_triton.column_logsumexp, sinkhorn_triton.column_totals, sinkhorn_triton.row_logsumexp
+    )

@@ -12,10 +12,10 @@ import pytest
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """A function from a module's name to a fresh copy of it whose kernels run in the interpreter.
 
-    The copy leaves `sys.modules` alone, so the same process can compile the real kernels (see `sm90.py`) and run them
-    on a GPU. Within the test, the `triton.language` functions that are kernels themselves (`tl.zeros`, `tl.cdiv`) are
-    interpreted too: Triton decides that once, when it is imported. The interpreter replaces parts of
-    `triton.language` and does not put all of them back, so this does.
+    The copy leaves `sys.modules` alone, so the same process can compile the real kernels (see `sm90.py`) and
+    run them on a GPU. Within the test, the `triton.language` functions that are kernels themselves
+    (`tl.zeros`, `tl.cdiv`) are interpreted too: Triton decides that once, when it is imported. The
+    interpreter replaces parts of `triton.language` and does not put all of them back, so this does.
     """
     pytest.importorskip("triton")
     import numpy as np

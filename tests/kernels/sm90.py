@@ -1,7 +1,7 @@
 """Compile a Triton kernel for an H100 or H200 on a machine that has no GPU, and read what came out.
 
-Triton's own compiler and the `ptxas` and `cuobjdump` of its wheel make the machine code that a GPU would run, so
-registers, spills, shared memory and the instructions used are facts here; only time is not.
+Triton's own compiler and the `ptxas` and `cuobjdump` of its wheel make the machine code that a GPU would run,
+so registers, spills, shared memory and the instructions used are facts here; only time is not.
 """
 
 import subprocess
@@ -37,7 +37,7 @@ class Machine:
         return sum(opcode == _opcode(line) for line in self.sass.splitlines())
 
     def problems(self) -> list[str]:
-        """What would keep the kernel from launching or make it slow: spills, local memory, too much shared memory."""
+        """What keeps the kernel from launching or makes it slow: spills, too much shared memory."""
         found = []
         if self.stack_bytes:
             found.append(f"{self.stack_bytes} bytes of stack")
@@ -59,9 +59,9 @@ def compile_sm90(
 ) -> Machine:
     """Compile `kernel` for sm_90.
 
-    `signature` maps each run-time argument to Triton's name of its type ("*fp16", "*fp32", "*i64", "i32", "fp32"),
-    `constexprs` each compile-time one to its value. Pointers count as 16-byte aligned, as torch's are, but for those
-    in `unaligned`. Kernels decorated under the interpreter are compiled all the same.
+    `signature` maps each run-time argument to Triton's name of its type ("*fp16", "*fp32", "*i64", "i32",
+    "fp32"), `constexprs` each compile-time one to its value. Pointers count as 16-byte aligned, as torch's
+    are, but for those in `unaligned`. Kernels decorated under the interpreter are compiled all the same.
     """
     function = kernel if isinstance(kernel, JITFunction) else JITFunction(kernel.fn)
     names = list(function.arg_names)
