@@ -1,4 +1,4 @@
-"""The compiled CPU passes of Sinkhorn and the loss: finding them, asking what the machine can run, calling them."""
+"""The compiled CPU passes of Sinkhorn and the loss: found, matched to the machine, called."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ LOG2_E = 1 / math.log(2)
 
 
 def choose() -> tuple[Core, str]:
-    """The core for float32 on this CPU, and why. RuntimeError if a forced one cannot run; float64 runs on torch."""
+    """The core for float32 scores on this CPU, and why; float64 always runs on torch.
+
+    RuntimeError if a forced one cannot run.
+    """
     library, why_not = _library()
     forced = os.environ.get(VARIABLE)
     if not forced:
@@ -127,7 +130,8 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
     if built != ABI:
         return None, f"the compiled core is of another version ({built}, not {ABI}); reinstall spintok"
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-    scores, run = [pointer, size, size], [number, number]
+    scores: list[type] = [pointer, size, size]
+    run: list[type] = [number, number]
     library.spintok_loss_groups.argtypes = [size]
     library.spintok_loss_groups.restype = size
     library.spintok_column_logsumexp.argtypes = [*scores, size, real, *run, pointer]

@@ -1,4 +1,4 @@
-"""The last pass of the swapped-prediction loss on a GPU: both views read once, the gradient written over them."""
+"""The last pass of the swapped-prediction loss on a GPU: the gradient is written over the scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _swap(x, target, u, inside, scale, inverse, top, total, peak, mass):
     return p - q, tl.sum(q * x, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def swap_kernel(
     scores,
     u,
@@ -52,9 +52,9 @@ def swap_kernel(
     METRICS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """losses, agreements (G,) <- cross-entropies in bits, rows with one best code; scores <- P - Q of the other view.
+    """losses (G,) <- cross-entropies in bits, agreements (G,) <- rows of equal codes, scores <- gradients.
 
-    With METRICS each view's best codes are counted in counts (2, K).
+    The gradient is P - Q of the other view. With METRICS each view's best codes are counted in counts (2, K).
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
     rows, columns = tl.arange(0, BN), tl.arange(0, KP)
@@ -151,7 +151,7 @@ def swap(
 
 
 def product(out: Tensor, a: Tensor, b: Tensor, scale: Tensor, add: bool) -> None:
-    """out <- scale * a @ b in float32, on top of what it holds with `add`; half operands are summed in float32."""
+    """out <- scale * a @ b, on top of what it holds with `add`; half operands are summed in float32."""
     result = a @ b if a.dtype == out.dtype else torch.mm(a, b, out_dtype=out.dtype)
     if add:
         out.addcmul_(result, scale)

@@ -1,7 +1,7 @@
 """The passes of Sinkhorn over scores (V, n, K) on a GPU: each reads the scores once and writes sums only.
 
-A program takes one view and every G-th block of rows, and keeps a whole row of columns in registers; KP is the next
-power of two of K. Its partial sums are added in a fixed order, so the result is deterministic. Scores may be
+A program takes one view and every G-th block of rows, and keeps whole rows of columns in registers; KP is the
+next power of two of K. Partial sums are added in a fixed order, so the result is deterministic. Scores may be
 float16 or float32; arithmetic is float32, in units of log2.
 """
 
@@ -31,7 +31,7 @@ MAX_CODES = 8192
 LOG2_E: float = 1 / math.log(2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def column_logsumexp_kernel(scores, parts, n, k, scale, KP: tl.constexpr, BN: tl.constexpr):
     """parts (V, G, K) <- log2 sum_i 2^(scale * s_ij) over the rows of each program."""
     program, programs, view = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -59,9 +59,9 @@ def column_logsumexp_kernel(scores, parts, n, k, scale, KP: tl.constexpr, BN: tl
     tl.store(out, highest + tl.log2(total), columns < k)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def column_totals_kernel(scores, u, parts, n, k, scale, KP: tl.constexpr, BN: tl.constexpr):
-    """parts (V, G, K) <- column sums of softmax_j(scale * s_ij + u_j), base 2, over the rows of each program."""
+    """parts (V, G, K) <- column sums of softmax_j(scale * s_ij + u_j), base 2, of each program's rows."""
     program, programs, view = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     rows, columns = tl.arange(0, BN), tl.arange(0, KP)
     inside = columns[None, :] < k
@@ -79,7 +79,7 @@ def column_totals_kernel(scores, u, parts, n, k, scale, KP: tl.constexpr, BN: tl
     tl.store(out, tl.sum(total, 0), columns < k)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def row_logsumexp_kernel(scores, u, out, n, k, scale, KP: tl.constexpr, BN: tl.constexpr):
     """out (V, n) <- log2 sum_j 2^(scale * s_ij + u_j)."""
     program, programs, view = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -107,7 +107,7 @@ def padded(k: int) -> int:
     """The power of two that holds k columns, at least 16. ValueError beyond MAX_CODES."""
     if k > MAX_CODES:
         raise ValueError(f"codebook has {k} rows; on CUDA at most {MAX_CODES} are supported")
-    return int(max(16, triton.next_power_of_2(k)))
+    return max(16, int(triton.next_power_of_2(k)))
 
 
 def programs(scores: Tensor, rows: int) -> int:
@@ -117,7 +117,7 @@ def programs(scores: Tensor, rows: int) -> int:
     else:
         # Triton's interpreter, in tests.
         processors = 3
-    return min(2 * processors, triton.cdiv(scores.shape[1], rows))
+    return min(2 * processors, -(-scores.shape[1] // rows))
 
 
 def column_logsumexp(scores: Tensor, scale: float) -> Tensor:

@@ -1,7 +1,7 @@
 """The Triton kernels of Sinkhorn and the loss, run by Triton's interpreter on the CPU.
 
-The interpreter computes in the kernels' own dtypes, so numerics, masks, tails and strides are tested; races and the
-matrix products, which are cuBLAS's on a GPU and float32 here, are not.
+The interpreter computes in the kernels' own dtypes, so numerics, masks and tails are tested; races and
+the matrix products, which are cuBLAS's on a GPU and float32 here, are not.
 """
 
 import sys
