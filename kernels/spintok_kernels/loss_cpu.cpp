@@ -23,6 +23,12 @@
 #error "loss_cpu.cpp needs GCC or Clang; without it spintok_kernels computes with torch"
 #endif
 
+// Vectors must not cross a call: templates and lambdas do not reliably take on the instruction set around them, and the
+// calling convention depends on it. Everything that passes one is inlined into a pass, which has none in its signature.
+#define SPINTOK_LAMBDA __attribute__((always_inline))
+#define SPINTOK_INLINE SPINTOK_LAMBDA inline
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 namespace {
 
 enum Isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
@@ -196,31 +202,31 @@ constexpr int W = SPINTOK_WIDTH;
 typedef float Vector __attribute__((vector_size(W * 4)));
 typedef int32_t Mask __attribute__((vector_size(W * 4)));
 
-inline Vector load(const float *p) {
+SPINTOK_INLINE Vector load(const float *p) {
     Vector v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
 
-inline void store(float *p, Vector v) { std::memcpy(p, &v, sizeof v); }
+SPINTOK_INLINE void store(float *p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
 // The last, short vector of a row: `count` numbers, then `fill`.
-inline Vector load_tail(const float *p, int64_t count, float fill) {
+SPINTOK_INLINE Vector load_tail(const float *p, int64_t count, float fill) {
     Vector v = Vector{} + fill;
     std::memcpy(&v, p, count * sizeof(float));
     return v;
 }
 
-inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+SPINTOK_INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
-inline float sum(Vector v) {
+SPINTOK_INLINE float sum(Vector v) {
     float part[W], total = 0;
     store(part, v);
     for (float x : part) total += x;
     return total;
 }
 
-inline float largest(Vector v) {
+SPINTOK_INLINE float largest(Vector v) {
     float part[W], best = LOWEST;
     store(part, v);
     for (float x : part) best = std::max(best, x);
@@ -228,7 +234,7 @@ inline float largest(Vector v) {
 }
 
 // 2^x for x <= 127, relative error below 2e-7; 0 below 2^-126; NaN stays NaN.
-inline Vector exp2(Vector x) {
+SPINTOK_INLINE Vector exp2(Vector x) {
     const Vector magic = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Vector low = Vector{} - 126.0f;
     const Vector y = larger(low, x);
@@ -257,10 +263,10 @@ struct Row {
 
 // Calls body(column, load) for each vector of a row; load(p, fill) reads k numbers in all, never beyond.
 template <class Body>
-inline void columns(int64_t k, Body body) {
+SPINTOK_INLINE void columns(int64_t k, Body body) {
     int64_t j = 0;
-    for (; j + W <= k; j += W) body(j, [](const float *p, float) { return load(p); });
-    if (j < k) body(j, [count = k - j](const float *p, float fill) { return load_tail(p, count, fill); });
+    for (; j + W <= k; j += W) body(j, [](const float *p, float) SPINTOK_LAMBDA { return load(p); });
+    if (j < k) body(j, [count = k - j](const float *p, float fill) SPINTOK_LAMBDA { return load_tail(p, count, fill); });
 }
 
 void column_logsumexp(const Task &t, int64_t group) {
@@ -271,7 +277,7 @@ void column_logsumexp(const Task &t, int64_t group) {
         std::fill_n(total.data, padded, 0.0f);
         for (int64_t i = t.first(group); i < t.first(group + 1); ++i) {
             const float *row = t.scores + (view * t.n + i) * t.k;
-            columns(t.k, [&](int64_t j, auto read) {
+            columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
                 const Vector x = read(row + j, 0) * t.scale, m = load(top.data + j), s = load(total.data + j);
                 const Vector d = x - m;
                 // One exponential: of the smaller of the two terms, relative to the larger.
@@ -286,16 +292,16 @@ void column_logsumexp(const Task &t, int64_t group) {
 }
 
 // targets <- 2^(scale * row + u - max), the sum returned: a row of Q before its division.
-inline float targets(const Task &t, const float *row, const float *u, float *out) {
+SPINTOK_INLINE float targets(const Task &t, const float *row, const float *u, float *out) {
     Vector top = Vector{} + LOWEST;
-    columns(t.k, [&](int64_t j, auto read) {
+    columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
         const Vector x = read(row + j, 0) * t.scale + read(u + j, LOWEST);
         store(out + j, x);
         top = larger(top, x);
     });
     const float highest = largest(top);
     Vector total{};
-    columns(t.k, [&](int64_t j, auto) {
+    columns(t.k, [&](int64_t j, auto) SPINTOK_LAMBDA {
         const Vector e = exp2(load(out + j) - highest);
         store(out + j, e);
         total += e;
@@ -327,7 +333,7 @@ void column_totals(const Task &t, int64_t group) {
 int64_t best_code(const float *row, int64_t k) {
     Vector best = Vector{} + LOWEST;
     Mask where{};
-    columns(k, [&](int64_t j, auto read) {
+    columns(k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
         const Vector x = read(row + j, LOWEST);
         where = x > best ? Mask{} + static_cast<int32_t>(j) : where;
         best = larger(best, x);
@@ -363,11 +369,11 @@ void swap(const Task &t, int64_t group) {
                 float *const row = rows[v];
                 const float *const target = q[1 - v];
                 Vector best = Vector{} + LOWEST, total{}, cross{};
-                columns(t.k, [&](int64_t j, auto read) { best = larger(best, read(row + j, LOWEST)); });
+                columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA { best = larger(best, read(row + j, LOWEST)); });
                 const float highest = largest(best);
                 if (t.metrics) codes[v] = best_code(row, t.k);
                 // Below the row's maximum both terms of the cross-entropy are >= 0.
-                columns(t.k, [&](int64_t j, auto read) {
+                columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
                     const Vector x = (read(row + j, LOWEST) - highest) * t.inverse;
                     const Vector e = exp2(x);
                     store(p.data + j, e);
