@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.kernels import assign, report
+from benchmarks.kernels import assign, loss, report
 from benchmarks.kernels.harness import Case, Settings, ceilings, machine, measure
 
 __all__ = ["OPS", "main"]
 
-OPS: dict[str, Callable[[Settings], Iterator[Case]]] = {"assign": assign.cases}
+OPS: dict[str, Callable[[Settings], Iterator[Case]]] = {"assign": assign.cases, "loss": loss.cases}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spintok_kernels import assign_native
+from spintok_kernels import assign_native, loss_native
 
 __all__ = ["Backend", "backends"]
 
@@ -22,13 +22,15 @@ class Backend:
 
 def backends() -> tuple[Backend, ...]:
     """Every op of this package on the CPU and on CUDA devices, as it would run now."""
-    core, reason = assign_native.choose()
+    cpu = {
+        "assign": assign_native.choose(),
+        "runs": ("torch", "a few passes over small integers"),
+        "sinkhorn": loss_native.choose(),
+        "swapped_prediction_loss": loss_native.choose(),
+    }
     cuda = _cuda()
-    return (
-        Backend("assign", "cpu", core, reason),
-        Backend("assign", "cuda", *cuda),
-        Backend("runs", "cpu", "torch", "a few passes over small integers"),
-        Backend("runs", "cuda", *cuda),
+    return tuple(
+        backend for op, core in cpu.items() for backend in (Backend(op, "cpu", *core), Backend(op, "cuda", *cuda))
     )
 
 

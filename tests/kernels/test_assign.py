@@ -208,9 +208,7 @@ def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_core_that_is_missing_or_broken_is_said_once(tmp_path: Path, library: bytes | None) -> None:
     # The package as installed without a compiler, or with a library that does not load.
     package = tmp_path / "spintok_kernels"
-    shutil.copytree(
-        Path(assign_native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*")
-    )
+    shutil.copytree(Path(assign_native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
     if library is not None:
         (package / f"_assign_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(library)
     program = f"""

@@ -62,9 +62,7 @@ def test_checks_tell_right_from_wrong(metric: str) -> None:
 
 
 def test_results_and_page(tmp_path: Path) -> None:
-    settings = Settings(
-        "cpu", n=(70, 90), k=(9,), d=(16,), seconds=0.01, providers=("spintok", "torch float32")
-    )
+    settings = Settings("cpu", n=(70, 90), k=(9,), d=(16,), seconds=0.01, providers=("spintok", "torch float32"))
     rows = [LIMITS.rate(row) for case in assign.cases(settings) for row in measure(case, settings, LIMITS)]
     report.write(tmp_path, "assign", rows, machine("cpu"), LIMITS)
     with (tmp_path / "assign.csv").open(newline="") as file:
