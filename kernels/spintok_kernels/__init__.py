@@ -2,5 +2,16 @@
 
 from spintok_kernels.assign import Assignment, assign
 from spintok_kernels.backends import Backend, backends
+from spintok_kernels.loss import SwappedPrediction, swapped_prediction_loss
+from spintok_kernels.sinkhorn import Potentials, sinkhorn
 
-__all__ = ["Assignment", "Backend", "assign", "backends"]
+__all__ = [
+    "Assignment",
+    "Backend",
+    "Potentials",
+    "SwappedPrediction",
+    "assign",
+    "backends",
+    "sinkhorn",
+    "swapped_prediction_loss",
+]
