@@ -1,0 +1,1 @@
+"""Training: speaker perturbation, Spin, DC-Spin and the stages around them."""

@@ -1,0 +1,165 @@
+"""Pitch-synchronous overlap-add of a batch: new pitch and new formants in the old time.
+
+Every period of the output is a grain of the input, read faster or slower to move the formants and laid down at
+the new pitch (Moulines and Charpentier 1990; the procedure behind Praat's "Change gender"). No loop runs over the
+grains: the phase of the new pitch says for every output sample which two grains meet there, and all samples of
+all utterances are read at once. Pitch is constant within cells of 5 ms and positions are kept relative to a cell,
+where float32 has digits to spare.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spintok.frames import SAMPLE_RATE
+from spintok.train.interpolate import interpolants, read
+from spintok.train.pitch import DECIMATION, PITCH_HOP, PitchTrack
+
+__all__ = ["resynthesize"]
+
+CELL = PITCH_HOP // 2  # samples
+LOWEST, HIGHEST = 40.0, 950.0  # hertz, of the new pitch
+MARKS = math.ceil(CELL * HIGHEST / SAMPLE_RATE)  # at most so many grains begin in a cell
+UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
+COHERENCE = 4.0  # samples by which noise must be displaced to lose its correlation
+ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
+REACH = 768  # samples: no grain reads farther from its cell than the longest period, stretched, and half an old one
+
+
+def resynthesize(
+    waveforms: Tensor, low: Tensor, track: PitchTrack, formant: Tensor, median: Tensor, spread: Tensor
+) -> Tensor:
+    """(B, S) -> (B, S); S must be a multiple of PITCH_HOP.
+
+    ``low`` is the waveforms' ``decimate``; ``formant``, ``median`` and ``spread`` are ratios (B,). As in Praat, the
+    new pitch is M + (r f0 - M) s with the new median M = r m, the median ratio r and the range ratio s; it is held
+    within LOWEST and HIGHEST.
+    """
+    batch, samples = waveforms.shape
+    cells = samples // CELL
+    f0, voiced = _cells(track)
+    middle = (track.median * median)[:, None]
+    new_f0 = (middle + (f0 * median[:, None] - middle) * spread[:, None]).clamp(LOWEST, HIGHEST)
+    # Rates are cycles a sample.
+    old_rate = f0 / SAMPLE_RATE
+    new_rate = torch.where(voiced, new_f0 / SAMPLE_RATE, 1 / UNVOICED_PERIOD)
+    phase, offsets = _grains(_pulse_phase(low, old_rate), old_rate, new_rate, voiced, formant)
+
+    # The two grains that meet at every sample, and how far the sample is on its way between them.
+    time = torch.arange(CELL, device=low.device, dtype=low.dtype)
+    progress = torch.addcmul(phase[..., None], new_rate[..., None], time)
+    first = progress.floor()
+    progress -= first
+    row = torch.arange(batch * cells, device=low.device).view(batch, cells, 1) * (MARKS + 2)
+    slot = (first.long() + row).view(-1)
+    position = torch.stack([offsets.view(-1)[side:].index_select(0, slot) for side in (0, 1)])
+    position = position.view(2, batch, cells, CELL) + formant[:, None, None] * time
+
+    planes = interpolants(waveforms, formant, REACH)
+    start = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
+    start = start + torch.arange(REACH, REACH + samples, CELL, device=low.device)
+    whole = position.floor()
+    left, right = read(planes, whole.long() + start[..., None], position - whole).unbind(0)
+
+    # A grain is as wide as its own period: lowering the pitch leaves gaps between the pulses, not echoes.
+    narrowing = torch.where(voiced, old_rate * formant[:, None] / new_rate, 1.0).clamp_min(1.0)
+    # Where two grains of noise overlap their powers add up, not their amplitudes.
+    displacement = (1 - formant[:, None]) * UNVOICED_PERIOD / COHERENCE
+    incoherence = torch.where(voiced, 0.0, 1 - torch.exp(-displacement.square()))
+    narrowing, incoherence = _ramps(narrowing), _ramps(incoherence)
+    fall = 1 - _smoothstep(progress * narrowing)
+    rise = 1 - _smoothstep((1 - progress) * narrowing)
+    gain = (1 - 2 * incoherence * fall * rise).rsqrt_()
+    return ((left * fall + right * rise) * gain).view(batch, samples)
+
+
+def _cells(track: PitchTrack) -> tuple[Tensor, Tensor]:
+    """Pitch and voicing (B, 2 J) of the cells: two a frame, the pitch between voiced frames interpolated."""
+    f0, voiced = track.f0, track.voiced
+    before = F.pad(f0, (1, 0))[:, :-1].where(F.pad(voiced, (1, 0))[:, :-1], f0)
+    after = F.pad(f0, (0, 1))[:, 1:].where(F.pad(voiced, (0, 1))[:, 1:], f0)
+    f0 = torch.stack([0.25 * before + 0.75 * f0, 0.75 * f0 + 0.25 * after], -1).flatten(1)
+    return f0, voiced.repeat_interleave(2, 1)
+
+
+def _pulse_phase(low: Tensor, rate: Tensor) -> Tensor:
+    """Phase (B, C) in cycles at the start of each cell, whole numbers being where the energy of a period peaks.
+
+    The pulses are the half-wave of the waveform's stronger polarity, squared; their fundamental component tells where
+    they are, and following it from cell to cell also takes out the drift of a slightly wrong pitch.
+    """
+    batch, cells = rate.shape
+    polarity = low.pow(3).sum(1, keepdim=True).sign()
+    pulses = (low * polarity).clamp_min(0).square().view(batch, cells, -1)
+    advance = rate.double() * CELL
+    phase = (advance.cumsum(1) - advance).frac().to(low.dtype)
+    time = torch.arange(0, CELL, DECIMATION, device=low.device, dtype=low.dtype)
+    angle = 2 * math.pi * torch.addcmul(phase[..., None], rate[..., None], time)
+    parts = torch.stack([(pulses * angle.cos()).sum(-1), (pulses * angle.sin()).sum(-1)], 1)
+    parts = F.conv1d(parts.view(2 * batch, 1, cells), _smoother(low.device), padding=ALIGNMENT // 2)
+    cosine, sine = parts.view(batch, 2, cells).unbind(1)
+    return phase - torch.atan2(sine, cosine) / (2 * math.pi)
+
+
+def _grains(
+    old_phase: Tensor, old_rate: Tensor, new_rate: Tensor, voiced: Tensor, speed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where the grains of every cell are read.
+
+    The fraction of a grain (B, C) that has passed when a cell begins, and for the grain in progress and the
+    MARKS + 1 after it the source position (B, C, MARKS + 2) of the cell's first sample, relative to the cell.
+    """
+    # Past the end, silent cells hold the grain that the last samples fade to.
+    extra = -(-UNVOICED_PERIOD // CELL) + 1
+    old_phase, old_rate = F.pad(old_phase, (0, extra)), F.pad(old_rate, (0, extra), value=1.0)
+    new_rate, voiced = F.pad(new_rate, (0, extra), value=1 / UNVOICED_PERIOD), F.pad(voiced, (0, extra))
+    batch, cells = new_rate.shape
+    device = new_rate.device
+
+    end = (new_rate.double() * CELL).cumsum(1)
+    end_count = end.floor()
+    start, start_count = F.pad(end, (1, 0))[:, :-1], F.pad(end_count, (1, 0))[:, :-1]
+    phase = start - start_count
+    number = torch.arange(1, MARKS + 1, device=device)
+    moment = (number - phase[..., None]) / new_rate.double()[..., None]
+    cycles = old_phase[..., None] + old_rate[..., None] * moment
+    # The old pulse nearest in time. Without pitch a grain stays where it is.
+    shift = torch.where(voiced[..., None], (cycles.round() - cycles) / old_rate[..., None], 0.0)
+    begin = torch.arange(cells, device=device)[:, None] * CELL
+    moment = moment + begin
+    source = moment + shift
+
+    # One table of grains for each utterance; a cell has fewer than MARKS as a rule, the rest goes to the last slot.
+    size = cells * MARKS + MARKS + 2
+    count = start_count.long()[..., None]
+    slot = torch.where(number <= (end_count - start_count)[..., None], count + number, size).flatten(1)
+    table = moment.new_zeros(2, batch, size + 1)
+    table[0].scatter_(1, slot, moment.flatten(1))
+    table[1].scatter_(1, slot, source.flatten(1))
+    nearby = (count + torch.arange(MARKS + 2, device=device)).flatten(1)
+    moment, source = (part.gather(1, nearby).view(batch, cells, -1) for part in table)
+    offsets = source - begin - speed.double()[:, None, None] * (moment - begin)
+    kept = slice(0, cells - extra)
+    return phase[:, kept].to(new_rate.dtype), offsets[:, kept].to(new_rate.dtype).contiguous()
+
+
+def _ramps(values: Tensor) -> Tensor:
+    """Values of the cells (B, C) -> of their samples (B, C, CELL), straight lines between the cells' edges."""
+    padded = F.pad(values[:, None], (1, 1), mode="replicate")[:, 0]
+    edges = (padded[:, 1:] + padded[:, :-1]) / 2
+    way = (torch.arange(CELL, device=values.device, dtype=values.dtype) + 0.5) / CELL
+    return torch.lerp(edges[:, :-1, None], edges[:, 1:, None], way)
+
+
+def _smoothstep(x: Tensor) -> Tensor:
+    """0 at 0, 1 from 1 on, within 0.01 of a raised cosine between and three times as fast."""
+    x = x.clamp_max(1.0)
+    return x.square() * (3 - 2 * x)
+
+
+@lru_cache(maxsize=8)
+def _smoother(device: torch.device) -> Tensor:
+    return torch.hann_window(ALIGNMENT + 2, periodic=False, device=device)[1:-1].view(1, 1, -1)
