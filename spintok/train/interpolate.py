@@ -8,12 +8,15 @@ continuous from one interval to the next.
 
 import math
 from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["interpolants", "read"]
+__all__ = ["Planes", "interpolants", "read"]
+
+Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 HALF_WIDTH = 9  # samples of the low-pass on each side
 TAPS = 2 * HALF_WIDTH
@@ -22,7 +25,7 @@ PASS_BAND = 0.94  # of half the sample rate
 NODES = (0.0, 0.25, 0.75, 1.0)
 
 
-def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
     """Polynomials of ``waveforms`` (B, S) for reading at ``speed`` (B,) times real time: four planes (B, P).
 
     Plane i holds the coefficients of u ** i, 0 <= u < 1; those of the interval that begins at sample n are in
@@ -41,15 +44,13 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> tuple[Tensor,
     return constant, linear, square, cube
 
 
-def read(planes: tuple[Tensor, Tensor, Tensor, Tensor], column: Tensor, fraction: Tensor) -> Tensor:
+def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
     """The polynomials at ``fraction`` (any shape) past the interval in ``column``, counted over all rows."""
     flat = column.reshape(-1)
     constant, linear, square, cube = (
         plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes
     )
-    value = torch.addcmul(square, cube, fraction)
-    value = torch.addcmul(linear, value, fraction)
-    return torch.addcmul(constant, value, fraction)
+    return cube.mul_(fraction).add_(square).mul_(fraction).add_(linear).mul_(fraction).add_(constant)
 
 
 def _kernels(speed: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
-from spintok.train.interpolate import interpolants, read
+from spintok.train.interpolate import Planes, interpolants, read
 from spintok.train.pitch import DECIMATION, PITCH_HOP, PitchTrack
 
 __all__ = ["resynthesize"]
@@ -26,6 +26,7 @@ MARKS = math.ceil(CELL * HIGHEST / SAMPLE_RATE)  # at most so many grains begin 
 UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
 COHERENCE = 4.0  # samples by which noise must be displaced to lose its correlation
 ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
+PIECE = 512  # cells that a CPU works on at a time: what it touches stays in its cache
 REACH = 768  # samples: no grain reads farther from its cell than the longest period, stretched, and half an old one
 
 
@@ -48,32 +49,56 @@ def resynthesize(
     new_rate = torch.where(voiced, new_f0 / SAMPLE_RATE, 1 / UNVOICED_PERIOD)
     phase, offsets = _grains(_pulse_phase(low, old_rate), old_rate, new_rate, voiced, formant)
 
-    # The two grains that meet at every sample, and how far the sample is on its way between them.
-    time = torch.arange(CELL, device=low.device, dtype=low.dtype)
-    progress = torch.addcmul(phase[..., None], new_rate[..., None], time)
-    first = progress.floor()
-    progress -= first
-    row = torch.arange(batch * cells, device=low.device).view(batch, cells, 1) * (MARKS + 2)
-    slot = (first.long() + row).view(-1)
-    position = torch.stack([offsets.view(-1)[side:].index_select(0, slot) for side in (0, 1)])
-    position = position.view(2, batch, cells, CELL) + formant[:, None, None] * time
-
     planes = interpolants(waveforms, formant, REACH)
-    start = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
-    start = start + torch.arange(REACH, REACH + samples, CELL, device=low.device)
-    whole = position.floor()
-    left, right = read(planes, whole.long() + start[..., None], position - whole).unbind(0)
-
+    row = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
+    start = row + torch.arange(REACH, REACH + samples, CELL, device=low.device)
     # A grain is as wide as its own period: lowering the pitch leaves gaps between the pulses, not echoes.
     narrowing = torch.where(voiced, old_rate * formant[:, None] / new_rate, 1.0).clamp_min(1.0)
     # Where two grains of noise overlap their powers add up, not their amplitudes.
     displacement = (1 - formant[:, None]) * UNVOICED_PERIOD / COHERENCE
     incoherence = torch.where(voiced, 0.0, 1 - torch.exp(-displacement.square()))
-    narrowing, incoherence = _ramps(narrowing), _ramps(incoherence)
-    fall = 1 - _smoothstep(progress * narrowing)
-    rise = 1 - _smoothstep((1 - progress) * narrowing)
-    gain = (1 - 2 * incoherence * fall * rise).rsqrt_()
-    return ((left * fall + right * rise) * gain).view(batch, samples)
+
+    each_cell = (phase, new_rate, formant[:, None].expand_as(phase), offsets, start, _edges(narrowing), _edges(incoherence))
+    piece = PIECE if low.device.type == "cpu" else batch * cells
+    pieces = zip(*(part.flatten(0, 1).split(piece) for part in each_cell), strict=True)
+    return torch.cat([_overlap_add(planes, *parts) for parts in pieces]).view(batch, samples)
+
+
+def _overlap_add(
+    planes: Planes,
+    phase: Tensor,
+    rate: Tensor,
+    speed: Tensor,
+    offsets: Tensor,
+    start: Tensor,
+    narrowing: Tensor,
+    incoherence: Tensor,
+) -> Tensor:
+    """The output (C, CELL) of C cells, of any utterances: at every sample two grains meet."""
+    time = torch.arange(CELL, device=phase.device, dtype=phase.dtype)
+    # How far a sample is on its way from the first grain to the second.
+    progress = torch.addcmul(phase[:, None], rate[:, None], time)
+    first = progress.floor()
+    progress -= first
+    slot = first.long()
+    slot += torch.arange(0, offsets.numel(), MARKS + 2, device=phase.device)[:, None]
+    way = (time + 0.5) / CELL
+    narrowing = torch.lerp(narrowing[:, :1], narrowing[:, 1:], way)
+    fall = _fade(progress * narrowing)
+    rise = _fade((1 - progress) * narrowing)
+    path = speed[:, None] * time
+
+    def grain(side: int) -> Tensor:
+        position = offsets.view(-1)[side:].index_select(0, slot.view(-1)).view(path.shape) + path
+        whole = position.floor()
+        position -= whole
+        column = whole.long()
+        column += start[:, None]
+        return read(planes, column, position)
+
+    mixed = torch.addcmul(grain(0) * fall, grain(1), rise)
+    power = fall.mul_(rise).mul_(torch.lerp(incoherence[:, :1], incoherence[:, 1:], way))
+    return mixed.mul_(power.mul_(-2).add_(1).rsqrt_())
 
 
 def _cells(track: PitchTrack) -> tuple[Tensor, Tensor]:
@@ -146,18 +171,17 @@ def _grains(
     return phase[:, kept].to(new_rate.dtype), offsets[:, kept].to(new_rate.dtype).contiguous()
 
 
-def _ramps(values: Tensor) -> Tensor:
-    """Values of the cells (B, C) -> of their samples (B, C, CELL), straight lines between the cells' edges."""
+def _edges(values: Tensor) -> Tensor:
+    """Values of the cells (B, C) -> at the cells' two edges (B, C, 2), so that lines between them are continuous."""
     padded = F.pad(values[:, None], (1, 1), mode="replicate")[:, 0]
     edges = (padded[:, 1:] + padded[:, :-1]) / 2
-    way = (torch.arange(CELL, device=values.device, dtype=values.dtype) + 0.5) / CELL
-    return torch.lerp(edges[:, :-1, None], edges[:, 1:, None], way)
+    return torch.stack([edges[:, :-1], edges[:, 1:]], -1)
 
 
-def _smoothstep(x: Tensor) -> Tensor:
-    """0 at 0, 1 from 1 on, within 0.01 of a raised cosine between and three times as fast."""
-    x = x.clamp_max(1.0)
-    return x.square() * (3 - 2 * x)
+def _fade(x: Tensor) -> Tensor:
+    """From 1 at 0 to 0 at 1 and beyond: within 0.01 of a raised cosine and three times as fast."""
+    x = x.clamp_max_(1.0)
+    return (2 * x).sub_(3).mul_(x).mul_(x).add_(1)
 
 
 @lru_cache(maxsize=8)
