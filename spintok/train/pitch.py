@@ -26,11 +26,11 @@ WINDOW = 160  # samples at LOW_RATE: 40 ms, at least 2.4 periods of the lowest v
 DFT_SIZE = 256  # window + longest lag fit, so the circular autocorrelation is the linear one
 BINS = 64  # of the spectrum, up to 1 kHz: the fundamental and enough harmonics
 FLOOR, CEILING = 60.0, 600.0  # hertz
-STEPS_PER_OCTAVE = 16
+STEPS_PER_OCTAVE = 24
 CANDIDATES = round(STEPS_PER_OCTAVE * math.log2(CEILING / FLOOR)) + 1
-VOICING_THRESHOLD = 0.5
+VOICING_THRESHOLD = 0.55
 SILENCE_THRESHOLD = 0.03  # of the loudest frame's amplitude
-OCTAVE_COST = 0.01  # a small preference for the higher of two equal candidates, per octave
+OCTAVE_COST = 0.02  # a small preference for the higher of two equal candidates, per octave
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,12 @@ class TestFormants:
     def test_formant_ratio(self, ratio, median):
         f0 = 100 + 10 * np.sin(2 * np.pi * 3 * np.arange(RATE) / RATE)
         new = one(vowel(f0), formant=ratio, median=median)
-        asked = [frequency * ratio for frequency, _ in FORMANTS]
-        assert envelope_peaks(new[4000:12000], asked) == pytest.approx(asked, rel=0.05)
+        asked = [(frequency * ratio, bandwidth * ratio) for frequency, bandwidth in FORMANTS]
+        # The vowel itself with the asked formants and pitch: LPC is drawn to the harmonics in both alike.
+        truth = vowel(f0 * median, asked)
+        guesses = [frequency for frequency, _ in asked]
+        peaks = [envelope_peaks(wave[4000:12000], guesses) for wave in (new, truth)]
+        assert peaks[0] == pytest.approx(peaks[1], rel=0.03)
 
 
 class TestContract:
@@ -158,22 +162,23 @@ class TestContract:
         assert torch.equal(perturb(dirty, lengths, drawn), together)
         for row, wave in enumerate(waves):
             alone = perturb(wave[None], lengths[row : row + 1], drawn[row : row + 1])[0]
-            # float32 rounding of filters at full scale; a mark that moved by a sample would show at 1e-2.
-            torch.testing.assert_close(together[row, : len(wave)], alone, atol=1e-5, rtol=0)
+            # float32 rounding where the equalizer amplifies; a grain moved by one sample would show at 1e-2.
+            torch.testing.assert_close(together[row, : len(wave)], alone, atol=1e-4, rtol=0)
 
     def test_more_than_one_pass_works_on(self, monkeypatch):
         waves = torch.stack([vowel(np.full(4000, f0)) for f0 in (110.0, 160.0, 210.0)])
         lengths, drawn = torch.full((3,), 4000), [draw(rng_for(0, 0, str(i))) for i in range(3)]
         whole = perturb(waves, lengths, drawn)
         monkeypatch.setattr("spintok.train.perturb.CPU_SAMPLES", 8000)
-        torch.testing.assert_close(perturb(waves, lengths, drawn), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(perturb(waves, lengths, drawn), whole, atol=1e-4, rtol=0)
 
     def test_silence_stays_silent(self):
         assert not one(torch.zeros(5000), formant=1.2, median=1.5, gains=(12.0,) * 10).any()
         wave = vowel(np.full(RATE, 150.0))
         wave[6000:12000] = 0
         new = one(wave, formant=1.3, median=0.6)
-        assert not new[6900:11100].any()
+        # What is left is the rounding of the equalizer's FFT.
+        assert new[6900:11100].abs().max() < 1e-6
         assert new[1000:5000].std() > 0.3 * wave[1000:5000].std()
 
     @pytest.mark.parametrize("signal", ["noise", "impulse", "direct current", "square", "tiny"])
