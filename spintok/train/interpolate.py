@@ -20,7 +20,7 @@ Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 HALF_WIDTH = 9  # samples of the low-pass on each side
 TAPS = 2 * HALF_WIDTH
-BLOCK = 32
+BLOCK = 16
 PASS_BAND = 0.94  # of half the sample rate
 NODES = (0.0, 0.25, 0.75, 1.0)
 
@@ -50,7 +50,7 @@ def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
     constant, linear, square, cube = (
         plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes
     )
-    return cube.mul_(fraction).add_(square).mul_(fraction).add_(linear).mul_(fraction).add_(constant)
+    return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
 
 
 def _kernels(speed: Tensor) -> Tensor:

@@ -51,20 +51,26 @@ def resynthesize(
 
     planes = interpolants(waveforms, formant, REACH)
     row = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
-    start = row + torch.arange(REACH, REACH + samples, CELL, device=low.device)
+    start = row + torch.arange(0, samples, CELL, device=low.device)
     # A grain is as wide as its own period: lowering the pitch leaves gaps between the pulses, not echoes.
     narrowing = torch.where(voiced, old_rate * formant[:, None] / new_rate, 1.0).clamp_min(1.0)
     # Where two grains of noise overlap their powers add up, not their amplitudes.
     displacement = (1 - formant[:, None]) * UNVOICED_PERIOD / COHERENCE
     incoherence = torch.where(voiced, 0.0, 1 - torch.exp(-displacement.square()))
 
-    each_cell = (phase, new_rate, formant[:, None].expand_as(phase), offsets, start, _edges(narrowing), _edges(incoherence))
+    each_cell = (
+        phase, new_rate, formant[:, None].expand_as(phase), offsets, start, _edges(narrowing), _edges(-2 * incoherence)
+    )
     piece = PIECE if low.device.type == "cpu" else batch * cells
     pieces = zip(*(part.flatten(0, 1).split(piece) for part in each_cell), strict=True)
-    return torch.cat([_overlap_add(planes, *parts) for parts in pieces]).view(batch, samples)
+    output = torch.empty(batch * cells, CELL, device=low.device, dtype=low.dtype)
+    for target, parts in zip(output.split(piece), pieces, strict=True):
+        _overlap_add(target, planes, *parts)
+    return output.view(batch, samples)
 
 
 def _overlap_add(
+    output: Tensor,
     planes: Planes,
     phase: Tensor,
     rate: Tensor,
@@ -72,33 +78,31 @@ def _overlap_add(
     offsets: Tensor,
     start: Tensor,
     narrowing: Tensor,
-    incoherence: Tensor,
-) -> Tensor:
-    """The output (C, CELL) of C cells, of any utterances: at every sample two grains meet."""
+    overlap: Tensor,
+) -> None:
+    """Write the ``output`` (C, CELL) of C cells, of any utterances: at every sample two grains meet."""
     time = torch.arange(CELL, device=phase.device, dtype=phase.dtype)
+    one = torch.ones((), device=phase.device, dtype=phase.dtype)
     # How far a sample is on its way from the first grain to the second.
     progress = torch.addcmul(phase[:, None], rate[:, None], time)
-    first = progress.floor()
-    progress -= first
-    slot = first.long()
+    slot = progress.long()
     slot += torch.arange(0, offsets.numel(), MARKS + 2, device=phase.device)[:, None]
+    progress = progress.frac_()
     way = (time + 0.5) / CELL
     narrowing = torch.lerp(narrowing[:, :1], narrowing[:, 1:], way)
-    fall = _fade(progress * narrowing)
-    rise = _fade((1 - progress) * narrowing)
+    fall = _fade(progress * narrowing, one)
+    rise = _fade((1 - progress).mul_(narrowing), one)
     path = speed[:, None] * time
 
     def grain(side: int) -> Tensor:
-        position = offsets.view(-1)[side:].index_select(0, slot.view(-1)).view(path.shape) + path
-        whole = position.floor()
-        position -= whole
-        column = whole.long()
+        position = offsets.view(-1)[side:].index_select(0, slot.view(-1)).view(path.shape).add_(path)
+        column = position.long()
         column += start[:, None]
-        return read(planes, column, position)
+        return read(planes, column, position.frac_())
 
-    mixed = torch.addcmul(grain(0) * fall, grain(1), rise)
-    power = fall.mul_(rise).mul_(torch.lerp(incoherence[:, :1], incoherence[:, 1:], way))
-    return mixed.mul_(power.mul_(-2).add_(1).rsqrt_())
+    mixed = torch.addcmul(grain(0).mul_(fall), grain(1), rise)
+    overlap = torch.lerp(overlap[:, :1], overlap[:, 1:], way)
+    torch.mul(mixed, torch.addcmul(one, fall.mul_(rise), overlap).rsqrt_(), out=output)
 
 
 def _cells(track: PitchTrack) -> tuple[Tensor, Tensor]:
@@ -135,7 +139,8 @@ def _grains(
     """Where the grains of every cell are read.
 
     The fraction of a grain (B, C) that has passed when a cell begins, and for the grain in progress and the
-    MARKS + 1 after it the source position (B, C, MARKS + 2) of the cell's first sample, relative to the cell.
+    MARKS + 1 after it the source position (B, C, MARKS + 2) of the cell's first sample, in samples after the one
+    REACH before the cell.
     """
     # Past the end, silent cells hold the grain that the last samples fade to.
     extra = -(-UNVOICED_PERIOD // CELL) + 1
@@ -166,7 +171,8 @@ def _grains(
     table[1].scatter_(1, slot, source.flatten(1))
     nearby = (count + torch.arange(MARKS + 2, device=device)).flatten(1)
     moment, source = (part.gather(1, nearby).view(batch, cells, -1) for part in table)
-    offsets = source - begin - speed.double()[:, None, None] * (moment - begin)
+    # Counted from REACH before the cell, no position is negative: truncation is the floor.
+    offsets = source - begin + REACH - speed.double()[:, None, None] * (moment - begin)
     kept = slice(0, cells - extra)
     return phase[:, kept].to(new_rate.dtype), offsets[:, kept].to(new_rate.dtype).contiguous()
 
@@ -178,10 +184,10 @@ def _edges(values: Tensor) -> Tensor:
     return torch.stack([edges[:, :-1], edges[:, 1:]], -1)
 
 
-def _fade(x: Tensor) -> Tensor:
-    """From 1 at 0 to 0 at 1 and beyond: within 0.01 of a raised cosine and three times as fast."""
+def _fade(x: Tensor, one: Tensor) -> Tensor:
+    """From 1 at 0 to 0 at 1 and beyond: within 0.01 of a raised cosine and three times as fast. Overwrites x."""
     x = x.clamp_max_(1.0)
-    return (2 * x).sub_(3).mul_(x).mul_(x).add_(1)
+    return torch.addcmul(one, x - 1.5, x.square(), value=2)
 
 
 @lru_cache(maxsize=8)
