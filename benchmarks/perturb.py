@@ -21,9 +21,9 @@ import pyworld
 import soundfile
 import torch
 
-from spintok.train.equalizer import equalize
-from spintok.train.perturb import Perturbation, draw, perturb, rng_for
-from spintok.train.praat_child import change_gender
+from spintok.perturb import Perturbation, draw, perturb, rng_for
+from spintok.perturb.equalizer import equalize
+from spintok.perturb.praat_child import change_gender
 
 RATE = 16_000
 PERIOD = 10.0  # ms from one frame of the judges to the next

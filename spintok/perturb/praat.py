@@ -1,4 +1,4 @@
-"""Speaker perturbation with Praat: the yardstick of ``spintok.train.perturb``, with the same contract.
+"""Speaker perturbation with Praat: the yardstick of ``spintok.perturb``, with the same contract.
 
 Praat's "Change gender" moves formants and pitch; the equalizer is ours. Praat runs in a process of its own because
 on rare input it never returns: then the process is ended and ``TimeoutError`` raised. praat-parselmouth is GPL-3
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spintok.train.equalizer import equalize
-from spintok.train.perturb import Perturbation, check_batch
-from spintok.train.praat_child import ANSWER, REQUEST
+from spintok.perturb.equalizer import equalize
+from spintok.perturb.praat_child import ANSWER, REQUEST
+from spintok.perturb.speaker import Perturbation, check_batch
 
 __all__ = ["Praat"]
 
@@ -35,7 +35,7 @@ class Praat:
         self._child: subprocess.Popen[bytes] | None = None
 
     def perturb(self, waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-        """As ``spintok.train.perturb.perturb``, on the CPU. An utterance without voice is only equalized.
+        """As ``spintok.perturb.perturb``, on the CPU. An utterance without voice is only equalized.
 
         ``TimeoutError`` when Praat does not return in time, ``ValueError`` with Praat's words when it refuses.
         """
@@ -70,7 +70,7 @@ class Praat:
         self, samples: "np.ndarray[tuple[int], np.dtype[np.float32]]", parameter: Perturbation
     ) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         if self._child is None:
-            command = [sys.executable, "-m", "spintok.train.praat_child"]
+            command = [sys.executable, "-m", "spintok.perturb.praat_child"]
             self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         child = self._child
         assert child.stdin is not None

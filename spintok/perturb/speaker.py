@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spintok.train.equalizer import BANDS, equalize
-from spintok.train.pitch import PITCH_HOP, decimate, track_pitch
-from spintok.train.psola import resynthesize
+from spintok.perturb.equalizer import BANDS, equalize
+from spintok.perturb.pitch import PITCH_HOP, decimate, track_pitch
+from spintok.perturb.psola import resynthesize
 
 __all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb", "rng_for"]
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
-from spintok.train.interpolate import Planes, interpolants, read
-from spintok.train.pitch import DECIMATION, PITCH_HOP, PitchTrack
+from spintok.perturb.interpolate import Planes, interpolants, read
+from spintok.perturb.pitch import DECIMATION, PITCH_HOP, PitchTrack
 
 __all__ = ["resynthesize"]
 

@@ -1,4 +1,4 @@
-"""Praat in a process of its own, which can be ended when Praat hangs; started by ``spintok.train.praat``.
+"""Praat in a process of its own, which can be ended when Praat hangs; started by ``spintok.perturb.praat``.
 
 It reads requests from standard input and answers on standard output: a header and float32 samples, until the input
 ends. A request's header is (samples, formant ratio, median ratio, range ratio), an answer's the number of samples

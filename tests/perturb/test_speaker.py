@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.signal import lfilter
 
-from spintok.train.perturb import Perturbation, PerturbationStrength, draw, perturb, rng_for
+from spintok.perturb import Perturbation, PerturbationStrength, draw, perturb, rng_for
 
 RATE = 16000
 FORMANTS = ((700, 80), (1220, 90), (2600, 120))
@@ -87,7 +87,7 @@ class TestDraw:
         assert len(drawn) == 5
 
     def test_same_in_another_process(self):
-        code = "from spintok.train.perturb import *; print(repr(draw(rng_for(3, 14, 'so762-1'))))"
+        code = "from spintok.perturb import *; print(repr(draw(rng_for(3, 14, 'so762-1'))))"
         outputs = {
             subprocess.run(
                 [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
@@ -169,7 +169,7 @@ class TestContract:
         waves = torch.stack([vowel(np.full(4000, f0)) for f0 in (110.0, 160.0, 210.0)])
         lengths, drawn = torch.full((3,), 4000), [draw(rng_for(0, 0, str(i))) for i in range(3)]
         whole = perturb(waves, lengths, drawn)
-        monkeypatch.setattr("spintok.train.perturb.CPU_SAMPLES", 8000)
+        monkeypatch.setattr("spintok.perturb.speaker.CPU_SAMPLES", 8000)
         torch.testing.assert_close(perturb(waves, lengths, drawn), whole, atol=1e-4, rtol=0)
 
     def test_silence_stays_silent(self):
