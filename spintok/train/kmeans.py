@@ -90,8 +90,6 @@ def _pass(chunks: Chunks, codewords: Tensor) -> tuple[Tensor, float]:
     far: list[tuple[float, Tensor]] = []
     for chunk in chunks():
         ids = assign(chunk, codewords, metric="l2").long()
-        if int(ids.min()) < 0:
-            raise ValueError("a feature is NaN or infinite")
         distances = (chunk - codewords[ids]).square().sum(1)
         total += float(distances.double().sum())
         seen += len(chunk)
@@ -113,6 +111,8 @@ def _sample(chunks: Chunks, config: KMeansConfig, rng: np.random.Generator) -> T
     """
     kept, numbers = torch.empty(0), np.empty(0)
     for chunk in chunks():
+        if not torch.isfinite(chunk).all():
+            raise ValueError("a feature is NaN or infinite")
         kept = torch.cat([kept.reshape(-1, chunk.shape[1]), chunk])
         numbers = np.concatenate([numbers, rng.random(len(chunk))])
         if len(kept) > config.sample:
