@@ -83,6 +83,11 @@ class ConvLayer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (N, in) to ((N - kernel) // stride + 1, out); consecutive rows are consecutive frames."""
+        in_pairs = (self.kernel, self.stride) == (3, 2) and rows.device.type == "cpu" and _overwrites(rows)
+        return self.activate(self._in_pairs(rows) if in_pairs else self._products(rows))
+
+    def _products(self, rows: Tensor) -> Tensor:
+        """The convolution as one matrix product for each stride of taps, on views of the rows."""
         count = (len(rows) - self.kernel) // self.stride + 1
         out: Tensor | None = None
         for tap in range(0, self.kernel, self.stride):
@@ -94,7 +99,28 @@ class ConvLayer(nn.Module):
                 for left in range(tap, self.kernel):
                     out = self._add(out, rows[left :: self.stride][:count], self.weight[left])
         assert out is not None
-        return self.activate(out)
+        return out
+
+    def _in_pairs(self, rows: Tensor) -> Tensor:
+        """The same for kernel 3 and stride 2 with a sixth fewer operations: a product that two outputs share.
+
+        For outputs of the inputs a b c and c d e:  (a - c) W0 + b W1 + c (W0 + W2)  and  c (W0 + W2) + d W1 +
+        (e - c) W2. Source: Winograd 1980, "Arithmetic Complexity of Computations", F(2, 2). It rounds a little
+        more, about twice as far from the exact result.
+        """
+        count = (len(rows) - 3) // 2 + 1
+        pairs, channels = count // 2, rows.shape[1]
+        a, b, c, d = rows[: 4 * pairs].view(pairs, 4 * channels).split(channels, dim=1)
+        e = rows[4::4][:pairs]
+        first, middle, last = self.weight
+        shared = self._add(None, c, first + last)
+        out = rows.new_empty(count, self.weight.shape[2])
+        both = out[: 2 * pairs].view(pairs, 2, out.shape[1])
+        both[:, 0] = torch.addmm(shared, a - c, first).addmm_(b, middle)
+        both[:, 1] = shared.addmm_(e - c, last).addmm_(d, middle)
+        if count % 2:
+            out[-1:] = self._products(rows[2 * (count - 1) :])
+        return out
 
     def activate(self, rows: Tensor) -> Tensor:
         """Layer norm where the layer has one, then GELU."""
@@ -104,7 +130,7 @@ class ConvLayer(nn.Module):
 
     def _add(self, out: Tensor | None, rows: Tensor, weight: Tensor) -> Tensor:
         if out is not None:
-            return torch.addmm(out, rows, weight) if torch.is_grad_enabled() else out.addmm_(rows, weight)
+            return out.addmm_(rows, weight) if _overwrites(rows) else torch.addmm(out, rows, weight)
         return rows @ weight if self.bias is None else torch.addmm(self.bias, rows, weight)
 
 
@@ -219,6 +245,7 @@ class FrontEnd(nn.Module):
             normalised = (waveforms - mean.to(waveforms.dtype)[:, None]) * scale.to(waveforms.dtype)[:, None]
             waveforms = torch.where(valid, normalised, 0.0)
         weight, bias = self._first_weights(statistics)
+        waveforms = waveforms.to(weight.dtype)
         if torch.is_grad_enabled() or waveforms.device.type != "cpu":
             return self._convolve(waveforms, weight, bias)
         return self._convolve_in_chunks(waveforms, lengths, weight, bias)
@@ -293,6 +320,11 @@ class FrontEnd(nn.Module):
                 out[index, start:stop] = features[0]
         assert out is not None
         return out
+
+
+def _overwrites(rows: Tensor) -> bool:
+    """Whether intermediate results may be overwritten: autograd keeps them, autocast has no in-place products."""
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(rows.device.type)
 
 
 def check_geometry(kernels: Sequence[int], strides: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from spintok.encoder import Encoder, EncoderConfig, frame_lengths, random_encoder
 from spintok.frames import num_frames
+from spintok.frontend import ConvLayer
 from spintok.importers.huggingface import load_huggingface
 
 SMALL = EncoderConfig(
@@ -265,15 +266,47 @@ def test_dropout_and_layer_dropout_act_in_training_only() -> None:
     assert difference(runs[0], runs[1]) > 1e-2
 
 
-def test_autocast() -> None:
-    encoder = small("wavlm")
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("grad", [False, True])
+def test_lower_precision(variant: str, grad: bool) -> None:
+    """bfloat16 by autocast, or as the type of the weights, takes float32 waveforms and stays near float32."""
+    encoder = small(variant)
     waveform = noise(8_000)[0][None]
-    expected, _ = encoder(waveform)
-    with torch.autocast("cpu", torch.bfloat16):
-        actual, _ = encoder(waveform)
+    with torch.set_grad_enabled(grad):
+        expected, _ = encoder(waveform)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast, _ = encoder(waveform)
+        typed, _ = encoder.bfloat16()(waveform)
     # bfloat16 has 8 bits; a few layers add up some of its roundings.
-    assert difference(actual[0].float(), expected[0]) < 0.1
-    assert actual.isfinite().all()
+    assert difference(cast, expected) < 0.1
+    assert difference(typed, expected) < 0.1
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_float64_truth(variant: str) -> None:
+    """Features in float32 against the same encoder in float64, in evaluation and in training."""
+    encoder = small(variant)
+    waveforms = torch.stack(noise(20_000, 20_000))
+    with torch.no_grad():
+        evaluated, _ = encoder(waveforms)
+    trained, _ = encoder.train()(waveforms)
+    truth, _ = encoder.double()(waveforms.double())
+    assert difference(evaluated, truth) < 4e-6
+    assert difference(trained, truth) < 4e-6
+
+
+@pytest.mark.parametrize("variant", ["base", "wavlm"])
+@torch.no_grad()
+def test_transformer_compiles_without_breaks(variant: str) -> None:
+    encoder = small(variant)
+    lengths = torch.tensor([8_000, 5_000])
+    features, counts = encoder.frontend(pad_sequence(noise(8_000, 5_000), batch_first=True), lengths)
+    mask = torch.arange(features.shape[1]) < counts[:, None]
+    compiled = torch.compile(encoder.transformer, backend="eager", fullgraph=True)
+    actual = compiled(features, mask, layers=(1, 3))
+    expected = encoder.transformer(features, mask, layers=(1, 3))
+    for found, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_random_encoder_is_the_generators() -> None:
@@ -342,3 +375,17 @@ def test_input_errors() -> None:
         encoder(torch.zeros(1, 3_000), layer=4)
     with pytest.raises(ValueError, match="weights do not fit"):
         Encoder.from_state(SMALL, {})
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5, 6, 7, 8, 100, 101, 102, 103])
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolution_in_pairs(rows: int, bias: bool) -> None:
+    """The convolution that shares products between outputs, in float64, against torch's own."""
+    layer = ConvLayer(6, 5, 3, 2, bias=bias, norm=False).double()
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, 6, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(generator=generator)
+        expected = torch.nn.functional.conv1d(x.t()[None], layer.weight.permute(2, 1, 0), layer.bias, stride=2)
+        torch.testing.assert_close(layer(x), torch.nn.functional.gelu(expected[0].t()))

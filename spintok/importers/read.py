@@ -114,23 +114,24 @@ def _stand_ins(names: set[str]) -> list[Any]:
 
 
 def _other_classes(path: Path) -> set[str]:
-    """Full names of the classes and functions that a file refers to and torch's loader does not know."""
+    """Full names of the classes and functions that a file refers to, but for those that torch's loader knows."""
     if zipfile.is_zipfile(path):
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        return set(names)
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     with path.open("rb") as file:
         return _legacy_classes(file)
 
 
 def _legacy_classes(file: IO[bytes]) -> set[str]:
-    """The same for files of torch < 1.6: pickles of a magic number, a version, the system and the object."""
+    """All names in a file of torch < 1.6: pickles of a magic number, a version, the system and the object.
+
+    Among them are those that torch's loader knows; it takes its own meaning of these.
+    """
     names: set[str] = set()
     for _ in range(4):
         for operation, argument, _ in pickletools.genops(file):
             if operation.name == "GLOBAL":
                 names.add(str(argument).replace(" ", "."))
-    known = torch._weights_only_unpickler._get_allowed_globals()
-    return {name for name in names if name not in known}
+    return names
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """s3prl upstreams by name: as spintok's own encoder where the architecture is one, else through s3prl itself."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -27,8 +27,11 @@ class Upstream(nn.Module):
     Attributes:
         name: s3prl's name of it.
         layers: the last layer's number.
-        width: of the last layer's features.
+        num_features: D, the width of the last layer's features.
     """
+
+    context_frames = 250
+    """Frames to read on either side of a window of a long recording (``spintok.window``)."""
 
     def __init__(self, name: str, upstream: nn.Module) -> None:
         super().__init__()
@@ -40,10 +43,15 @@ class Upstream(nn.Module):
         with torch.no_grad():
             trial = self._run(torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0)))
         self.layers = len(trial) - 1
-        self.width = trial[-1].shape[-1]
+        self.num_features = trial[-1].shape[-1]
 
     def forward(
-        self, waveforms: Tensor, lengths: Tensor | None = None, *, layer: int | None = None
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        layer: int | None = None,
+        statistics: None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features (B, T, D), zero where padded, and frame counts (B,) of waveforms (B, S) of ``lengths`` (B,).
 
@@ -56,7 +64,7 @@ class Upstream(nn.Module):
         batch, samples = waveforms.shape
         sizes = [samples] * batch if lengths is None else lengths.tolist()
         counts = [num_frames(size) for size in sizes]
-        features = waveforms.new_zeros(batch, num_frames(samples), self.width)
+        features = waveforms.new_zeros(batch, num_frames(samples), self.num_features)
         for row, (size, count) in enumerate(zip(sizes, counts, strict=True)):
             if count:
                 found = self._run(waveforms[row, :size])[layer]
@@ -64,6 +72,9 @@ class Upstream(nn.Module):
                     raise ValueError(f"s3prl's {self.name} gave {len(found)} frames of {size} samples, not {count}")
                 features[row, :count] = found[:count]
         return features, torch.tensor(counts, device=waveforms.device)
+
+    def statistics(self, blocks: Iterable[Tensor]) -> None:
+        """None: an upstream takes no statistics of a whole recording, so its windows stand for themselves."""
 
     def _run(self, waveform: Tensor) -> list[Tensor]:
         return [states[0] for states in self.upstream([waveform])["hidden_states"]]
