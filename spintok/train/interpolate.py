@@ -55,15 +55,21 @@ def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
 
 def _kernels(speed: Tensor) -> Tensor:
     """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
-    nodes = torch.tensor(NODES, dtype=torch.float64, device=speed.device)
-    to_coefficients = torch.linalg.inv(nodes[:, None] ** torch.arange(4, dtype=torch.float64, device=speed.device))
-    offset = torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64, device=speed.device)
-    distance = nodes[:, None] - offset
+    distance, window, to_coefficients = _design(speed.device)
     cutoff = (PASS_BAND / speed.double().clamp_min(1.0))[:, None, None]
-    window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).clamp_min(0) ** 2
     values = cutoff * torch.sinc(cutoff * distance) * window
     values = values / values.sum(-1, keepdim=True)
     return torch.einsum("ij,bjk->ibk", to_coefficients, values)
+
+
+@lru_cache(maxsize=8)
+def _design(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances of the taps from the nodes and the window there (4, TAPS); values at the nodes -> coefficients."""
+    nodes = torch.tensor(NODES, dtype=torch.float64)
+    distance = nodes[:, None] - torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64)
+    window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).square()
+    to_coefficients = torch.linalg.inv(nodes[:, None] ** torch.arange(4, dtype=torch.float64))
+    return distance.to(device), window.to(device), to_coefficients.to(device)
 
 
 @lru_cache(maxsize=8)
