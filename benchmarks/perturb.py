@@ -183,19 +183,16 @@ def judge(waves: list[Wave], method: Callable[..., list[Wave]]) -> list[list]:
 
 
 def show(name: str, rows: list[list]) -> None:
+    print(f"\n{name}. Errors in %: bias (median), median of |error| and its 90th percentile, over files")
     print(
-        f"\n{name}. Errors in %: bias (median), median of |error| and its 90th percentile, over utterances;"
+        "gross: frames with F0 off by > 20 %; lost: voiced frames no longer voiced; energy: correlation along"
     )
-    print(
-        "gross: frames with F0 off by > 20 %; lost: voiced frames no longer voiced. Energy: correlation along time"
+    print("time of frame dB; quiet: change of the quietest tenth; clicks: peak second difference over rms,")
+    print("against the input's")
+    columns = (
+        "formant median range | median F0         gross  lost | F0 range          | formants          | "
     )
-    print("of frame dB. Quiet: change of the quietest tenth. Clicks: peak of the second difference over rms,")
-    print("against the input's.")
-    print(
-        "formant median range | median F0         gross  lost | F0 range          | formants          |",
-        end="",
-    )
-    print(" energy    min | quiet dB | clicks   max")
+    print(columns + "| energy    min | quiet dB | clicks   max")
     for (formant, median, spread), *v in rows:
         errors = ["{:+5.1f} {:5.1f} {:5.1f}".format(*(100 * e for e in v[i : i + 3])) for i in (0, 3, 6)]
         print(f"   {formant:4.2f}   {median:4.2f}  {spread:4.2f} | {errors[0]}", end="")
@@ -289,13 +286,16 @@ def main() -> None:
     )
     parser.add_argument("audio", type=Path)
     parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=4.0, help="judge the middle of longer files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("quality", "speed"))
     arguments = parser.parse_args()
     waves = load(arguments.audio, arguments.files)
     print(f"{len(waves)} files, {sum(map(len, waves)) / RATE:.0f} s")
     if arguments.only != "speed":
-        voiced = [wave for wave in waves if median_pitch(wave) > 0]
+        longest = round(arguments.seconds * RATE)
+        middles = [wave[max(0, len(wave) - longest) // 2 :][:longest] for wave in waves]
+        voiced = [wave for wave in middles if median_pitch(wave) > 0]
         print(f"{len(waves) - len(voiced)} files left out of the judgement: no voice in them for Praat")
         show("ours", judge(voiced, ours))
         show("Praat", judge(voiced, praats))

@@ -64,7 +64,7 @@ def _kernels(speed: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _design(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances of the taps from the nodes and the window there (4, TAPS); values at the nodes -> coefficients."""
+    """Distances of taps from nodes and the window there (4, TAPS); values at the nodes -> coefficients."""
     nodes = torch.tensor(NODES, dtype=torch.float64)
     distance = nodes[:, None] - torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64)
     window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).square()

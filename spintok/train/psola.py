@@ -24,7 +24,7 @@ CELL = PITCH_HOP // 2  # samples
 LOWEST, HIGHEST = 40.0, 950.0  # hertz, of the new pitch
 MARKS = math.ceil(CELL * HIGHEST / SAMPLE_RATE)  # at most so many grains begin in a cell
 UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
-COHERENCE = 4.0  # samples by which noise must be displaced to lose its correlation
+COHERENCE = 2.0  # samples by which noise must be displaced to lose its correlation
 ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
 PIECE = 512  # cells that a CPU works on at a time: what it touches stays in its cache
 # Samples: no grain reads farther from its cell than the longest new period, stretched, and half an old one.

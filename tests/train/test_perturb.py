@@ -223,6 +223,13 @@ class TestContract:
                 decibels = 20 * torch.log10(new[part].std() / noise[part].std()).item()
                 assert -1.8 < decibels < 0.5
 
+    def test_noise_does_not_hum(self):
+        noise = 0.1 * torch.randn(10 * RATE, generator=torch.Generator().manual_seed(2))
+        for formant in (0.8, 1.03, 1.3):
+            # Grains of noise are 160 samples apart; amplitudes that add like a voice's would swing by 3 dB.
+            places = one(noise, formant=formant).square().view(1000, 16, 10).mean((0, 2))
+            assert 10 * torch.log10(places.max() / places.min()) < 0.8
+
     def test_ratios_of_one_are_near_the_identity(self):
         wave = vowel(100 + 20 * np.sin(2 * np.pi * np.arange(RATE) / RATE))
         new = one(wave)
@@ -234,7 +241,7 @@ class TestContract:
         heard = spectra[0] > spectra[0].amax() / 100
         assert (spectra[1][heard] / spectra[0][heard]).log10().mul(20).abs().median() < 1
 
-    def test_threads_of_random_state_are_untouched(self):
+    def test_global_random_state_is_untouched(self):
         state = torch.get_rng_state()
         one(vowel(np.full(2000, 100.0)), median=1.5)
         assert torch.equal(torch.get_rng_state(), state)
