@@ -192,7 +192,7 @@ def show(name: str, rows: list[list]) -> None:
     columns = (
         "formant median range | median F0         gross  lost | F0 range          | formants          | "
     )
-    print(columns + "| energy    min | quiet dB | clicks   max")
+    print(columns + "energy    min | quiet dB | clicks   max")
     for (formant, median, spread), *v in rows:
         errors = ["{:+5.1f} {:5.1f} {:5.1f}".format(*(100 * e for e in v[i : i + 3])) for i in (0, 3, 6)]
         print(f"   {formant:4.2f}   {median:4.2f}  {spread:4.2f} | {errors[0]}", end="")
