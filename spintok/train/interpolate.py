@@ -21,7 +21,6 @@ Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 HALF_WIDTH = 9  # samples of the low-pass on each side
 TAPS = 2 * HALF_WIDTH
 BLOCK = 16
-PASS_BAND = 0.94  # of half the sample rate
 NODES = (0.0, 0.25, 0.75, 1.0)
 
 
@@ -56,7 +55,8 @@ def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
 def _kernels(speed: Tensor) -> Tensor:
     """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
     distance, window, to_coefficients = _design(speed.device)
-    cutoff = (PASS_BAND / speed.double().clamp_min(1.0))[:, None, None]
+    # At real time and slower nothing folds, and a sample of the input is read as it is.
+    cutoff = (1 / speed.double().clamp_min(1.0))[:, None, None]
     values = cutoff * torch.sinc(cutoff * distance) * window
     values = values / values.sum(-1, keepdim=True)
     return torch.einsum("ij,bjk->ibk", to_coefficients, values)
