@@ -36,7 +36,7 @@ def test_what_would_fold_is_removed_for_the_fast_reader_only():
     waves = tone(7000).expand(2, -1)
     values = read_at(waves, torch.tensor([1.4, 1.0]), 500 + torch.arange(2000, dtype=torch.float64))
     # Read 1.4 times as fast, 7 kHz would be heard at 6.2 kHz.
-    assert values[0].square().mean() < 1e-4 * values[1].square().mean()
+    assert values[0].square().mean() < 5e-4 * values[1].square().mean()
     torch.testing.assert_close(values[1], waves[1, 500:2500], atol=1e-6, rtol=0)
 
 
