@@ -1,7 +1,7 @@
 """Speaker perturbation: the same words, as if another person had said them (Spin, arXiv 2305.11072).
 
-``draw`` says how an utterance changes, ``perturb`` changes a batch of them. ``rng_for`` gives the generator of an
-utterance in an epoch, so that the draw is the same in any worker, before or after a resume.
+``draw`` says how an utterance changes, ``perturb`` changes a batch of them. ``rng_for`` gives the generator
+of an utterance in an epoch, so that the draw is the same in any worker, before or after a resume.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ CPU_SAMPLES = 1 << 19  # that one pass works on, so that memory does not grow wi
 
 @dataclass(frozen=True)
 class PerturbationStrength:
-    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 and ``gain_db`` 0 leave that part out."""
+    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 and ``gain_db`` 0 leave that part
+    out."""
 
     formant: float = 1.4
     median: float = 2.0
@@ -48,8 +49,8 @@ class PerturbationStrength:
 class Perturbation:
     """How one utterance changes.
 
-    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distances of F0 from its
-    median. ``gains`` (decibels) and ``qs`` are those of the equalizer's ten bands.
+    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distances of F0 from
+    its median. ``gains`` (decibels) and ``qs`` are those of the equalizer's ten bands.
     """
 
     formant: float = 1.0
@@ -65,7 +66,9 @@ class Perturbation:
         if len(self.gains) != BANDS or len(self.qs) != BANDS:
             raise ValueError(f"need {BANDS} gains and {BANDS} qs, got {len(self.gains)} and {len(self.qs)}")
         if not all(abs(gain) <= 40 for gain in self.gains) or not all(0.1 <= q <= 5 for q in self.qs):
-            raise ValueError(f"gains must be within 40 dB and qs from 0.1 to 5, got {self.gains} and {self.qs}")
+            raise ValueError(
+                f"gains must be within 40 dB and qs from 0.1 to 5, got {self.gains} and {self.qs}"
+            )
 
 
 def rng_for(seed: int, epoch: int, utterance: str) -> np.random.Generator:
@@ -77,8 +80,8 @@ def rng_for(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None) -> Perturbation:
     """Draw a perturbation.
 
-    Formant, median and range ratio are uniform from 1 to their bound and inverted with probability 1/2; the gains
-    are uniform within ``gain_db``, the Qs log-uniform.
+    Formant, median and range ratio are uniform from 1 to their bound and inverted with probability 1/2; the
+    gains are uniform within ``gain_db``, the Qs log-uniform.
     """
     strength = strength or PerturbationStrength()
     bounds = np.array([strength.formant, strength.median, strength.spread])
@@ -91,11 +94,12 @@ def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None)
 
 
 def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-    """Perturb ``waveforms`` (B, S), float32 at 16 kHz, each of its ``lengths`` (B,) samples by its own parameters.
+    """Perturb ``waveforms`` (B, S), float32 at 16 kHz, each of its ``lengths`` (B,) samples by its own
+    parameters.
 
-    Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a few
-    utterances are worked on at a time; on CUDA the whole batch, without waiting for the device. What one utterance
-    becomes does not depend on the others. ``ValueError`` when the arguments do not fit together.
+    Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a
+    few utterances are worked on at a time; on CUDA the whole batch, without waiting for the device. What one
+    utterance becomes does not depend on the others. ``ValueError`` when the arguments do not fit together.
     """
     check_batch(waveforms, lengths, len(parameters))
     batch, samples = waveforms.shape
@@ -118,7 +122,9 @@ def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
     if waveforms.ndim != 2 or waveforms.dtype != torch.float32:
         raise ValueError(f"waveforms must be (B, S) float32, got {tuple(waveforms.shape)} {waveforms.dtype}")
     if lengths.shape != waveforms.shape[:1] or lengths.is_floating_point():
-        raise ValueError(f"lengths must be ({len(waveforms)},) integers, got {tuple(lengths.shape)} {lengths.dtype}")
+        raise ValueError(
+            f"lengths must be ({len(waveforms)},) integers, got {tuple(lengths.shape)} {lengths.dtype}"
+        )
     if count != len(waveforms):
         raise ValueError(f"need parameters for {len(waveforms)} utterances, got {count}")
     if lengths.device.type == "cpu" and ((lengths < 0) | (lengths > waveforms.shape[1])).any():
