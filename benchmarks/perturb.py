@@ -64,9 +64,7 @@ def load(audio: Path, count: int) -> list[Wave]:
     rng = random.Random(0)
     for paths in groups.values():
         rng.shuffle(paths)
-    rounds = [
-        path for turn in zip(*(paths[:count] for paths in groups.values()), strict=False) for path in turn
-    ]
+    rounds = [path for turn in zip(*(paths[:count] for paths in groups.values()), strict=False) for path in turn]
     waves = []
     for path in rounds[:count]:
         wave, rate = soundfile.read(path, dtype="float32")
@@ -92,9 +90,7 @@ def praats(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
     changed = []
     for wave, p in zip(waves, parameters, strict=True):
         moved = change_gender(wave.astype(np.float64), p.formant, p.median, p.spread)
-        colored = equalize(
-            torch.from_numpy(moved).float()[None], torch.tensor([p.gains]), torch.tensor([p.qs])
-        )
+        colored = equalize(torch.from_numpy(moved).float()[None], torch.tensor([p.gains]), torch.tensor([p.qs]))
         changed.append(colored.clamp_(-1, 1)[0].numpy())
     return changed
 
@@ -105,9 +101,7 @@ def analyze(wave: Wave, middle: float) -> tuple[Wave, Wave, Wave, Wave]:
     f0, at = pyworld.dio(x, RATE, f0_floor=0.5 * middle, f0_ceil=2.2 * middle, frame_period=PERIOD)
     f0 = pyworld.stonemask(x, f0, at, RATE)
     spectrum = np.log(pyworld.cheaptrick(x, f0, at, RATE, fft_size=FFT_SIZE) + 1e-12)
-    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, (200, 600)), 400)[
-        :: int(RATE * PERIOD / 1000)
-    ]
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, (200, 600)), 400)[:: int(RATE * PERIOD / 1000)]
     energy = 10 * np.log10((frames**2).mean(1) + 1e-10)
     return f0, spectrum, energy[: len(f0)], np.abs(np.diff(x, 2))
 
@@ -163,10 +157,7 @@ def judge(waves: list[Wave], method: Callable[..., list[Wave]]) -> list[list]:
             asked = center + (case[1] * old[0][voiced] - center) * case[2]
             gross.append(np.mean(np.abs(f0[voiced] / asked - 1) > 0.2))
             lost.append(1 - voiced.sum() / ((old[0] > 0) & loud).sum())
-            wide = [
-                np.subtract(*np.quantile(t[voiced], [0.75, 0.25])) / np.median(t[voiced])
-                for t in (f0, old[0])
-            ]
+            wide = [np.subtract(*np.quantile(t[voiced], [0.75, 0.25])) / np.median(t[voiced]) for t in (f0, old[0])]
             spread.append(wide[0] / wide[1] / case[2] - 1)
             formant.append(formant_ratio(old[1][voiced], envelope[voiced]) / case[0] - 1)
             kept = old[2] > old[2].max() - 50
@@ -184,14 +175,10 @@ def judge(waves: list[Wave], method: Callable[..., list[Wave]]) -> list[list]:
 
 def show(name: str, rows: list[list]) -> None:
     print(f"\n{name}. Errors in %: bias (median), median of |error| and its 90th percentile, over files")
-    print(
-        "gross: frames with F0 off by > 20 %; lost: voiced frames no longer voiced; energy: correlation along"
-    )
+    print("gross: frames with F0 off by > 20 %; lost: voiced frames no longer voiced; energy: correlation along")
     print("time of frame dB; quiet: change of the quietest tenth; clicks: peak second difference over rms,")
     print("against the input's")
-    columns = (
-        "formant median range | median F0         gross  lost | F0 range          | formants          | "
-    )
+    columns = "formant median range | median F0         gross  lost | F0 range          | formants          | "
     print(columns + "energy    min | quiet dB | clicks   max")
     for (formant, median, spread), *v in rows:
         errors = ["{:+5.1f} {:5.1f} {:5.1f}".format(*(100 * e for e in v[i : i + 3])) for i in (0, 3, 6)]
@@ -217,9 +204,7 @@ def content(waves: list[Wave]) -> None:
 
     table = {"ours, Praat's": [], "ours, original": [], "Praat's, original": [], "two draws of Praat's": []}
     other_draws = [draw(rng_for(2, 0, str(index))) for index in range(len(waves))]
-    all_waves = zip(
-        waves, ours(waves, parameters), praats(waves, parameters), praats(waves, other_draws), strict=True
-    )
+    all_waves = zip(waves, ours(waves, parameters), praats(waves, parameters), praats(waves, other_draws), strict=True)
     for quadruple in all_waves:
         original, mine, praat, other = map(cepstra, quadruple)
         pairs = ((mine, praat), (mine, original), (praat, original), (praat, other))
@@ -281,9 +266,7 @@ def speed(waves: list[Wave], rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audio", type=Path)
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=4.0, help="judge the middle of longer files")

@@ -61,9 +61,7 @@ def test_impulse_response_decays_by_60_db_in_its_rt60():
         assert 10 * torch.log10(response[0] ** 2 / tail.square().sum()).item() == pytest.approx(6.0, abs=1e-3)
         start, end = (tail[int(seconds * at) : int(seconds * (at + 1600))] for at in (0, 8000))
         # 30 dB in half the time; 480 and more samples a window, so +- 0.6 dB is three standard errors.
-        assert 10 * torch.log10(start.square().sum() / end.square().sum()).item() == pytest.approx(
-            30, abs=0.9
-        )
+        assert 10 * torch.log10(start.square().sum() / end.square().sum()).item() == pytest.approx(30, abs=0.9)
 
 
 def test_same_generator_same_material():

@@ -186,7 +186,7 @@ def _watch(scores: tuple[Tensor, Tensor], predictions: list[Tensor]) -> tuple[Te
 def _runs(core: str) -> bool:
     with _core(core):
         try:
-            loss_native.choose()
+            loss_native.LOSS.choose()
         except RuntimeError:
             return False
     return True
@@ -194,14 +194,14 @@ def _runs(core: str) -> bool:
 
 @contextmanager
 def _core(core: str) -> Iterator[None]:
-    before = os.environ.get(loss_native.VARIABLE)
-    os.environ[loss_native.VARIABLE] = core
+    before = os.environ.get(loss_native.LOSS.variable)
+    os.environ[loss_native.LOSS.variable] = core
     try:
         yield
     finally:
-        os.environ.pop(loss_native.VARIABLE)
+        os.environ.pop(loss_native.LOSS.variable)
         if before is not None:
-            os.environ[loss_native.VARIABLE] = before
+            os.environ[loss_native.LOSS.variable] = before
 
 
 @contextmanager

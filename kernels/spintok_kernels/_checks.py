@@ -1,7 +1,5 @@
 """What the training ops accept: one-line ValueErrors that name the argument."""
 
-from __future__ import annotations
-
 import math
 
 import torch

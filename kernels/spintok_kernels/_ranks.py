@@ -1,7 +1,5 @@
 """Process groups inside ops: an op takes plain values, so a group travels by its name, "" for none."""
 
-from __future__ import annotations
-
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from spintok_kernels import assign_native, loss_native
+from spintok_kernels.assign_native import ASSIGN
+from spintok_kernels.loss_native import LOSS
 
 __all__ = ["Backend", "backends"]
 
@@ -23,10 +24,10 @@ class Backend:
 def backends() -> tuple[Backend, ...]:
     """Every op of this package on the CPU and on CUDA devices, as it would run now."""
     cpu = {
-        "assign": assign_native.choose(),
+        "assign": ASSIGN.choose(),
         "runs": ("torch", "a few passes over small integers"),
-        "sinkhorn": loss_native.choose(),
-        "swapped_prediction_loss": loss_native.choose(),
+        "sinkhorn": LOSS.choose(),
+        "swapped_prediction_loss": LOSS.choose(),
     }
     cuda = _cuda()
     return tuple(

@@ -10,8 +10,6 @@ With scores s_v = z_v C^T of view v, predictions P_v = softmax(s_v / temperature
 The scores exist once; G overwrites them. The backward pass only multiplies by the incoming gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._checks import check_iterations, check_matrix, check_positive, check_same_kind
-from ._ranks import group_name, sum_over_ranks, world_size
-from .sinkhorn import Passes, code_potentials, device_passes
+from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
+from spintok_kernels._ranks import group_name, sum_over_ranks, world_size
+from spintok_kernels.sinkhorn import Passes, code_potentials, device_passes
 
 __all__ = ["MEMORY_BUDGET", "SwappedPrediction", "swapped_prediction_loss"]
 
@@ -271,11 +269,11 @@ _loss_op.register_autograd(_backward, setup_context=_save)
 
 def _loss_passes(device: torch.device, dtype: torch.dtype) -> LossPasses:
     if device.type == "cpu":
-        from . import loss_native, loss_torch
+        from spintok_kernels import loss_native, loss_torch
 
-        native = dtype == torch.float32 and loss_native.choose()[0] != "torch"
+        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
         swap = loss_native.swap if native else loss_torch.swap
         return LossPasses(device_passes(device, dtype), swap, loss_torch.product)
-    from . import loss_triton
+    from spintok_kernels import loss_triton
 
     return LossPasses(device_passes(device, dtype), loss_triton.swap, loss_triton.product)

@@ -1,11 +1,9 @@
 """The last pass of the swapped-prediction loss on the CPU, on row chunks that stay in cache."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from .sinkhorn_torch import row_chunks, targets
+from spintok_kernels.sinkhorn_torch import row_chunks, targets
 
 __all__ = ["product", "swap"]
 

@@ -1,13 +1,11 @@
 """The last pass of the swapped-prediction loss on a GPU: the gradient is written over the scores."""
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .sinkhorn_triton import LOG2_E, column_totals, log2_units, padded, programs
+from spintok_kernels.sinkhorn_triton import LOG2_E, column_totals, log2_units, padded, programs
 
 __all__ = ["product", "swap", "swap_tile"]
 

@@ -7,8 +7,6 @@ column sums of the row-normalised Q, u_j <- u_j - log S_j is the same update, an
 overflows or divides by zero at any epsilon. Ranks of a process group share the K column totals, nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._checks import check_iterations, check_matrix, check_positive, check_same_kind
-from ._ranks import group_name, max_over_ranks, sum_over_ranks
+from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
+from spintok_kernels._ranks import group_name, max_over_ranks, sum_over_ranks
 
 __all__ = ["Blocks", "Passes", "Potentials", "code_potentials", "device_passes", "sinkhorn"]
 
@@ -157,11 +155,13 @@ def _potential_dtype(x: Tensor) -> torch.dtype:
 def device_passes(device: torch.device, dtype: torch.dtype) -> Passes:
     """The passes for scores of `dtype` on `device`; Triton is imported for CUDA only."""
     if device.type == "cpu":
-        from . import loss_native, sinkhorn_torch
+        from spintok_kernels import loss_native, sinkhorn_torch
 
-        native = dtype == torch.float32 and loss_native.choose()[0] != "torch"
+        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
+        if dtype == torch.float32:
+            loss_native.LOSS.warn_if_missing()
         columns = loss_native if native else sinkhorn_torch
         return Passes(columns.column_logsumexp, columns.column_totals, sinkhorn_torch.row_logsumexp)
-    from . import sinkhorn_triton
+    from spintok_kernels import sinkhorn_triton
 
     return Passes(sinkhorn_triton.column_logsumexp, sinkhorn_triton.column_totals, sinkhorn_triton.row_logsumexp)

@@ -5,8 +5,6 @@ next power of two of K. Partial sums are added in a fixed order, so the result i
 float16 or float32; arithmetic is float32, in units of log2.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

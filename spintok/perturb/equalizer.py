@@ -79,6 +79,4 @@ def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _sines(device: torch.device) -> Tensor:
-    return (
-        torch.sin(2 * math.pi * torch.tensor(CENTERS, dtype=torch.float64) / SAMPLE_RATE).float().to(device)
-    )
+    return torch.sin(2 * math.pi * torch.tensor(CENTERS, dtype=torch.float64) / SAMPLE_RATE).float().to(device)

@@ -46,9 +46,7 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
 def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
     """The polynomials at ``fraction`` (any shape) past the interval in ``column``, counted over all rows."""
     flat = column.reshape(-1)
-    constant, linear, square, cube = (
-        plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes
-    )
+    constant, linear, square, cube = (plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes)
     return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
 
 

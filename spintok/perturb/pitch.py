@@ -162,9 +162,7 @@ def _decimator(device: torch.device, block: int) -> tuple[int, Tensor]:
     half = 24
     time = torch.arange(-half, half + 1, dtype=torch.float64)
     cutoff = 2 * 1400 / SAMPLE_RATE
-    kernel = (
-        cutoff * torch.sinc(cutoff * time) * torch.hann_window(2 * half + 3, False, dtype=torch.float64)[1:-1]
-    )
+    kernel = cutoff * torch.sinc(cutoff * time) * torch.hann_window(2 * half + 3, False, dtype=torch.float64)[1:-1]
     kernel = kernel / kernel.sum()
     matrix = torch.zeros(block + 2 * half, block // DECIMATION, dtype=torch.float64)
     for column in range(block // DECIMATION):

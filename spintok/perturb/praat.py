@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from spintok.perturb.equalizer import equalize
-from spintok.perturb.speaker import Perturbation, check_batch
 from spintok.perturb.praat_child import ANSWER, REQUEST
+from spintok.perturb.speaker import Perturbation, check_batch
 
 __all__ = ["Praat"]
 
@@ -87,9 +87,7 @@ class Praat:
         deadline = time.monotonic() + self._timeout
         count = ANSWER.unpack(self._read(ANSWER.size, deadline, len(samples)))[0]
         if count < 0:
-            raise ValueError(
-                f"Praat refused an utterance: {self._read(-count, deadline, len(samples)).decode()}"
-            )
+            raise ValueError(f"Praat refused an utterance: {self._read(-count, deadline, len(samples)).decode()}")
         return np.frombuffer(self._read(4 * count, deadline, len(samples)), dtype="<f4")
 
     def _read(self, size: int, deadline: float, samples: int) -> bytearray:

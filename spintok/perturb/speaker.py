@@ -66,9 +66,7 @@ class Perturbation:
         if len(self.gains) != BANDS or len(self.qs) != BANDS:
             raise ValueError(f"need {BANDS} gains and {BANDS} qs, got {len(self.gains)} and {len(self.qs)}")
         if not all(abs(gain) <= 40 for gain in self.gains) or not all(0.1 <= q <= 5 for q in self.qs):
-            raise ValueError(
-                f"gains must be within 40 dB and qs from 0.1 to 5, got {self.gains} and {self.qs}"
-            )
+            raise ValueError(f"gains must be within 40 dB and qs from 0.1 to 5, got {self.gains} and {self.qs}")
 
 
 def rng_for(seed: int, epoch: int, utterance: str) -> np.random.Generator:
@@ -122,9 +120,7 @@ def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
     if waveforms.ndim != 2 or waveforms.dtype != torch.float32:
         raise ValueError(f"waveforms must be (B, S) float32, got {tuple(waveforms.shape)} {waveforms.dtype}")
     if lengths.shape != waveforms.shape[:1] or lengths.is_floating_point():
-        raise ValueError(
-            f"lengths must be ({len(waveforms)},) integers, got {tuple(lengths.shape)} {lengths.dtype}"
-        )
+        raise ValueError(f"lengths must be ({len(waveforms)},) integers, got {tuple(lengths.shape)} {lengths.dtype}")
     if count != len(waveforms):
         raise ValueError(f"need parameters for {len(waveforms)} utterances, got {count}")
     if lengths.device.type == "cpu" and ((lengths < 0) | (lengths > waveforms.shape[1])).any():

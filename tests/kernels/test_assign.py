@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spintok_kernels import Assignment, assign, assign_native, backends, reference
+from spintok_kernels.native import LEVELS
 from torch import Tensor
 
 from tests.kernels.inputs import CASES, make
@@ -20,13 +21,13 @@ METRICS = ["dot", "l2"]
 
 
 def _runnable() -> list[str]:
-    library, _ = assign_native._library()
-    return ["torch"] + (list(assign_native.LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
+    library, _ = assign_native.ASSIGN.found
+    return ["torch"] + (list(LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
 
 
 @pytest.fixture(params=_runnable())
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(assign_native.VARIABLE, request.param)
+    monkeypatch.setenv(assign_native.ASSIGN.variable, request.param)
     return request.param
 
 
@@ -197,10 +198,10 @@ def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> 
         return next((b.implementation, b.reason) for b in backends() if (b.op, b.device) == ("assign", "cpu"))
 
     assert cpu() == (core, "SPINTOK_ASSIGN_CPU is set")
-    monkeypatch.setenv(assign_native.VARIABLE, "sse")
+    monkeypatch.setenv(assign_native.ASSIGN.variable, "sse")
     with pytest.raises(ValueError, match="not one of"):
         backends()
-    monkeypatch.delenv(assign_native.VARIABLE)
+    monkeypatch.delenv(assign_native.ASSIGN.variable)
     assert cpu()[0] in _runnable()
 
 

@@ -16,9 +16,9 @@ from tests.kernels.views import make_views, relative_error
 
 @pytest.fixture(params=["avx512", "avx2", "portable", "torch"])
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(loss_native.VARIABLE, request.param)
+    monkeypatch.setenv(loss_native.LOSS.variable, request.param)
     try:
-        loss_native.choose()
+        loss_native.LOSS.choose()
     except RuntimeError as error:
         pytest.skip(str(error))
     return request.param
@@ -146,7 +146,7 @@ def test_two_runs_are_bit_equal(core: str) -> None:
 
 
 def test_the_passes_do_not_depend_on_the_number_of_threads() -> None:
-    if loss_native.choose()[0] == "torch":
+    if loss_native.LOSS.choose()[0] == "torch":
         pytest.skip("no compiled core here")
     scores, u = torch.randn(2, 900, 70), torch.randn(2, 70).double()
     threads = torch.get_num_threads()
@@ -334,6 +334,6 @@ def test_bad_input_names_the_argument(inputs: tuple, options: dict, message: str
 
 
 def test_an_unknown_core_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(loss_native.VARIABLE, "sse")
+    monkeypatch.setenv(loss_native.LOSS.variable, "sse")
     with pytest.raises(ValueError, match="not one of"):
         swapped_prediction_loss(z, z, c)

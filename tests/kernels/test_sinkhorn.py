@@ -21,9 +21,9 @@ def targets(scores: Tensor, potentials: Potentials, epsilon: float) -> Tensor:
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     from spintok_kernels import loss_native
 
-    monkeypatch.setenv(loss_native.VARIABLE, request.param)
+    monkeypatch.setenv(loss_native.LOSS.variable, request.param)
     try:
-        loss_native.choose()
+        loss_native.LOSS.choose()
     except RuntimeError as error:
         pytest.skip(str(error))
     return request.param

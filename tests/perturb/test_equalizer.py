@@ -39,10 +39,7 @@ def test_response_is_the_cookbooks():
     for row in range(len(gains)):
         truth = 1
         for band in range(BANDS):
-            truth = (
-                truth
-                * freqz(*cookbook(band, gains[row, band], qs[row, band]), np.linspace(0, np.pi, 4097))[1]
-            )
+            truth = truth * freqz(*cookbook(band, gains[row, band], qs[row, band]), np.linspace(0, np.pi, 4097))[1]
         # Twenty factors, each rounded a few times: 20 * 4 * 6e-8 in the worst case.
         np.testing.assert_allclose(response[row], truth, rtol=5e-6)
 

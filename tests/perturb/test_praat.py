@@ -7,9 +7,9 @@ import torch
 
 pytest.importorskip("parselmouth")
 
-from spintok.perturb.speaker import Perturbation, draw, perturb, rng_for
 from spintok.perturb.praat import Praat
 from spintok.perturb.praat_child import change_gender
+from spintok.perturb.speaker import Perturbation, draw, perturb, rng_for
 
 RATE = 16000
 
@@ -28,9 +28,7 @@ def harmonic(wave):
 
 
 def test_same_contract_as_ours():
-    waves = torch.nn.utils.rnn.pad_sequence(
-        [voice(120.0), torch.zeros(300), voice(200.0, 9001)], batch_first=True
-    )
+    waves = torch.nn.utils.rnn.pad_sequence([voice(120.0), torch.zeros(300), voice(200.0, 9001)], batch_first=True)
     lengths = torch.tensor([RATE, 300, 9001])
     drawn = [draw(rng_for(0, 0, str(i))) for i in range(3)]
     with Praat() as praat:

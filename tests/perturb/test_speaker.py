@@ -87,9 +87,7 @@ class TestDraw:
         assert max(p.median for p in drawn) <= 1.2
 
     def test_depends_on_seed_epoch_and_utterance(self):
-        drawn = {
-            draw(rng_for(*key)) for key in [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 11, "a")]
-        }
+        drawn = {draw(rng_for(*key)) for key in [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 11, "a")]}
         assert len(drawn) == 5
 
     def test_same_in_another_process(self):
@@ -168,9 +166,7 @@ class TestContract:
         assert perturb(torch.zeros(1, 0), torch.tensor([0]), [Perturbation()]).shape == (1, 0)
 
     def test_depends_neither_on_the_batch_nor_on_the_padding(self):
-        waves = [
-            vowel(np.linspace(a, b, n)) for a, b, n in ((90, 140, 9000), (300, 220, 16001), (150, 150, 4321))
-        ]
+        waves = [vowel(np.linspace(a, b, n)) for a, b, n in ((90, 140, 9000), (300, 220, 16001), (150, 150, 4321))]
         lengths = torch.tensor([len(wave) for wave in waves])
         drawn = [draw(rng_for(0, 0, str(i))) for i in range(3)]
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
