@@ -265,14 +265,14 @@ def speed(waves: list[Wave], rounds: int) -> None:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audio", type=Path)
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=4.0, help="judge the middle of longer files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("quality", "speed"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     waves = load(arguments.audio, arguments.files)
     print(f"{len(waves)} files, {sum(map(len, waves)) / RATE:.0f} s")
     if arguments.only != "speed":

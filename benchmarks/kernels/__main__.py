@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.kernels import assign, loss, report
-from benchmarks.kernels.harness import Case, Settings, ceilings, machine, measure
+from . import assign, loss, report
+from .harness import Case, Settings, ceilings, machine, measure
 
 __all__ = ["OPS", "main"]
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of measuring for each provider and case")
     parser.add_argument("--limit", type=float, default=5.0, help="skip cases of more seconds a call, at the ceiling")
     parser.add_argument("--threads", type=int, help="of torch (default: its own)")
-    parser.add_argument("--out", type=Path, help="folder for results (default: results/DEVICE beside this file)")
+    parser.add_argument("--out", type=Path, help="folder for results (default: kernels-DEVICE here)")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.ops) - set(OPS):
         parser.error(f"no such op: {', '.join(sorted(unknown))}")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit=chosen.limit,
     )
     here = machine(settings.device)
-    folder = chosen.out or Path(__file__).parent / "results" / re.sub(r"\W+", "-", here.device).strip("-").lower()
+    folder = chosen.out or Path("kernels-" + re.sub(r"\W+", "-", here.device).strip("-").lower())
     wrong = False
     for op in chosen.ops or OPS:
         limits = ceilings(settings.device)

@@ -9,7 +9,7 @@ import torch
 from spintok_kernels import assign, assign_native
 from torch import Tensor
 
-from benchmarks.kernels.harness import Case, Provider, Settings, SkipError
+from .harness import Case, Provider, Settings, SkipError
 
 __all__ = ["cases"]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from spintok_kernels import loss_native, swapped_prediction_loss
 from torch import Tensor
 
-from benchmarks.kernels.harness import Case, Provider, Settings
+from .harness import Case, Provider, Settings
 
 __all__ = ["cases"]
 
