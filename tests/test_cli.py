@@ -102,7 +102,8 @@ def test_train_makes_a_tokenizer_that_encodes(capsys, speech, tmp_path) -> None:
 
 def test_bench_runs_a_benchmark_with_its_own_arguments(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["assign", "--n", "40", "--k", "5", "--d", "16", "--seconds", "0.01", "--providers", "spintok", "--device", "cpu", "--out", "results"]
+    sizes = ["--n", "40", "--k", "5", "--d", "16", "--seconds", "0.01"]
+    arguments = ["assign", *sizes, "--providers", "spintok", "--device", "cpu", "--out", "results"]
     code, out, _ = run(capsys, "bench", "kernels", *arguments)
     assert code == 0
     assert "N=40 K=5 D=16" in out
