@@ -18,6 +18,7 @@ in it, and the items of a category that is too large are drawn once for all cell
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -140,19 +141,27 @@ class AbxScore:
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """``error`` in per cent; a pair of speakers counts the product of their weights."""
         w = np.ones(len(self.units)) if weights is None else weights
-        number = {name: i for i, name in enumerate(self.units)}
-        kinds = {pair: i for i, pair in enumerate(dict.fromkeys(self.pairs))}
-        row = np.array([kinds[pair] for pair in self.pairs])
+        row, speakers = self._numbers
         if self.task == "speaker":
             inner = np.ones(len(row))
-            outer = np.array([w[number[a]] * w[number[b]] for a, b in kinds])
+            outer = w[speakers[:, 0]] * w[speakers[:, 1]]
         else:
-            inner = w[[number[name] for name in self.inner]]
-            outer = np.ones(len(kinds))
+            inner = w[speakers]
+            outer = np.ones(int(row.max()) + 1)
         heard = np.bincount(row, weights=inner)
         mean = np.bincount(row, weights=inner * self.errors) / np.where(heard > 0, heard, 1)
         outer = outer * (heard > 0)
         return {"error": 100 * float(outer @ mean / outer.sum()) if outer.any() else 0.0}
+
+    @cached_property
+    def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of each row's pair, and the speakers that are drawn: of each row, or both of each pair."""
+        number = {name: i for i, name in enumerate(self.units)}
+        kinds = {pair: i for i, pair in enumerate(dict.fromkeys(self.pairs))}
+        row = np.array([kinds[pair] for pair in self.pairs])
+        if self.task == "speaker":
+            return row, np.array([[number[a], number[b]] for a, b in kinds])
+        return row, np.array([number[name] for name in self.inner])
 
 
 def abx(

@@ -25,8 +25,7 @@ def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
     """Rows scaled to unit length; rows of zeros stay."""
     array = np.asarray(features, dtype=np.float32)
     norms = np.linalg.norm(array, axis=1, keepdims=True)
-    found: NDArray[np.float32] = array / np.where(norms > 0, norms, 1)
-    return found
+    return (array / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def distances(
@@ -96,10 +95,11 @@ def _frame_distances(x: NDArray[Any], y: NDArray[Any], distance: Distance) -> ND
         raise ValueError(f"the distance {distance!r} does not fit sequences of {'codes' if x.ndim == 2 else 'vectors'}")
     match distance:
         case "identical":
-            return (x[:, :, None] != y[:, None, :]).astype(np.float32)
+            cost: NDArray[Any] = x[:, :, None] != y[:, None, :]
         case "angular":
             cosines = np.clip(x @ y.transpose(0, 2, 1), -1, 1)
-            return (np.arccos(cosines) / np.pi).astype(np.float32)
+            cost = np.arccos(cosines) / np.pi
         case "euclidean":
             squares = (x**2).sum(2)[:, :, None] + (y**2).sum(2)[:, None, :] - 2 * x @ y.transpose(0, 2, 1)
-            return np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+            cost = np.sqrt(np.maximum(squares, 0))
+    return cost.astype(np.float32)
