@@ -268,23 +268,29 @@ def _group_distances(
     distance: Distance,
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
     """For each pair of groups (X, Y) the distances of their items, (|X|, |Y|)."""
-    first, second, places = [], [], []
+    members = [np.array(group) for group in groups]
+    first, second = [], []
     for x, y in needed:
-        ours, theirs = np.array(groups[x]), np.array(groups[y])
-        i, j = np.triu_indices(len(ours), 1) if x == y else np.indices((len(ours), len(theirs))).reshape(2, -1)
-        first.append(ours[i])
-        second.append(theirs[j])
-        places.append((i, j))
+        ours, theirs = members[x], members[y]
+        if x == y:
+            i, j = np.triu_indices(len(ours), 1)
+            first.append(ours[i])
+            second.append(ours[j])
+        else:
+            first.append(np.repeat(ours, len(theirs)))
+            second.append(np.tile(theirs, len(ours)))
     flat = distances(sequences, np.concatenate(first), np.concatenate(second), distance)
     found = {}
     at = 0
-    for (x, y), (i, j) in zip(needed, places, strict=True):
-        matrix = np.zeros((len(groups[x]), len(groups[y])), dtype=np.float32)
-        matrix[i, j] = flat[at : at + len(i)]
-        if x == y:
-            matrix[j, i] = matrix[i, j]
-        found[x, y] = matrix
-        at += len(i)
+    for (x, y), pairs in zip(needed, first, strict=True):
+        some = flat[at : at + len(pairs)]
+        at += len(pairs)
+        if x != y:
+            found[x, y] = some.reshape(len(members[x]), len(members[y]))
+            continue
+        matrix = np.zeros((len(members[x]), len(members[x])), dtype=np.float32)
+        matrix[np.triu_indices(len(matrix), 1)] = some
+        found[x, y] = matrix + matrix.T
     return found
 
 

@@ -40,16 +40,25 @@ def distances(
     if len(first) == 0:
         return np.zeros(0, dtype=np.float32)
     sizes = np.array([len(sequence) for sequence in sequences])
+    starts = np.cumsum(sizes) - sizes
+    flat = np.concatenate(sequences)
+
+    def rows(index: NDArray[np.int64]) -> NDArray[Any]:
+        """The sequences one above the other, (P, T) or (P, T, D); after its end each repeats its last frame."""
+        steps = np.minimum(np.arange(sizes[index].max()), sizes[index][:, None] - 1)
+        found: NDArray[Any] = flat[starts[index][:, None] + steps]
+        return found
+
     # Pairs of like lengths together, so that little is computed for padding.
     order = np.lexsort((sizes[second], sizes[first]))
-    width = 1 if sequences[0].ndim == 1 else sequences[0].shape[1]
+    width = flat[0].size
     found = np.empty(len(first), dtype=np.float32)
     start = 0
     while start < len(order):
         longest = int(max(sizes[first[order[start]]], sizes[second[order[start : start + _PAIRS]]].max()))
         batch = order[start : start + max(1, min(_PAIRS, _BUDGET // (longest * width)))]
-        x, y = _padded(sequences, first[batch]), _padded(sequences, second[batch])
-        found[batch] = warp(_frame_distances(x, y, distance), sizes[first[batch]], sizes[second[batch]])
+        cost = _frame_distances(rows(first[batch]), rows(second[batch]), distance)
+        found[batch] = warp(cost, sizes[first[batch]], sizes[second[batch]])
         start += len(batch)
     return found
 
@@ -76,16 +85,6 @@ def warp(cost: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np
             total[i, j] += np.minimum(diagonal, straight)
     last = (rows - 1, columns - 1, np.arange(pairs))
     found: NDArray[np.float32] = total[last] / length[last]
-    return found
-
-
-def _padded(sequences: Sequence[NDArray[Any]], index: NDArray[np.int64]) -> NDArray[Any]:
-    """The sequences one above the other, (P, T) or (P, T, D), zeros after the end of each."""
-    longest = max(len(sequences[i]) for i in index.tolist())
-    shape = (len(index), longest, *sequences[0].shape[1:])
-    found = np.zeros(shape, dtype=sequences[0].dtype)
-    for row, i in enumerate(index.tolist()):
-        found[row, : len(sequences[i])] = sequences[i]
     return found
 
 

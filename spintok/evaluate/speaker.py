@@ -62,7 +62,7 @@ def probe_speaker(
     x, y = np.asarray(vectors, dtype=np.float64)[kept], index[kept]
     correct = np.zeros(kept.size)
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200, tol=1e-3))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
         correct[test] = probe.fit(x[train], y[train]).predict(x[test]) == y[test]
     most_frequent = np.bincount(y).argmax()
     ones = np.ones(kept.size)
