@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spintok.atomic import atomic
 from spintok.evaluate.compare import difference, interval
 from spintok.evaluate.families import (
     METRICS,
@@ -30,7 +31,6 @@ from spintok.evaluate.families import (
 from spintok.evaluate.hearing import utterance_features
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.table import markdown
-from spintok.shards import atomic
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["evaluate"]
