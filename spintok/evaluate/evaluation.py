@@ -14,20 +14,10 @@ from typing import Any
 import numpy as np
 
 from spintok.evaluate.compare import difference, interval
-from spintok.evaluate.families import (
-    METRICS,
-    Heard,
-    Metric,
-    Progress,
-    Result,
-    Settings,
-    Speech,
-    hear,
-    lacking,
-    measure,
-    pending_heard,
-)
-from spintok.evaluate.hearing import utterance_features
+from spintok.evaluate.families import Result, measure
+from spintok.evaluate.features import utterance_features
+from spintok.evaluate.heard import Heard, hear
+from spintok.evaluate.settings import METRICS, Metric, Progress, Settings, Speech, lacking, needs_hearing
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.table import markdown
 from spintok.shards import atomic
@@ -136,7 +126,7 @@ def _one(
     found = {metric: result for metric, path in paths.items() if (result := _kept(path)) is not None}
     todo = [metric for metric in wanted if metric not in found]
     heard: Heard | None = None
-    if pending_heard(todo):
+    if needs_hearing(todo):
         heard = hear(tokenizer, speech, settings, with_items="abx" in todo, progress=progress)
     for number, metric in enumerate(todo):
         progress(f"{metric} of {tokenizer.name}", number, len(todo))

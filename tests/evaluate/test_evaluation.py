@@ -14,7 +14,7 @@ from spintok.cli import app
 from spintok.evaluate.alignments import Alignment, Interval
 from spintok.evaluate.conditions import Condition, Material
 from spintok.evaluate.evaluation import evaluate
-from spintok.evaluate.families import METRICS, Settings, Speech
+from spintok.evaluate.settings import METRICS, Settings, Speech
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
@@ -97,6 +97,7 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
     assert value["mfcc_features"] > value["primary_tokens"] > value["chance"]
     assert value["3gram_bits_per_token"] > 0
     assert value["ued_mean_white_10"] > 0
+    assert 0 < value["silence_share"] < 0.5
     assert value["hours"] == pytest.approx(10 * 59 / 50 / 3600)
     for family in ("phones", "abx", "robustness", "speaker", "predictability", "probe"):
         assert any("low" in figure for figure in found["metrics"][family]["figures"].values()), family
@@ -182,6 +183,25 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
     assert (report["settings"]["seed"], report["settings"]["draws"]) == (3, 10)
     assert report["speech"] == {"utterances": 10, "aligned": 10, "speakers": 2}
     assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 utterances"
+
+
+def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, options in {
+        "usual": [],
+        "other": ["--unit", "phoneme", "--tolerance", "0.05", "--codebook", "auxiliary"],
+    }.items():
+        tokenizer = tmp_path / "two"
+        mfcc_tokenizer(8, books=2).save(tokenizer)
+        run(tokenizer, "--data", corpus / "dev.jsonl", "--alignments", corpus / "phones.jsonl", "--metrics",
+            "phones,abx", "--draws", "5", "--output", tmp_path / name, *options)  # fmt: skip
+        report = json.loads((tmp_path / name / "evaluation.json").read_text(encoding="utf-8"))
+        found[name] = report["tokenizers"][0]["metrics"]
+    assert found["usual"]["abx"]["details"]["unit"] == "triphone"
+    assert found["other"]["abx"]["details"]["unit"] == "phoneme"
+    recalls = [one["phones"]["figures"]["boundary_recall"]["value"] for one in found.values()]
+    assert recalls[1] > recalls[0]
+    assert found["usual"]["phones"]["figures"]["pnmi"] != found["other"]["phones"]["figures"]["pnmi"]
 
 
 def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_path: Path) -> None:
