@@ -22,7 +22,7 @@ EPILOG = """Examples:
 
   spintok evaluate my-tokenizer/ --data dev.jsonl --metrics robustness --noise noise/
 
-  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/    side by side, with paired intervals"""
+  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/"""
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spintok.audio import AudioError
 from spintok.evaluate.compare import difference, interval
 from spintok.evaluate.families import Result, measure
 from spintok.evaluate.features import utterance_features
@@ -69,6 +70,9 @@ def evaluate(
                 if why is not None:
                     raise ValueError(f"{metric} cannot be measured: {why}")
     results = [_one(tokenizer, speech, settings, metrics, output, progress) for tokenizer in tokenizers]
+    for _, left_out in results[1:] and results:
+        # It is measured below, between tokenizers.
+        left_out.pop("similarity", None)
     report: dict[str, Any] = {
         "spintok_evaluation": FORMAT,
         "speech": {
@@ -132,6 +136,8 @@ def _one(
         progress(f"{metric} of {tokenizer.name}", number, len(todo))
         try:
             result = measure(metric, tokenizer, speech, settings, heard, progress)
+        except AudioError:
+            raise
         except ValueError as error:
             # What the data turns out not to hold; asked for by name it is an error.
             if metrics is not None:

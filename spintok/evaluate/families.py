@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spintok.evaluate.abx import TASKS, abx
+from spintok.evaluate.abx import TASKS, AbxScore, abx
 from spintok.evaluate.alignments import characters
 from spintok.evaluate.compare import Measured, Ratios, replicates
 from spintok.evaluate.conditions import UNITS
@@ -47,21 +47,17 @@ class Result:
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """Several measured things over the same units as one, each under a name of its own ("%" stands for its names)."""
+class _AbxScores:
+    """ABX scores over the same speakers, each under a name of its own."""
 
-    parts: Mapping[str, Measured]
+    scores: Mapping[str, AbxScore]
 
     @property
     def units(self) -> tuple[str, ...]:
-        return next(iter(self.parts.values())).units
+        return next(iter(self.scores.values())).units
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-        return {
-            name.replace("%", own): value
-            for name, part in self.parts.items()
-            for own, value in part.figures(weights).items()
-        }
+        return {name: score.figures(weights)["error"] for name, score in self.scores.items()}
 
 
 def measure(
@@ -123,18 +119,16 @@ def _statistics(speech: Speech, heard: Heard) -> Result:
 def _phones(speech: Speech, settings: Settings, heard: Heard) -> Result:
     phones = {key: alignment.phones for key, alignment in speech.alignments.items() if alignment.phones}
     words = {key: characters(alignment.words) for key, alignment in speech.alignments.items() if alignment.words}
-    score = PhoneScore(heard.tokens, phones, "phone", settings.tolerance)
-    result = _drawn(
-        score,
-        settings,
-        details={"silence_codes": score.counts.codes_of(SILENCE_LABELS), "phone_by_code": score.counts.table()},
-    )
-    if not words:
-        return result
-    spelled = _drawn(PhoneScore(heard.tokens, words, "character", None), settings)
-    return Result(
-        result.figures | spelled.figures, result.draws | spelled.draws, result.drawn, result.details | spelled.details
-    )
+    found = []
+    if phones:
+        score = PhoneScore(heard.tokens, phones, "phone", settings.tolerance)
+        counts = score.counts
+        details = {"silence_codes": counts.codes_of(SILENCE_LABELS), "phone_by_code": counts.table()}
+        found.append(_drawn(score, settings, details=details))
+    if words:
+        found.append(_drawn(PhoneScore(heard.tokens, words, "character", None), settings))
+    first, last = found[0], found[-1]
+    return Result(first.figures | last.figures, first.draws | last.draws, first.drawn, first.details | last.details)
 
 
 def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
@@ -146,7 +140,7 @@ def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
         "codewords": ([codewords[one] for one in codes], "angular"),
         "features": ([unit_rows(one) for one in heard.features], "angular"),
     }
-    parts: dict[str, Measured] = {}
+    scores: dict[str, AbxScore] = {}
     details: dict[str, Any] = {"unit": settings.unit, "items": len(heard.items), "triples": {}, "left_out": {}}
     for task in TASKS:
         for source, (sequences, distance) in sources.items():
@@ -155,11 +149,11 @@ def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
             except ValueError as error:
                 details["left_out"][task] = str(error)
                 break
-            parts[f"{task}_{source}"] = score
+            scores[f"{task}_{source}"] = score
             details["triples"][task] = score.triples
-    if not parts:
+    if not scores:
         raise ValueError(next(iter(details["left_out"].values())))
-    return _drawn(_Joined(parts), settings, "speakers", details)
+    return _drawn(_AbxScores(scores), settings, "speakers", details)
 
 
 def _robustness(tokenizer: Tokenizer, speech: Speech, settings: Settings, progress: Progress) -> Result:

@@ -73,6 +73,13 @@ class Settings:
     draws: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("robustness_utterances", "order", "probe_frames", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.merges < 0 or not self.tolerance > 0:
+            raise ValueError(f"need merges from 0 and a tolerance above 0, got {self.merges} and {self.tolerance}")
+
 
 @dataclass(frozen=True)
 class Speech:
@@ -102,9 +109,9 @@ def lacking(metric: Metric, speech: Speech, tokenizer: Tokenizer) -> str | None:
     counts = np.unique([*speech.speakers.values()], return_counts=True)[1]
     aligned = any(alignment.phones for alignment in speech.alignments.values())
     match metric:
-        case "phones" | "probe" if not aligned:
-            return "no phones are given (--alignments)"
-        case "abx" if not aligned:
+        case "phones" if not aligned and not any(alignment.words for alignment in speech.alignments.values()):
+            return "neither phones nor words are given (--alignments, --words)"
+        case "probe" | "abx" if not aligned:
             return "no phones are given (--alignments)"
         case "abx" if not counts.size:
             return "speakers are not known: give a manifest with a field speaker"

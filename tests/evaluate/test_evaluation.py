@@ -10,6 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 from voices import mfcc_tokenizer, small_encoder
 
+from spintok.audio import AudioError
 from spintok.cli import app
 from spintok.evaluate.alignments import Alignment, Interval
 from spintok.evaluate.conditions import Condition, Material
@@ -143,6 +144,7 @@ def test_two_tokenizers_side_by_side(corpus: Path) -> None:
     assert 0 < apart["pnmi"]["low"] < apart["pnmi"]["value"] < apart["pnmi"]["high"]
     # Both read the same MFCC.
     assert report["similarity"]["mfcc-24-0"]["cka"] == pytest.approx(1.0)
+    assert [one["left_out"] for one in report["tokenizers"]] == [{}, {}]
     with pytest.raises(ValueError, match="different names"):
         evaluate([mfcc_tokenizer(4), mfcc_tokenizer(4)], speech_of(corpus), SMALL)
 
@@ -161,6 +163,18 @@ def test_what_the_data_do_not_allow_is_left_out_or_refused(corpus: Path) -> None
         evaluate([mfcc_tokenizer(8)], aligned, SMALL, ["abx"])
     with pytest.raises(ValueError, match="no utterances"):
         evaluate([mfcc_tokenizer(8)], Speech((), {}, Material()), SMALL)
+    for wrong in ({"draws": 0}, {"order": 0}, {"tolerance": 0.0}, {"merges": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Settings(**wrong)
+
+
+def test_a_file_that_cannot_be_read_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.wav").write_bytes(b"not audio")
+    speech = speech_of(corpus)
+    broken = Speech(speech.utterances, {}, Material(speech.utterances, noise=[tmp_path / "noise.wav"]))
+    settings = Settings(conditions=(Condition("noise", 0.0),), robustness_utterances=1)
+    with pytest.raises(AudioError, match=r"noise\.wav"):
+        evaluate([mfcc_tokenizer(8)], broken, settings)
 
 
 def run(*arguments: object) -> str:
@@ -204,6 +218,13 @@ def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:
     assert found["usual"]["phones"]["figures"]["pnmi"] != found["other"]["phones"]["figures"]["pnmi"]
 
 
+def test_words_alone_give_characters(corpus: Path, tmp_path: Path) -> None:
+    shown = run(corpus / "coarse", "--data", corpus / "dev.jsonl", "--words", corpus / "words.ctm", "--metrics",
+                "phones", "--draws", "5", "--output", tmp_path / "out")  # fmt: skip
+    assert "| cnmi | " in shown
+    assert "pnmi" not in shown
+
+
 def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_path: Path) -> None:
     twin: Tokenizer = mfcc_tokenizer(8)
     twin.save(tmp_path / "twin")
@@ -218,7 +239,7 @@ def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_pa
     ("arguments", "message"),
     [
         (["--metrics", "phones,beauty"], "unknown metric 'beauty'"),
-        (["--metrics", "phones"], "phones cannot be measured: no phones are given"),
+        (["--metrics", "phones"], "phones cannot be measured: neither phones nor words"),
         (["--layers", "x"], "--layers takes numbers"),
         (["--codebook", "auxiliary"], "unknown codebook 'auxiliary'"),
         (["--alignments", "none.ctm"], "none.ctm: no such file"),
