@@ -17,6 +17,9 @@ SIDECAR = "spintok.json"
 LAYOUT = 1
 """The version of the sidecar."""
 
+OURS = ("tokens*", "shar/*", "train.*", "validation.*", "utterances.jsonl", "dict.km.txt", "bpe*/*", "*.spintok.json")
+"""What exports are made of."""
+
 _MISMATCH = {
     "fingerprint": "the tokens of another tokenizer",
     "target": "another target",
@@ -130,7 +133,7 @@ def _clear(folder: Path, found: Mapping[str, Any]) -> None:
     """Delete what an earlier export wrote here, and nothing else."""
     names = set(found.get("files", ()))
     # A run that did not finish left no list.
-    for pattern in ("tokens*", "shar/*", "train.*", "validation.*", "utterances.jsonl", "dict.km.txt"):
+    for pattern in OURS:
         names |= {path.relative_to(folder).as_posix() for path in folder.glob(pattern)}
     for name in names:
         (folder / name).unlink(missing_ok=True)
