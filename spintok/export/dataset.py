@@ -17,17 +17,25 @@ from spintok.export.errors import ExportError
 from spintok.export.folder import begin, describe, finish, header_of, read_sidecar
 from spintok.export.packed import IdType, Packed, id_type, packed_paths, packed_writer
 from spintok.export.packing import Packer, Window, shuffled, split_of
-from spintok.export.sequence import Form, Part, join, marker, read_speech, speech_only
+from spintok.export.sequence import Form, TextEncoder, read_speech, speech_only
 from spintok.export.sequence import Sequence as Document
 from spintok.export.source import Header, open_source
+from spintok.export.speech_text import speech_to_text, text_to_speech
 from spintok.export.targets import Summary
+from spintok.export.transcripts import Transcripts
 from spintok.export.vocabulary import VOCABULARY_FILE, Vocabulary
 from spintok.shards import Record
 from spintok.tokens import Tokens
 
-__all__ = ["SplitBy", "Windows", "export_packed", "read_packed"]
+__all__ = ["SplitBy", "Task", "Windows", "export_packed", "read_packed"]
+
+Task = Literal["speech", "asr", "tts"]
+"""What a document is: ``speech_only``, ``speech_to_text`` or ``text_to_speech``."""
 
 SplitBy = Literal["speaker", "file"]
+
+
+SPEECH_MARKS = ("begin_speech", "end_speech")
 
 
 class Item(NamedTuple):
@@ -45,6 +53,9 @@ def export_packed(
     *,
     vocabulary: Vocabulary | None = None,
     codebook: str | None = None,
+    task: Task = "speech",
+    transcripts: Transcripts | None = None,
+    encode_text: TextEncoder | None = None,
     form: Form = "units",
     bpe: UnitBpe | None = None,
     dtype: IdType | None = None,
@@ -55,7 +66,7 @@ def export_packed(
     skip_empty: bool = False,
     overwrite: bool = False,
 ) -> Summary:
-    """Write ``[SOS] speech [EOS]`` of every utterance into ``NAME.bin`` and ``NAME.idx``, the layout of ``Packed``.
+    """Write a sequence of every utterance into ``NAME.bin`` and ``NAME.idx``, the layout of ``Packed``.
 
     NAME is ``tokens``, or ``train`` and ``validation``. Without a window a document is an utterance; beside it lie
     ``NAME.durations`` (of the form "units") and ``NAME.utterances``, from which ``read_packed`` gives back the
@@ -68,6 +79,7 @@ def export_packed(
             unfinished one written again.
         vocabulary: of an extended tokenizer; by default ids are codes, and the special tokens follow them.
         codebook: the first one by default.
+        task, transcripts, encode_text: "asr" and "tts" need the texts, and a vocabulary that has room for them.
         form: see ``Form``.
         bpe: shortens units; goes with the form "units".
         dtype: uint16 where it holds the vocabulary, uint32 otherwise.
@@ -80,12 +92,16 @@ def export_packed(
     source = open_source(folders, None if codebook is None else [codebook])
     header = replace(source.header, dedup=form == "units")
     header = replace(header, codebooks={header.codebook: header.codebooks[header.codebook]})
+    if task != "speech" and (transcripts is None or encode_text is None or vocabulary is None):
+        raise ExportError(f"{task} needs transcripts, and the vocabulary of an extended tokenizer")
     vocabulary = _vocabulary(header, vocabulary, bpe, form)
     kind = id_type(vocabulary.size, dtype)
     if window is not None and window < 2:
         raise ExportError(f"a window needs at least 2 ids, got {window}")
     options: dict[str, Any] = {
         "vocabulary": vocabulary.to_dict(),
+        "task": task,
+        "transcripts": None if transcripts is None else str(transcripts.path),
         "form": form,
         "bpe": None if bpe is None else bpe.size,
         "dtype": kind,
@@ -105,7 +121,12 @@ def export_packed(
     def items() -> Iterator[Item]:
         for record in source.records(skip_empty=skip_empty):
             tokens = only(record, header)
-            document = _document(tokens, vocabulary, form, bpe)
+            how = form if bpe is None else bpe
+            if transcripts is None or encode_text is None:
+                document = speech_only(tokens, vocabulary, how)
+            else:
+                build = speech_to_text if task == "asr" else text_to_speech
+                document = build(tokens, transcripts.text(record.key), vocabulary, encode_text, form=how)
             summary.utterances += 1
             summary.tokens += len(document)
             split = "tokens" if split_by is None else _split(record, split_by, validation)
@@ -172,14 +193,6 @@ def _vocabulary(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | No
     if vocabulary.codebooks.get(name) != size:
         raise ExportError(f"the vocabulary has no {size} tokens of {name!r}; it has {dict(vocabulary.codebooks)}")
     return vocabulary
-
-
-def _document(tokens: Tokens, vocabulary: Vocabulary, form: Form, bpe: UnitBpe | None) -> Document:
-    if bpe is None:
-        return speech_only(tokens, vocabulary, form)
-    ids = vocabulary.ids(bpe.encode(tokens.units), "bpe")
-    begin_mark, end_mark = marker("begin_speech", vocabulary, False), marker("end_speech", vocabulary)
-    return join([begin_mark, Part(ids, True, ""), end_mark])
 
 
 def _split(record: Record, split_by: SplitBy, validation: float) -> str:
@@ -265,7 +278,9 @@ def _read(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, bpe:
     size = header.codebooks[header.codebook]
     for i, line in enumerate(lines):
         utterance = json.loads(line.tobytes())
-        units, runs = read_speech(documents[i], vocabulary, form)
+        # With text, the speech is what stands between its marks.
+        begin, end = (np.flatnonzero(documents[i] == vocabulary.special(role)) for role in SPEECH_MARKS)
+        units, runs = read_speech(documents[i][begin[0] : end[-1] + 1], vocabulary, form)
         if bpe is not None:
             units = bpe.decode(units)
         if durations is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.export.errors import ExportError
-from spintok.export.sequence import Form, Part, Sequence, TextEncoder, join, marker, speech, words
+from spintok.export.sequence import Form, Part, Sequence, TextEncoder, UnitEncoder, join, marker, speech, words
 from spintok.export.speech_text import Word
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
@@ -32,7 +32,7 @@ class Turn:
 
 
 def half_duplex(
-    turns: Sequences[Turn], vocabulary: Vocabulary, encode_text: TextEncoder, *, form: Form = "frames"
+    turns: Sequences[Turn], vocabulary: Vocabulary, encode_text: TextEncoder, *, form: Form | UnitEncoder = "frames"
 ) -> Sequence:
     """Four streams turn by turn: the user's speech, then text; the assistant's text, then speech.
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from spintok.export.errors import ExportError
 from spintok.export.optional import optional
+from spintok.export.sequence import TextEncoder
 from spintok.export.vocabulary import SPECIALS, VOCABULARY_FILE, Vocabulary
 
-__all__ = ["extend_tokenizer"]
+__all__ = ["extend_tokenizer", "text_encoder"]
 
 
 def extend_tokenizer(
@@ -104,3 +105,13 @@ def _already(output: Path, vocabulary: Vocabulary, overwrite: bool) -> bool:
     if not overwrite and Vocabulary.load(output) != vocabulary:
         raise ExportError(f"{output}: holds another extended tokenizer; name another output folder, or add --overwrite")
     return not overwrite
+
+
+def text_encoder(folder: str | Path) -> TextEncoder:
+    """Text to ids with the tokenizer in a folder, no begin or end tokens added."""
+    tokenizer = _load(folder)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return encode

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,19 @@ from spintok.export.errors import ExportError
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
-__all__ = ["Form", "Part", "Sequence", "TextEncoder", "join", "marker", "read_speech", "speech", "speech_only", "words"]
+__all__ = [
+    "Form",
+    "Part",
+    "Sequence",
+    "TextEncoder",
+    "UnitEncoder",
+    "join",
+    "marker",
+    "read_speech",
+    "speech",
+    "speech_only",
+    "words",
+]
 
 Ids = NDArray[np.int32]
 TextEncoder = Callable[[str], Iterable[int]]
@@ -19,6 +31,14 @@ TextEncoder = Callable[[str], Iterable[int]]
 
 Form = Literal["units", "frames", "durations"]
 """Speech as the code of each run; as the code of each frame; or as each run's code followed by its duration token."""
+
+
+class UnitEncoder(Protocol):
+    """Shortens units, as ``bpe.UnitBpe`` does; a fourth form, for a vocabulary with a codebook named "bpe"."""
+
+    def encode(self, units: Ids) -> Ids:
+        """Ids, (L,), of units, (R,)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +81,7 @@ def marker(role: str, vocabulary: Vocabulary, loss: bool = True) -> Part:
     return Part(np.array([vocabulary.special(role)], dtype=np.int32), loss, vocabulary.specials[role])
 
 
-def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form = "units", loss: bool = True) -> Part:
+def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units", loss: bool = True) -> Part:
     """Speech tokens in a form. Raises ``ExportError`` when there are none."""
     if not tokens.num_frames:
         raise ExportError("an utterance without tokens cannot be part of a sequence")
@@ -72,6 +92,8 @@ def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form = "units", loss: b
             ids = vocabulary.ids(tokens.codes)
         case "durations":
             ids = _with_durations(tokens, vocabulary)
+        case _:
+            ids = vocabulary.ids(form.encode(tokens.units), "bpe")
     return Part(ids, loss, vocabulary.spell(ids))
 
 
@@ -85,7 +107,7 @@ def words(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: boo
     return Part(ids.astype(np.int32), loss, text)
 
 
-def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form = "units") -> Sequence:
+def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units") -> Sequence:
     """``[SOS] speech [EOS]``: the textless sequence of GSLM (Lakhotia et al. 2021, arXiv 2102.01192).
 
     With the forms "frames" and "durations" ``read_speech`` gives back exactly these tokens.
@@ -96,7 +118,7 @@ def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form = "units") ->
 
 
 def read_speech(ids: Ids, vocabulary: Vocabulary, form: Form = "units") -> tuple[Ids, Ids]:
-    """Units and durations, (R,) each, of what ``speech_only`` wrote; of the form "units", every duration is 1."""
+    """Units and durations, (R,) each, of what ``speech_only`` wrote; but for the form "durations", each lasts 1."""
     if ids.size < 2 or ids[0] != vocabulary.special("begin_speech") or ids[-1] != vocabulary.special("end_speech"):
         raise ExportError("not a speech-only sequence: it does not begin and end with the marks of speech")
     body = ids[1:-1]

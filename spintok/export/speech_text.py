@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from spintok.export.errors import ExportError
-from spintok.export.sequence import Form, Part, Sequence, TextEncoder, join, marker, speech, words
+from spintok.export.sequence import Form, Part, Sequence, TextEncoder, UnitEncoder, join, marker, speech, words
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
@@ -32,7 +32,7 @@ def speech_to_text(
     vocabulary: Vocabulary,
     encode_text: TextEncoder,
     *,
-    form: Form = "units",
+    form: Form | UnitEncoder = "units",
     loss: Loss = "answer",
 ) -> Sequence:
     """``[ASR][SOS] speech [EOS][SOT] text [EOT]``, as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799)."""
@@ -56,7 +56,7 @@ def text_to_speech(
     vocabulary: Vocabulary,
     encode_text: TextEncoder,
     *,
-    form: Form = "units",
+    form: Form | UnitEncoder = "units",
     loss: Loss = "answer",
 ) -> Sequence:
     """``[TTS][SOT] text [EOT][SOS] speech [EOS]``, as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799)."""
@@ -83,7 +83,7 @@ def interleave(
     *,
     text_words: tuple[int, int] = (10, 30),
     speech_words: tuple[int, int] = (5, 15),
-    form: Form = "units",
+    form: Form | UnitEncoder = "units",
 ) -> Sequence:
     """``[Text] the words of a span [Speech] the tokens of the next span [Text] ...``.
 
