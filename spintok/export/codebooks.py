@@ -48,7 +48,7 @@ def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern:
         matrix = delay(matrix, vocabulary.special("delay"))
     body = np.ascontiguousarray(matrix.T).ravel()
     begin, end = marker("begin_speech", vocabulary, False), marker("end_speech", vocabulary)
-    return join([begin, Part(body, True, vocabulary.spell(body)), end])
+    return join([begin, Part(body, True, lambda: vocabulary.spell(body)), end])
 
 
 def read_codebooks(ids: Ids, vocabulary: Vocabulary, pattern: Pattern = "flat") -> dict[str, Tokens]:

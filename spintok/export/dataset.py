@@ -164,7 +164,8 @@ class Windows:
     """The windows of an ``export_packed`` as a map-style data set for ``torch`` and ``transformers``.
 
     Item ``i`` is a dictionary of (L,) int64 arrays: ``input_ids``; ``labels``, -100 where the id does not count;
-    ``position_ids``, 0 where a document begins.
+    ``position_ids``, 0 where a document begins: given these, no attention mask, and ``use_cache=False``, models of
+    ``transformers`` keep documents apart.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -224,7 +225,7 @@ def _shuffled(items: Iterable[Item], scratch: Path, kind: IdType, seed: int) -> 
     for i in shuffled(len(waiting[0]), seed).tolist():
         numbers, mask, runs, line = (packed[i] for packed in waiting)
         split, text = json.loads(line.tobytes())
-        yield Item(split, Document(numbers.astype(np.int32), mask.astype(bool), ""), runs.astype(np.int32), text)
+        yield Item(split, Document(numbers.astype(np.int32), mask.astype(bool)), runs.astype(np.int32), text)
 
 
 def _write_documents(

@@ -207,12 +207,16 @@ def _flatten(
     flat_mask[:1] = False
     width = streams[1][0].shape[1] if len(streams) == 3 else 0
     first = streams[0][0].shape[1]
-    lines = []
-    for number, row in enumerate(ids):
-        for place, value in enumerate(row.tolist()):
-            if value >= vocabulary.first_id:
-                lines.append(vocabulary.spell([value]))
-            else:
-                # Text is written whole where it begins: pieces of a word have no text of their own.
-                lines.append(said.get(number * width + place - first, ""))
-    return Sequence(ids.ravel().astype(np.int32), flat_mask, "".join(lines))
+
+    def spelling() -> str:
+        marks = []
+        for number, row in enumerate(ids.tolist()):
+            for place, value in enumerate(row):
+                if value >= vocabulary.first_id:
+                    marks.append(vocabulary.spell([value]))
+                else:
+                    # Text is written whole where it begins: pieces of a word have no text of their own.
+                    marks.append(said.get(number * width + place - first, ""))
+        return "".join(marks)
+
+    return Sequence(ids.ravel().astype(np.int32), flat_mask, spelling)

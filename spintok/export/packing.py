@@ -106,12 +106,12 @@ def split_of(name: str, validation: float, seed: int = 0) -> Split:
 def _cut(sequence: Sequence, room: int) -> tuple[Sequence, Sequence]:
     """The first ``room`` ids, and the rest, whose first id has nothing before it in its window."""
     if len(sequence) <= room:
-        return sequence, Sequence(sequence.ids[:0], sequence.loss_mask[:0], "")
+        return sequence, Sequence(sequence.ids[:0], sequence.loss_mask[:0])
     mask = sequence.loss_mask.copy()
     mask[room] = False
     return (
-        Sequence(sequence.ids[:room], sequence.loss_mask[:room], ""),
-        Sequence(sequence.ids[room:], mask[room:], ""),
+        Sequence(sequence.ids[:room], sequence.loss_mask[:room]),
+        Sequence(sequence.ids[room:], mask[room:]),
     )
 
 

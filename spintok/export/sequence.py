@@ -48,12 +48,17 @@ class Sequence:
     Attributes:
         ids: (L,) int32.
         loss_mask: (L,) bool, True where predicting this id counts. The first id has nothing before it: False.
-        text: how the ids are written: an extended tokenizer encodes it to ``ids``.
+        spelling: gives ``text``, which few need and which takes longer than all else.
     """
 
     ids: Ids
     loss_mask: NDArray[np.bool_]
-    text: str
+    spelling: Callable[[], str] = str
+
+    @property
+    def text(self) -> str:
+        """How the ids are written: an extended tokenizer encodes it to ``ids``."""
+        return self.spelling()
 
     def __len__(self) -> int:
         return int(self.ids.size)
@@ -64,7 +69,7 @@ class Part(NamedTuple):
 
     ids: Ids
     loss: bool
-    text: str
+    spelling: Callable[[], str]
 
 
 def join(parts: Iterable[Part]) -> Sequence:
@@ -73,12 +78,13 @@ def join(parts: Iterable[Part]) -> Sequence:
     ids = np.concatenate([part.ids for part in parts])
     mask = np.repeat([part.loss for part in parts], [part.ids.size for part in parts])
     mask[:1] = False
-    return Sequence(ids, mask, "".join(part.text for part in parts))
+    return Sequence(ids, mask, lambda: "".join(part.spelling() for part in parts))
 
 
 def marker(role: str, vocabulary: Vocabulary, loss: bool = True) -> Part:
     """One special token."""
-    return Part(np.array([vocabulary.special(role)], dtype=np.int32), loss, vocabulary.specials[role])
+    ids = np.array([vocabulary.special(role)], dtype=np.int32)
+    return Part(ids, loss, lambda: vocabulary.specials[role])
 
 
 def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units", loss: bool = True) -> Part:
@@ -94,7 +100,7 @@ def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "u
             ids = _with_durations(tokens, vocabulary)
         case _:
             ids = vocabulary.ids(form.encode(tokens.units), "bpe")
-    return Part(ids, loss, vocabulary.spell(ids))
+    return Part(ids, loss, lambda: vocabulary.spell(ids))
 
 
 def words(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: bool = True) -> Part:
@@ -104,7 +110,7 @@ def words(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: boo
     ids = np.fromiter(encode_text(text), dtype=np.int64)
     if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary.first_id:
         raise ExportError(f"the text {text[:40]!r} holds the name of a speech token, or has another tokenizer's ids")
-    return Part(ids.astype(np.int32), loss, text)
+    return Part(ids.astype(np.int32), loss, lambda: text)
 
 
 def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units") -> Sequence:
