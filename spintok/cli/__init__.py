@@ -23,8 +23,8 @@ app = typer.Typer(
 
 app.command(epilog=encode.EPILOG)(encode.encode)
 app.command(epilog=stats.EPILOG)(stats.stats)
-from spintok.cli import encode, stats
-
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=export.EPILOG)(export.export)
 app.command("list")(tokenizers.list_tokenizers)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=bench.EPILOG, context_settings=bench.FORWARD)(bench.bench)
