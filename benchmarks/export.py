@@ -5,13 +5,9 @@
 
 A token folder of random runs is written first. Each target is timed from the records in memory, ours and theirs by
 turns, minima of the rounds, in seconds of the processor, so that a busy machine tells the same; what both wrote is
-<<<<<<< HEAD
-read back and compared before a ratio is printed. Then the whole command
-runs in a process of its own on the corpus and on one ``--growth`` times as large: peak memory must not follow.
-=======
-read back and compared before a ratio is printed. Then the whole command, reading included, runs in a process of its own
+read back and compared before a ratio is printed. Then the whole command, reading included, runs in a process of its
+own
 on the corpus and on one ``--growth`` times as large: peak memory must not follow.
->>>>>>> export
 """
 
 import argparse
