@@ -1,0 +1,263 @@
+"""Speaker perturbation against Praat's: does it do what it is asked, and how fast.
+
+    python benchmarks/perturb.py AUDIO [--files 40] [--rounds 5]
+
+AUDIO is a folder of audio files or a JSONL manifest with a ``path`` a line, relative to the manifest. Needs
+``pip install 'spintok[praat]' pyworld``. First the achieved ratios of ours and of Praat's, judged on both alike by
+WORLD (pitch: Harvest; formants: the shift along log frequency that best aligns CheapTrick's envelopes of output and
+input), then intelligibility by proxy, then the time, interleaved, both in two processes of one thread.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyworld
+import soundfile
+import torch
+
+from spintok.train.equalizer import equalize
+from spintok.train.perturb import Perturbation, draw, perturb, rng_for
+from spintok.train.praat_child import change_gender
+
+RATE = 16_000
+PERIOD = 10.0  # ms from one frame of the judges to the next
+FFT_SIZE = 1024
+BINS_PER_OCTAVE = 48
+CASES = (
+    (1.0, 1.0, 1.0),
+    (1.0, 1.3, 1.0),
+    (1.0, 1.9, 1.0),
+    (1.0, 1 / 1.3, 1.0),
+    (1.0, 1 / 1.9, 1.0),
+    (1.0, 1.0, 1.5),
+    (1.0, 1.0, 1 / 1.5),
+    (1.15, 1.0, 1.0),
+    (1.35, 1.0, 1.0),
+    (1 / 1.15, 1.0, 1.0),
+    (1 / 1.35, 1.0, 1.0),
+    (1.2, 1.5, 1.2),
+    (1 / 1.2, 1 / 1.5, 1 / 1.2),
+)
+Wave = np.ndarray
+
+
+def load(audio: Path, count: int) -> list[Wave]:
+    """``count`` files, spread evenly over the shuffled list's speakers when the manifest has them."""
+    if audio.is_dir():
+        paths = sorted(path for path in audio.rglob("*") if path.suffix in {".wav", ".flac", ".ogg", ".opus"})
+        groups = {"": paths}
+    else:
+        groups = {}
+        for line in audio.read_text().splitlines():
+            entry = json.loads(line)
+            child = entry.get("age") is not None and entry["age"] < 14
+            key = f"{entry.get('source')} {entry.get('sex')} {'child' if child else ''}"
+            groups.setdefault(key, []).append(audio.parent / entry["path"])
+    rng = random.Random(0)
+    for paths in groups.values():
+        rng.shuffle(paths)
+    rounds = [path for turn in zip(*(paths[:count] for paths in groups.values()), strict=False) for path in turn]
+    waves = []
+    for path in rounds[:count]:
+        wave, rate = soundfile.read(path, dtype="float32")
+        if rate != RATE or wave.ndim != 1:
+            raise SystemExit(f"{path}: need 16 kHz mono")
+        waves.append(wave)
+    return waves
+
+
+def batch(waves: list[Wave]) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(wave) for wave in waves])
+    return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(w) for w in waves], batch_first=True), lengths
+
+
+def ours(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
+    padded, lengths = batch(waves)
+    changed = perturb(padded, lengths, parameters)
+    return [row[:length].numpy() for row, length in zip(changed, lengths, strict=True)]
+
+
+def praats(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
+    """In this process, without the pipe and the guard's process: Praat at its best."""
+    changed = []
+    for wave, p in zip(waves, parameters, strict=True):
+        moved = change_gender(wave.astype(np.float64), p.formant, p.median, p.spread)
+        colored = equalize(torch.from_numpy(moved).float()[None], torch.tensor([p.gains]), torch.tensor([p.qs]))
+        changed.append(colored.clamp_(-1, 1)[0].numpy())
+    return changed
+
+
+def analyze(wave: Wave) -> tuple[Wave, Wave, Wave, Wave]:
+    """Harvest's F0 (0 unvoiced), CheapTrick's log envelope, frame energy in dB, high-passed click statistic."""
+    x = wave.astype(np.float64)
+    f0, at = pyworld.harvest(x, RATE, f0_floor=45.0, f0_ceil=900.0, frame_period=PERIOD)
+    f0 = pyworld.stonemask(x, f0, at, RATE)
+    spectrum = np.log(pyworld.cheaptrick(x, f0, at, RATE, fft_size=FFT_SIZE) + 1e-12)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, (200, 600)), 400)[:: int(RATE * PERIOD / 1000)]
+    energy = 10 * np.log10((frames**2).mean(1) + 1e-10)
+    return f0, spectrum, energy[: len(f0)], np.abs(np.diff(x, 2))
+
+
+def formant_ratio(before: Wave, after: Wave) -> float:
+    """The warp that best aligns two series of log envelopes over 300-4500 Hz, common to all frames."""
+    low, high = 300.0, 4500.0
+    steps = round(BINS_PER_OCTAVE * np.log2(high / low))
+    frequencies = low * 2 ** (np.arange(steps) / BINS_PER_OCTAVE)
+    bins = np.arange(FFT_SIZE // 2 + 1) * RATE / FFT_SIZE
+
+    def bands(envelopes: Wave, ratio: float) -> Wave:
+        values = np.stack([np.interp(frequencies * ratio, bins, frame) for frame in envelopes])
+        return values - values.mean(1, keepdims=True)
+
+    target = bands(after, 1.0)
+    ratios = 2 ** (np.arange(-38, 39) / (BINS_PER_OCTAVE))
+    scores = []
+    for ratio in ratios:
+        source = bands(before, 1 / ratio)
+        scores.append(np.median((source * target).sum(1) / np.sqrt((source**2).sum(1) * (target**2).sum(1))))
+    best = int(np.clip(np.argmax(scores), 1, len(scores) - 2))
+    left, middle, right = scores[best - 1 : best + 2]
+    offset = 0.5 * (left - right) / min(left - 2 * middle + right, -1e-9)
+    return float(ratios[best] * 2 ** (np.clip(offset, -0.5, 0.5) / BINS_PER_OCTAVE))
+
+
+def judge(waves: list[Wave], method: Callable[..., list[Wave]], references: list[tuple[Wave, ...]]) -> list[list]:
+    rows = []
+    for case in CASES:
+        changed = method(waves, [Perturbation(*case)] * len(waves))
+        pitch, spread, formant, contour, silence, clicks = [], [], [], [], [], []
+        for wave, new, old in zip(waves, changed, references, strict=True):
+            assert new.shape == wave.shape and np.isfinite(new).all()
+            f0, envelope, energy, jumps = analyze(new)
+            loud = old[2] > old[2].max() - 25
+            voiced = (f0 > 0) & (old[0] > 0) & loud
+            if voiced.sum() < 20:
+                continue
+            pitch.append(np.median(f0[voiced]) / np.median(old[0][voiced]) / case[1] - 1)
+            wide = [np.subtract(*np.quantile(t[voiced], [0.75, 0.25])) / np.median(t[voiced]) for t in (f0, old[0])]
+            spread.append(wide[0] / wide[1] / case[2] - 1)
+            formant.append(formant_ratio(old[1][voiced], envelope[voiced]) / case[0] - 1)
+            kept = old[2] > old[2].max() - 50
+            contour.append(np.corrcoef(energy[kept], old[2][kept])[0, 1])
+            quiet = old[2] < np.quantile(old[2], 0.1)
+            silence.append(np.median(energy[quiet] - old[2][quiet]))
+            clicks.append(jumps.max() / np.sqrt((new**2).mean()) / (old[3].max() / np.sqrt((wave**2).mean())))
+        row = [case]
+        for errors in (pitch, spread, formant):
+            row += [np.median(errors), np.median(np.abs(errors)), np.quantile(np.abs(errors), 0.9)]
+        rows.append([*row, np.median(contour), np.min(contour), np.median(silence), np.median(clicks), np.max(clicks)])
+    return rows
+
+
+def show(name: str, rows: list[list]) -> None:
+    print(f"\n{name}: errors in %: bias (median), median of |error|, 90th percentile of |error|, over utterances")
+    print("formant median range |  median F0        |  F0 range          |  formants         | energy r  min  | quiet dB | clicks max")
+    for (formant, median, spread), *v in rows:
+        errors = " | ".join("{:+6.1f}{:6.1f}{:6.1f}".format(*(100 * e for e in v[i : i + 3])) for i in (0, 3, 6))
+        print(f"  {formant:5.2f} {median:6.2f} {spread:5.2f} | {errors} | {v[9]:.3f} {v[10]:.3f}  | {v[11]:+7.1f}  | {v[12]:.2f} {v[13]:.2f}")
+
+
+def content(waves: list[Wave]) -> None:
+    """Do ours and Praat's agree frame by frame under Spin's draws? Cepstral correlation along time, and energy."""
+    parameters = [draw(rng_for(1, 0, str(index))) for index in range(len(waves))]
+    basis = np.cos(np.pi / 40 * np.outer(np.arange(1, 13), np.arange(40) + 0.5))
+    edges = 700 * (10 ** (np.linspace(0, 2840, 42) / 2595) - 1)
+    bins = np.arange(257) * RATE / 512
+    filters = np.stack([np.interp(bins, edges[i : i + 3], [0, 1, 0]) for i in range(40)], 1)
+
+    def cepstra(wave: Wave) -> Wave:
+        frames = np.lib.stride_tricks.sliding_window_view(wave, 400)[::160] * np.hanning(400)
+        return np.log(np.abs(np.fft.rfft(frames, 512)) ** 2 @ filters + 1e-7) @ basis.T
+
+    def correlation(one: Wave, other: Wave) -> float:
+        return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one.T, other.T, strict=True)]))
+
+    table = {"ours, Praat's": [], "ours, original": [], "Praat's, original": [], "two draws of Praat's": []}
+    other_draws = [draw(rng_for(2, 0, str(index))) for index in range(len(waves))]
+    all_waves = zip(waves, ours(waves, parameters), praats(waves, parameters), praats(waves, other_draws), strict=True)
+    for quadruple in all_waves:
+        original, mine, praat, other = map(cepstra, quadruple)
+        pairs = ((mine, praat), (mine, original), (praat, original), (praat, other))
+        for values, pair in zip(table.values(), pairs, strict=True):
+            values.append(correlation(*pair))
+    print("\nMel-cepstra 1-12, correlation along time under Spin's draws (median, 10th percentile over utterances)")
+    for name, values in table.items():
+        print(f"  {name:22s} {np.median(values):.3f} {np.quantile(values, 0.1):.3f}")
+
+
+def _work(pipe, waves: list[Wave]) -> None:
+    torch.set_num_threads(1)
+    parameters = [draw(rng_for(0, 0, str(index))) for index in range(len(waves))]
+    padded, lengths = batch(waves)
+    while (name := pipe.recv()) is not None:
+        start = time.process_time()
+        if name == "ours":
+            perturb(padded, lengths, parameters)
+        else:
+            praats(waves, parameters)
+        pipe.send(time.process_time() - start)
+
+
+def speed(waves: list[Wave], rounds: int) -> None:
+    """Two processes of one thread, crops of 5 s (what is shorter, repeated), the two methods in turn."""
+    crops = [np.resize(wave, 5 * RATE) for wave in waves]
+    context = get_context("spawn")
+    workers = []
+    for half in (crops[::2], crops[1::2]):
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, half), daemon=True)
+        process.start()
+        workers.append((here, process))
+    audio = len(crops) * 5.0
+    wall: dict[str, list[float]] = {"ours": [], "praat": []}
+    busy: dict[str, list[float]] = {"ours": [], "praat": []}
+    for turn in range(rounds + 1):
+        for name in wall:
+            start = time.perf_counter()
+            for pipe, _ in workers:
+                pipe.send(name)
+            cpu = sum(pipe.recv() for pipe, _ in workers)
+            if turn > 0:
+                wall[name].append(time.perf_counter() - start)
+                busy[name].append(cpu)
+    for pipe, process in workers:
+        pipe.send(None)
+        process.join()
+    print(f"\nThroughput, two processes of one thread, {audio:.0f} s of audio in 5 s crops, best of {rounds} turns")
+    for name in wall:
+        print(
+            f"  {name:6s} {audio / min(wall[name]):7.0f} x real time by the clock,"
+            f" {2 * audio / min(busy[name]):7.0f} x by CPU time of two cores"
+        )
+    print(
+        f"  ratio  {min(wall['praat']) / min(wall['ours']):7.1f} by the clock,"
+        f" {min(busy['praat']) / min(busy['ours']):7.1f} by CPU time"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("audio", type=Path)
+    parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("quality", "speed"))
+    arguments = parser.parse_args()
+    waves = load(arguments.audio, arguments.files)
+    print(f"{len(waves)} files, {sum(map(len, waves)) / RATE:.0f} s")
+    if arguments.only != "speed":
+        references = [analyze(wave) for wave in waves]
+        show("ours", judge(waves, ours, references))
+        show("Praat", judge(waves, praats, references))
+        content(waves)
+    if arguments.only != "quality":
+        speed(waves, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Noise and reverberation for batches of waveforms: views in training, robustness in evaluation.
+
+The length never changes and padding stays zero. Random material comes from an explicit generator.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spintok.frames import SAMPLE_RATE
+
+__all__ = ["add_noise", "add_reverb", "colored_noise", "impulse_responses"]
+
+
+def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
+    """Add ``noise`` (B, M) to ``waveforms`` (B, S), both float32, at ``snr_db`` (B,) decibels. Returns (B, S).
+
+    Both powers are means over the utterance's ``lengths`` (B,) samples. Noise that is shorter than S is repeated. A
+    silent utterance, and silent noise, leave a row as it is.
+    """
+    valid = _valid(waveforms, lengths)
+    if noise.ndim != 2 or len(noise) != len(waveforms) or noise.shape[1] == 0:
+        raise ValueError(f"noise must be ({len(waveforms)}, M) with M > 0, got {tuple(noise.shape)}")
+    if snr_db.shape != lengths.shape:
+        raise ValueError(f"snr_db must be ({len(waveforms)},), got {tuple(snr_db.shape)}")
+    samples = waveforms.shape[1]
+    noise = noise.repeat(1, -(-samples // noise.shape[1]))[:, :samples].masked_fill(~valid, 0.0)
+    speech = waveforms.masked_fill(~valid, 0.0)
+    # Both means have the same denominator, so sums do.
+    wanted = speech.square().sum(1) / torch.pow(10.0, snr_db / 10)
+    present = noise.square().sum(1)
+    scale = torch.where(present > 0, wanted / present.clamp_min(torch.finfo(noise.dtype).tiny), 0.0).sqrt()
+    return speech + scale[:, None] * noise
+
+
+def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
+    """Convolve ``waveforms`` (B, S) with room impulse ``responses`` (B, R), both float32. Returns (B, S).
+
+    A response is shifted so that its largest sample, the direct sound, causes no delay, and scaled to unit energy so
+    that the level stays about the same. What rings on past the utterance's ``lengths`` (B,) is cut.
+    """
+    valid = _valid(waveforms, lengths)
+    if responses.ndim != 2 or len(responses) != len(waveforms) or responses.shape[1] == 0:
+        raise ValueError(f"responses must be ({len(waveforms)}, R) with R > 0, got {tuple(responses.shape)}")
+    batch, samples = waveforms.shape
+    if waveforms.numel() == 0:
+        return waveforms.clone()
+    size = 1 << (samples + responses.shape[1] - 1).bit_length()
+    scale = responses.square().sum(1, keepdim=True).clamp_min(torch.finfo(responses.dtype).tiny).rsqrt()
+    spectrum = torch.fft.rfft(waveforms.masked_fill(~valid, 0.0), size)
+    wet = torch.fft.irfft(spectrum * torch.fft.rfft(responses * scale, size), size)
+    delay = responses.abs().argmax(1, keepdim=True)
+    wet = wet.gather(1, delay + torch.arange(samples, device=wet.device).expand(batch, -1))
+    return wet.masked_fill(~valid, 0.0)
+
+
+def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: float = 0.0) -> Tensor:
+    """Gaussian noise (``batch``, ``samples``), float32, of unit power.
+
+    Its power falls as f ** -``slope``: 0 white, 1 pink, 2 brown; flat below 20 Hz.
+    """
+    white = torch.from_numpy(rng.standard_normal((batch, samples), dtype=np.float32))
+    if samples == 0:
+        return white
+    spectrum = torch.fft.rfft(white)
+    frequency = torch.fft.rfftfreq(samples, 1 / SAMPLE_RATE).clamp_min(20.0)
+    colored = torch.fft.irfft(spectrum * frequency.pow(-slope / 2), samples)
+    return colored / colored.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(colored.dtype).tiny)
+
+
+def impulse_responses(rng: np.random.Generator, rt60: Tensor, direct_db: float = 0.0) -> Tensor:
+    """Synthetic rooms: (B, R) float32 for reverberation times ``rt60`` (B,) in seconds; R = the longest of them.
+
+    Sample 0 is the direct sound. Gaussian noise follows it, which falls by 60 dB in ``rt60``; the direct sound has
+    ``direct_db`` decibels more energy than the rest.
+    """
+    if rt60.ndim != 1 or not (rt60 > 0).all():
+        raise ValueError(f"rt60 must be (B,) positive seconds, got {rt60.tolist()}")
+    size = math.ceil(float(rt60.max()) * SAMPLE_RATE)
+    noise = torch.from_numpy(rng.standard_normal((len(rt60), size), dtype=np.float32))
+    time = torch.arange(size) / SAMPLE_RATE
+    tail = noise * torch.pow(10.0, -3 * time / rt60[:, None])
+    tail[:, 0] = 0.0
+    direct = tail.square().sum(1).sqrt() * 10 ** (direct_db / 20)
+    tail[:, 0] = direct.clamp_min(torch.finfo(tail.dtype).tiny)
+    return tail
+
+
+def _valid(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """(B, S) True inside the utterances; ``ValueError`` when the two do not fit."""
+    if waveforms.ndim != 2 or lengths.shape != waveforms.shape[:1]:
+        raise ValueError(
+            f"need waveforms (B, S) and lengths (B,), got {tuple(waveforms.shape)} and {tuple(lengths.shape)}"
+        )
+    return torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]

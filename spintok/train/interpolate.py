@@ -1,0 +1,73 @@
+"""Waveforms between their samples: a low-passed cubic polynomial for every sample interval.
+
+A waveform that is read faster than it was recorded folds what lies above half the sample rate back into the
+band, so each utterance gets a windowed-sinc low-pass of its own. The filter is evaluated at the four
+Chebyshev-Lobatto points of an interval and the cubic goes through them (a Farrow structure), so the result is
+continuous from one interval to the next.
+"""
+
+import math
+from functools import lru_cache
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Planes", "interpolants", "read"]
+
+Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+
+HALF_WIDTH = 9  # samples of the low-pass on each side
+TAPS = 2 * HALF_WIDTH
+BLOCK = 16
+PASS_BAND = 0.94  # of half the sample rate
+NODES = (0.0, 0.25, 0.75, 1.0)
+
+
+def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
+    """Polynomials of ``waveforms`` (B, S) for reading at ``speed`` (B,) times real time: four planes (B, P).
+
+    Plane i holds the coefficients of u ** i, 0 <= u < 1; those of the interval that begins at sample n are in
+    column ``margin + n``. P is at least S + 2 * margin: the silence before and after can be read as well.
+    """
+    batch, samples = waveforms.shape
+    columns = samples + 2 * margin
+    columns += -columns % BLOCK
+    padded = F.pad(waveforms, (margin + HALF_WIDTH - 1, columns - samples - margin + HALF_WIDTH))
+    blocks = padded.unfold(1, BLOCK + TAPS - 1, BLOCK).contiguous()
+    kernels = F.pad(_kernels(speed).to(waveforms.dtype), (0, 1))
+    # Column j of the matrix is the kernel moved down by j rows: BLOCK outputs in one matrix product.
+    constant, linear, square, cube = (
+        torch.bmm(blocks, kernel[:, _moves(speed.device)]).view(batch, columns) for kernel in kernels
+    )
+    return constant, linear, square, cube
+
+
+def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
+    """The polynomials at ``fraction`` (any shape) past the interval in ``column``, counted over all rows."""
+    flat = column.reshape(-1)
+    constant, linear, square, cube = (
+        plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes
+    )
+    return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
+
+
+def _kernels(speed: Tensor) -> Tensor:
+    """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
+    nodes = torch.tensor(NODES, dtype=torch.float64, device=speed.device)
+    to_coefficients = torch.linalg.inv(nodes[:, None] ** torch.arange(4, dtype=torch.float64, device=speed.device))
+    offset = torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64, device=speed.device)
+    distance = nodes[:, None] - offset
+    cutoff = (PASS_BAND / speed.double().clamp_min(1.0))[:, None, None]
+    window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).clamp_min(0) ** 2
+    values = cutoff * torch.sinc(cutoff * distance) * window
+    values = values / values.sum(-1, keepdim=True)
+    return torch.einsum("ij,bjk->ibk", to_coefficients, values)
+
+
+@lru_cache(maxsize=8)
+def _moves(device: torch.device) -> Tensor:
+    """(BLOCK + TAPS - 1, BLOCK): which tap is in row i of column j; TAPS, a zero, where there is none."""
+    tap = torch.arange(BLOCK + TAPS - 1)[:, None] - torch.arange(BLOCK)
+    return torch.where((tap >= 0) & (tap < TAPS), tap, TAPS).to(device)
