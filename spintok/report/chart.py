@@ -39,12 +39,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Note:
-    """Words at a place on the chart; ``left`` puts them to its left, where the right is narrow."""
+    """Words to the right of a place on the chart and above it, or to its left, or below."""
 
     x: float
     y: float
     text: str
-    left: bool = False
+    side: Literal["right", "left", "below"] = "right"
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,17 @@ def linear_ticks(highest: float, *, suffix: str = "", scale: float = 1.0, around
 
 
 def log_ticks(lowest: float, highest: float) -> tuple[float, float, list[Tick]]:
-    """The exponents of the powers of ten around positive values, and a tick for each: shares as percentages."""
-    low, high = math.floor(math.log10(lowest) + 1e-9), math.ceil(math.log10(highest) - 1e-9)
-    high = max(high, low + 1)
-    step = -(-(high - low) // 6)
-    ticks = [Tick((e - low) / (high - low), f"{100 * 10.0**e:.10g} %") for e in range(low, high + 1, step)]
-    return low, high, ticks
+    """The logarithms to base 10 of round values (1, 2, 5) around positive shares, and ticks between, as percentages."""
+    decades = range(math.floor(math.log10(lowest)) - 1, math.ceil(math.log10(highest)) + 2)
+    round_values = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+    first = max(value for value in round_values if value <= lowest * (1 + 1e-9))
+    last = min(value for value in round_values if value >= highest * (1 - 1e-9) and value > first)
+    low, high = math.log10(first), math.log10(last)
+    shown = [value for value in round_values if first <= value <= last]
+    # Beyond two decades the powers of ten are enough.
+    if high - low > 2:
+        shown = [value for value in shown if round(math.log10(value), 9).is_integer()]
+    return low, high, [Tick((math.log10(value) - low) / (high - low), f"{100 * value:.10g} %") for value in shown]
 
 
 def thinned(count: int) -> list[int]:

@@ -142,7 +142,7 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("Speech", *speech),
         ("Utterances", f"{figures['utterances']:,}", f"of {figures['speakers']:,} speakers" if figures["speakers"] else ""),
         ("Tokens", f"{figures['tokens']:,}", "after de-duplication"),
-        ("Token rate", f"{figures['token_rate']:.2f}", f"a second, from {figures['frame_rate']:.0f} frames"),
+        ("Token rate", f"{figures['token_rate']:.2f}", "a second"),
         ("Active codewords", f"{figures['active_codewords']:,}", f"of {figures['codebook_size']:,}"),
         ("Perplexity", number(figures["perplexity"]), f"{figures['entropy']:.3f} bits a token"),
     ]

@@ -54,12 +54,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, never rounded to 0 % or 100 % when it is neither."""
-    for digits in range(1, 6):
-        text = f"{100 * share:.{digits}f}"
-        if (float(text) in (0, 100)) == (share in (0, 1)):
-            return f"{text} %" if share not in (0, 1) else f"{100 * share:.0f} %"
-    return f"{100 * share:.1e} %"
+    """A share as a percentage with one decimal, or more where that would make it 0 % or 100 % and it is neither."""
+    whole = round(100 * share)
+    if abs(100 * share - whole) < 1e-9 and (whole or not share):
+        return f"{whole} %"
+    texts = (f"{100 * share:.{digits}f}" for digits in range(1, 7))
+    return next((f"{text} %" for text in texts if float(text) not in (0, 100)), f"{100 * share:.1e} %")
 
 
 @cache

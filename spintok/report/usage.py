@@ -15,6 +15,7 @@ from spintok.stats import SECONDS, Statistics
 __all__ = ["imbalance_chart", "lorenz", "run_length_chart", "speaker_chart", "time_chart", "usage_chart"]
 
 _LONGEST = 30
+_FEW = 0.002
 _MILLISECONDS = 1000 // FRAME_RATE
 
 
@@ -51,10 +52,10 @@ def usage_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         y_title="share of tokens, log scale",
         x_ticks=_rank_ticks(size),
         y_ticks=y_ticks,
-        kind="area",
+        kind="line",
         points=points,
         line=((0, height(1 / size)), (1, height(1 / size))),
-        notes=(Note(1, height(1 / size), f"even: {percent(1 / size)}", left=True),),
+        notes=(Note(1, height(1 / size), f"even: {percent(1 / size)}", side="left"),),
         table=Table.of(
             ("rank", "code", "tokens", "share", "frames"),
             [
@@ -91,7 +92,7 @@ def imbalance_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
             for n in thinned(size + 1)
         ],
         line=((0, 0), (1, 1)),
-        notes=(Note(0.62, 0.66, "even use", left=True), Note(TAIL, tail, f"tail share {percent(tail)}")),
+        notes=(Note(0.62, 0.66, "even use", side="left"), Note(TAIL, tail, f"● tail share {percent(tail)}", side="below")),
         table=Table.of(
             ("rarest codewords", "hold of the tokens"),
             [(f"{10 * i} %", percent(float(np.interp(i / 10 * size, np.arange(size + 1), curve)))) for i in range(11)],
@@ -100,10 +101,12 @@ def imbalance_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
 
 
 def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
-    """How many runs last 1, 2, ... frames; from 30 on in one bar."""
+    """How many runs last 1, 2, ... frames; long ones share the last bar."""
     runs = statistics.run_lengths
     total = max(int(runs.sum()), 1)
-    longest = min(max(figures["run_length_max"], 1), _LONGEST)
+    # The last bar holds the few that are longer.
+    most = int(np.searchsorted(np.cumsum(runs), (1 - _FEW) * total)) + 1
+    longest = min(max(figures["run_length_max"], 1), max(most, 10), _LONGEST)
     shares = np.zeros(longest)
     shares[: min(longest, runs.size - 1)] = runs[1 : longest + 1] / total
     shares[-1] += runs[longest + 1 :].sum() / total
@@ -212,7 +215,7 @@ def speaker_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart | No
 
 def _rank_ticks(size: int) -> list[Tick]:
     """Ticks of places in a row of ``size``: 1, round numbers, the last."""
-    _, ticks = linear_ticks(size, around=4)
+    _, ticks = linear_ticks(size)
     step = int(ticks[1].label) if size >= 4 else 1
     inner = [n for n in range(step, size, step) if 0.12 * size < n < 0.88 * size]
     return [Tick((n - 0.5) / size, f"{n:,}") for n in dict.fromkeys([1, *inner, size])]
