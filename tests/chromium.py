@@ -131,7 +131,7 @@ class Chromium:
 
     def press(self, key: str, times: int = 1) -> None:
         """Press and release a key."""
-        code, text = _KEYS.get(key, (ord(key.upper()), key))
+        code, text = _KEYS[key] if key in _KEYS else (ord(key.upper()), key)
         for _ in range(times):
             named = {"key": key, "windowsVirtualKeyCode": code}
             self("Input.dispatchKeyEvent", type="keyDown", text=text, **named)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
+from spintok.audio import read
 from spintok.codebook import Codebook, CodebookConfig
+from spintok.encoder import EncoderConfig, random_encoder
 from spintok.manifest import Utterance
 from spintok.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
@@ -19,8 +21,6 @@ def voices() -> list[Utterance]:
 
 def mfcc_tokenizer(size: int = 20, seed: int = 0, books: int = 1) -> Tokenizer:
     """MFCC and codewords drawn from the frames of a recording."""
-    from spintok.audio import read
-
     waveform = read(voices()[0].path)
     features = Mfcc()(waveform[None], torch.tensor([len(waveform)]))[0][0]
     generator = torch.Generator().manual_seed(seed)
@@ -31,3 +31,12 @@ def mfcc_tokenizer(size: int = 20, seed: int = 0, books: int = 1) -> Tokenizer:
             codebook.codewords.copy_(features[torch.randperm(len(features), generator=generator)[:size]])
         codebooks.append(codebook)
     return Tokenizer(Mfcc(), codebooks, name=f"mfcc-{size}-{seed}")
+
+
+def small_encoder() -> Tokenizer:
+    """A random encoder of two layers with a codebook on the second."""
+    config = EncoderConfig(
+        conv_channels=(8,) * 7, width=16, heads=2, feed_forward=32, layers=2, positional_kernel=8, positional_groups=2
+    )
+    encoder = random_encoder(config, torch.Generator().manual_seed(0)).eval()
+    return Tokenizer(encoder, [Codebook(CodebookConfig("primary", 8, 16, 16, "dot", projection=False))], layer=2)

@@ -18,6 +18,7 @@ in it, and the items of a category that is too large are drawn once for all cell
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -140,19 +141,27 @@ class AbxScore:
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """``error`` in per cent; a pair of speakers counts the product of their weights."""
         w = np.ones(len(self.units)) if weights is None else weights
-        number = {name: i for i, name in enumerate(self.units)}
-        kinds = {pair: i for i, pair in enumerate(dict.fromkeys(self.pairs))}
-        row = np.array([kinds[pair] for pair in self.pairs])
+        row, speakers = self._numbers
         if self.task == "speaker":
             inner = np.ones(len(row))
-            outer = np.array([w[number[a]] * w[number[b]] for a, b in kinds])
+            outer = w[speakers[:, 0]] * w[speakers[:, 1]]
         else:
-            inner = w[[number[name] for name in self.inner]]
-            outer = np.ones(len(kinds))
+            inner = w[speakers]
+            outer = np.ones(int(row.max()) + 1)
         heard = np.bincount(row, weights=inner)
         mean = np.bincount(row, weights=inner * self.errors) / np.where(heard > 0, heard, 1)
         outer = outer * (heard > 0)
         return {"error": 100 * float(outer @ mean / outer.sum()) if outer.any() else 0.0}
+
+    @cached_property
+    def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of each row's pair, and the speakers that are drawn: of each row, or both of each pair."""
+        number = {name: i for i, name in enumerate(self.units)}
+        kinds = {pair: i for i, pair in enumerate(dict.fromkeys(self.pairs))}
+        row = np.array([kinds[pair] for pair in self.pairs])
+        if self.task == "speaker":
+            return row, np.array([[number[a], number[b]] for a, b in kinds])
+        return row, np.array([number[name] for name in self.inner])
 
 
 def abx(
@@ -259,23 +268,29 @@ def _group_distances(
     distance: Distance,
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
     """For each pair of groups (X, Y) the distances of their items, (|X|, |Y|)."""
-    first, second, places = [], [], []
+    members = [np.array(group) for group in groups]
+    first, second = [], []
     for x, y in needed:
-        ours, theirs = np.array(groups[x]), np.array(groups[y])
-        i, j = np.triu_indices(len(ours), 1) if x == y else np.indices((len(ours), len(theirs))).reshape(2, -1)
-        first.append(ours[i])
-        second.append(theirs[j])
-        places.append((i, j))
+        ours, theirs = members[x], members[y]
+        if x == y:
+            i, j = np.triu_indices(len(ours), 1)
+            first.append(ours[i])
+            second.append(ours[j])
+        else:
+            first.append(np.repeat(ours, len(theirs)))
+            second.append(np.tile(theirs, len(ours)))
     flat = distances(sequences, np.concatenate(first), np.concatenate(second), distance)
     found = {}
     at = 0
-    for (x, y), (i, j) in zip(needed, places, strict=True):
-        matrix = np.zeros((len(groups[x]), len(groups[y])), dtype=np.float32)
-        matrix[i, j] = flat[at : at + len(i)]
-        if x == y:
-            matrix[j, i] = matrix[i, j]
-        found[x, y] = matrix
-        at += len(i)
+    for (x, y), pairs in zip(needed, first, strict=True):
+        some = flat[at : at + len(pairs)]
+        at += len(pairs)
+        if x != y:
+            found[x, y] = some.reshape(len(members[x]), len(members[y]))
+            continue
+        matrix = np.zeros((len(members[x]), len(members[x])), dtype=np.float32)
+        matrix[np.triu_indices(len(matrix), 1)] = some
+        found[x, y] = matrix + matrix.T
     return found
 
 

@@ -1,7 +1,7 @@
 """Intervals of figures, and of the difference between two tokenizers, by the bootstrap over utterances or speakers.
 
 Utterances (or speakers) are drawn with replacement as many times as there are, and the figures computed anew: Efron
-and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile intervals). The draws depend on the
+and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The draws depend on the
 seed and the number of units only, so two tokenizers measured on the same utterances are drawn alike, and the
 differences of their figures, draw by draw, are paired.
 """
@@ -63,24 +63,35 @@ def replicates(measured: Measured, count: int, seed: int = 0) -> dict[str, Array
     return {name: np.array(values) for name, values in found.items()}
 
 
-def interval(values: Sequence[float] | Array, level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds ``level`` of the values."""
-    low, high = np.quantile(np.asarray(values, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2]).tolist()
+def interval(draws: Sequence[float] | Array, value: float, level: float = 0.95) -> tuple[float, float]:
+    """The central interval that holds ``level`` of the draws, moved so that their mean is ``value``.
+
+    Some figures are greater in every draw than in the data: an utterance drawn twice agrees with itself, which adds
+    mutual information. The interval says how far the figure would spread with other utterances, so that offset,
+    which says something of the draws only, is taken out.
+    """
+    low, high = np.quantile(_centered(draws, value), [(1 - level) / 2, (1 + level) / 2]).tolist()
     return low, high
 
 
 def difference(
-    first: Sequence[float] | Array, second: Sequence[float] | Array, level: float = 0.95
+    first: Sequence[float] | Array, second: Sequence[float] | Array, value: float, level: float = 0.95
 ) -> dict[str, float]:
-    """The interval of second - first from paired draws, and ``p``: how surely they differ.
+    """The interval of second - first, which is ``value``, from paired draws, and ``p``: how surely they differ.
 
-    ``p`` is twice the smaller share of the draws on one side of zero (those at zero on both), at most 1: two-sided,
-    and no smaller than 2 / (draws + 1).
+    The interval is that of ``interval``. ``p`` is twice the smaller share of its draws on one side of zero (those at
+    zero on both), at most 1: two-sided, and no smaller than 2 / (draws + 1).
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
         raise ValueError(f"paired draws come in equal numbers, got {a.shape} and {b.shape}")
-    apart = b - a
-    low, high = interval(apart, level)
+    apart = _centered(b - a, value)
+    low, high = interval(apart, value, level)
     tail = (min(np.count_nonzero(apart <= 0), np.count_nonzero(apart >= 0)) + 1) / (apart.size + 1)
     return {"low": low, "high": high, "p": min(1.0, 2 * float(tail))}
+
+
+def _centered(draws: Sequence[float] | Array, value: float) -> Array:
+    found = np.asarray(draws, dtype=np.float64)
+    centered: Array = found - found.mean() + value
+    return centered

@@ -82,7 +82,7 @@ class Condition:
 
 CONDITIONS: tuple[Condition, ...] = (
     Condition("speaker"),
-    *(Condition(kind, snr) for kind in ("white", "babble", "noise") for snr in (20.0, 10.0, 5.0, 0.0)),  # type: ignore[arg-type]
+    *(Condition(kind, snr) for kind in ("white", "babble", "noise") for snr in (20.0, 10.0, 5.0, 0.0)),
     Condition("reverb", 0.5),
     Condition("room"),
     Condition("pitch", -2.0),
@@ -113,6 +113,9 @@ class Material:
         self._rooms = list(rooms)
         # Levels of one noise come one after another: the last noise is kept.
         self._last: tuple[tuple[str, str, int, int], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"Material(noise={[str(path) for path in self._noise]}, rooms={[str(path) for path in self._rooms]})"
 
     def missing(self, kind: Kind) -> str | None:
         """What this kind of condition needs and the material lacks; None when it can be done."""

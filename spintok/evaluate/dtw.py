@@ -25,8 +25,7 @@ def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
     """Rows scaled to unit length; rows of zeros stay."""
     array = np.asarray(features, dtype=np.float32)
     norms = np.linalg.norm(array, axis=1, keepdims=True)
-    found: NDArray[np.float32] = array / np.where(norms > 0, norms, 1)
-    return found
+    return (array / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def distances(
@@ -41,16 +40,25 @@ def distances(
     if len(first) == 0:
         return np.zeros(0, dtype=np.float32)
     sizes = np.array([len(sequence) for sequence in sequences])
+    starts = np.cumsum(sizes) - sizes
+    flat = np.concatenate(sequences)
+
+    def rows(index: NDArray[np.int64]) -> NDArray[Any]:
+        """The sequences one above the other, (P, T) or (P, T, D); after its end each repeats its last frame."""
+        steps = np.minimum(np.arange(sizes[index].max()), sizes[index][:, None] - 1)
+        found: NDArray[Any] = flat[starts[index][:, None] + steps]
+        return found
+
     # Pairs of like lengths together, so that little is computed for padding.
     order = np.lexsort((sizes[second], sizes[first]))
-    width = 1 if sequences[0].ndim == 1 else sequences[0].shape[1]
+    width = flat[0].size
     found = np.empty(len(first), dtype=np.float32)
     start = 0
     while start < len(order):
         longest = int(max(sizes[first[order[start]]], sizes[second[order[start : start + _PAIRS]]].max()))
         batch = order[start : start + max(1, min(_PAIRS, _BUDGET // (longest * width)))]
-        x, y = _padded(sequences, first[batch]), _padded(sequences, second[batch])
-        found[batch] = warp(_frame_distances(x, y, distance), sizes[first[batch]], sizes[second[batch]])
+        cost = _frame_distances(rows(first[batch]), rows(second[batch]), distance)
+        found[batch] = warp(cost, sizes[first[batch]], sizes[second[batch]])
         start += len(batch)
     return found
 
@@ -80,26 +88,17 @@ def warp(cost: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np
     return found
 
 
-def _padded(sequences: Sequence[NDArray[Any]], index: NDArray[np.int64]) -> NDArray[Any]:
-    """The sequences one above the other, (P, T) or (P, T, D), zeros after the end of each."""
-    longest = max(len(sequences[i]) for i in index.tolist())
-    shape = (len(index), longest, *sequences[0].shape[1:])
-    found = np.zeros(shape, dtype=sequences[0].dtype)
-    for row, i in enumerate(index.tolist()):
-        found[row, : len(sequences[i])] = sequences[i]
-    return found
-
-
 def _frame_distances(x: NDArray[Any], y: NDArray[Any], distance: Distance) -> NDArray[np.float32]:
     """(P, T, U) float32."""
     if (x.ndim == 2) != (distance == "identical"):
         raise ValueError(f"the distance {distance!r} does not fit sequences of {'codes' if x.ndim == 2 else 'vectors'}")
     match distance:
         case "identical":
-            return (x[:, :, None] != y[:, None, :]).astype(np.float32)
+            cost: NDArray[Any] = x[:, :, None] != y[:, None, :]
         case "angular":
             cosines = np.clip(x @ y.transpose(0, 2, 1), -1, 1)
-            return (np.arccos(cosines) / np.pi).astype(np.float32)
+            cost = np.arccos(cosines) / np.pi
         case "euclidean":
             squares = (x**2).sum(2)[:, :, None] + (y**2).sum(2)[:, None, :] - 2 * x @ y.transpose(0, 2, 1)
-            return np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+            cost = np.sqrt(np.maximum(squares, 0))
+    return cost.astype(np.float32)

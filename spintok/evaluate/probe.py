@@ -139,7 +139,7 @@ def sweep(
     where = np.searchsorted(held, owner[test])
     total = np.bincount(where, minlength=held.size).astype(np.float64)
 
-    def right(guesses: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def right(guesses: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         progress(1)
         return 100 * np.bincount(where, weights=guesses[test] == labels[test], minlength=held.size), total
 
@@ -166,10 +166,10 @@ def _fit(
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(scores(train) + bias, labels) + _DECAY * weight.square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
+    optimizer.step(closure)
     with torch.no_grad():
         best: NDArray[np.int64] = (scores(rows) + bias).argmax(1).numpy()
     return best

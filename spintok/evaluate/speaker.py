@@ -62,12 +62,12 @@ def probe_speaker(
     x, y = np.asarray(vectors, dtype=np.float64)[kept], index[kept]
     correct = np.zeros(kept.size)
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200, tol=1e-3))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
         correct[test] = probe.fit(x[train], y[train]).predict(x[test]) == y[test]
     most_frequent = np.bincount(y).argmax()
     ones = np.ones(kept.size)
     return Ratios(
-        tuple(keys[i] for i in kept),
+        tuple(keys[i] for i in kept.tolist()),
         {"accuracy": (correct, ones), "chance": ((y == most_frequent).astype(np.float64), ones)},
     )
 
@@ -79,8 +79,8 @@ def speaker_information(
 
     Counts of few tokens show information where there is none, the more so the larger the codebook; besides,
     utterances differ in what is said. So the speakers are also dealt out to utterances at random, ``shuffles``
-    times: ``shuffled`` is the mean of what is then found, and ``excess`` what the true speakers add to it.
-    ``excess_share`` is that over the speaker's entropy. All 0 with one speaker or without tokens.
+    times: ``shuffled_information`` is the mean of what is then found, and ``excess_information`` what the true
+    speakers add to it. ``excess_share`` is that over the speaker's entropy. All 0 with one speaker or without tokens.
     """
     keys = [key for key in tokens if key in speakers]
     if not keys:
@@ -101,8 +101,8 @@ def speaker_information(
     excess = found - shuffled
     return {
         "mutual_information": found,
-        "shuffled": shuffled,
-        "excess": excess,
+        "shuffled_information": shuffled,
+        "excess_information": excess,
         "excess_share": excess / uncertainty if uncertainty > 0 else 0.0,
         "speaker_entropy": uncertainty,
     }

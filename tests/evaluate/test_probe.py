@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from voices import mfcc_tokenizer, voices
+from voices import mfcc_tokenizer, small_encoder, voices
 
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.encoder import EncoderConfig, random_encoder
 from spintok.evaluate.alignments import Interval
 from spintok.evaluate.hearing import layer_features, layers_of, utterance_features
 from spintok.evaluate.probe import LayerFrames, collect_frames, probe_codes, probe_features, sweep
-from spintok.tokenizer import Tokenizer
 from spintok.window import Window
 
 RNG = np.random.default_rng(0)
@@ -19,14 +16,6 @@ RNG = np.random.default_rng(0)
 def clusters(frames: int = 1200) -> tuple[np.ndarray, np.ndarray]:
     labels = RNG.integers(0, 4, frames)
     return (2 * np.eye(4)[labels] + RNG.standard_normal((frames, 4))).astype(np.float32), labels
-
-
-def small_encoder() -> Tokenizer:
-    config = EncoderConfig(
-        conv_channels=(8,) * 7, width=16, heads=2, feed_forward=32, layers=2, positional_kernel=8, positional_groups=2
-    )
-    encoder = random_encoder(config, torch.Generator().manual_seed(0)).eval()
-    return Tokenizer(encoder, [Codebook(CodebookConfig("primary", 8, 16, 16, "dot", projection=False))], layer=2)
 
 
 def test_features_against_scikit_learn() -> None:

@@ -48,10 +48,10 @@ def test_information_of_speakers() -> None:
     assert found["mutual_information"] == pytest.approx(2.0)
     assert found["speaker_entropy"] == pytest.approx(2.0)
     # (4 - 1) (4 - 1) / (2 N ln 2) bits are found where there are none (Miller 1955).
-    assert found["shuffled"] == pytest.approx(9 / (2 * 200 * np.log(2)), rel=0.5)
+    assert found["shuffled_information"] == pytest.approx(9 / (2 * 200 * np.log(2)), rel=0.5)
     assert found["excess_share"] > 0.97
     none = speaker_information(*speech(0.0))
-    assert abs(none["excess"]) < 0.2 * none["mutual_information"]
+    assert abs(none["excess_information"]) < 0.2 * none["mutual_information"]
     one = speaker_information({"a": Tokens([0, 1], 2)}, {"a": "s"})
     assert one["mutual_information"] == one["excess_share"] == 0.0
     with pytest.raises(ValueError, match="both tokens and a speaker"):
