@@ -18,11 +18,20 @@ from typing import Any
 
 __all__ = ["Chromium", "find_chromium"]
 
-_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --mute-audio --force-color-profile=srgb "
-    "--autoplay-policy=no-user-gesture-required --remote-debugging-pipe"
-).split()
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--force-color-profile=srgb",
+    "--mute-audio",
+    "--remote-debugging-pipe",
+]
 _KEYS = {"Enter": (13, "\r"), " ": (32, " "), "Tab": (9, ""), "ArrowLeft": (37, ""), "ArrowUp": (38, "")}
 _KEYS |= {"ArrowRight": (39, ""), "ArrowDown": (40, ""), "Home": (36, ""), "End": (35, ""), "Escape": (27, "")}
 
@@ -134,7 +143,7 @@ class Chromium:
         code, text = _KEYS[key] if key in _KEYS else (ord(key.upper()), key)
         for _ in range(times):
             named = {"key": key, "windowsVirtualKeyCode": code}
-            self("Input.dispatchKeyEvent", type="keyDown", text=text, **named)
+            self("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **named)
             self("Input.dispatchKeyEvent", type="keyUp", **named)
 
     def move(self, x: float, y: float) -> None:

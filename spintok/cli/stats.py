@@ -41,8 +41,8 @@ def stats(
     ] = None,
 ) -> None:
     """Rates, bitrates, usage and imbalance of tokens; several folders add up."""
-    from spintok.figures import dependence, drift
     from spintok.atomic import atomic
+    from spintok.figures import dependence, drift
 
     census = _census(tokens, codebook)
     more: dict[str, dict[str, float]] = {}

@@ -155,6 +155,4 @@ def thinned(count: int) -> list[int]:
 
 
 def _path(corners: Sequence[tuple[float, float]]) -> str:
-    return "".join(
-        f"{'L' if i else 'M'}{_SIDE * x:.5g} {_SIDE * (1 - y):.5g}" for i, (x, y) in enumerate(corners)
-    )
+    return "".join(f"{'L' if i else 'M'}{_SIDE * x:.5g} {_SIDE * (1 - y):.5g}" for i, (x, y) in enumerate(corners))

@@ -140,7 +140,11 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     speech = (number(hours), "hours") if hours >= 0.1 else (number(hours * 60), "minutes")
     return [
         ("Speech", *speech),
-        ("Utterances", f"{figures['utterances']:,}", f"of {figures['speakers']:,} speakers" if figures["speakers"] else ""),
+        (
+            "Utterances",
+            f"{figures['utterances']:,}",
+            f"of {figures['speakers']:,} speakers" if figures["speakers"] else "",
+        ),
         ("Tokens", f"{figures['tokens']:,}", "after de-duplication"),
         ("Token rate", f"{figures['token_rate']:.2f}", "a second"),
         ("Active codewords", f"{figures['active_codewords']:,}", f"of {figures['codebook_size']:,}"),
@@ -151,10 +155,10 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _bitrates(figures: dict[str, Any]) -> list[tuple[str, str, str, float]]:
     """Name, formula, value in bit/s as text, and length of the bar."""
     rows = [
-        ("frame bitrate", "log₂ K × frame rate", figures["frame_bitrate"]),
-        ("token bitrate", "log₂ K × token rate", figures["token_bitrate"]),
-        ("entropy bitrate", "entropy × token rate", figures["entropy_bitrate"]),
-        ("bigram entropy bitrate", "H(token | token before) × token rate", figures["conditional_entropy_bitrate"]),
+        ("frame bitrate", "log₂ K · frame rate", figures["frame_bitrate"]),
+        ("token bitrate", "log₂ K · token rate", figures["token_bitrate"]),
+        ("entropy bitrate", "entropy · token rate", figures["entropy_bitrate"]),
+        ("bigram entropy bitrate", "H(token | token before) · token rate", figures["conditional_entropy_bitrate"]),
     ]
     highest = max(value for *_, value in rows) or 1.0
     return [(name, formula, f"{value:.1f}", value / highest) for name, formula, value in rows]
@@ -169,8 +173,8 @@ def _codes(statistics: Statistics, heat: HeatMap | None, codes: list[list[int]])
             code,
             f"{count:,}",
             percent(count / total),
-            f"{statistics.frames[code] / count * 20:.0f} ms" if count else "–",
-            *([main.get(code, "–")] if heat is not None else []),
+            f"{statistics.frames[code] / count * 20:.0f} ms" if count else "-",
+            *([main.get(code, "-")] if heat is not None else []),
         )
         for code, count in codes
     ]

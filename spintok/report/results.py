@@ -45,12 +45,14 @@ class Evaluation:
         figures = self.metrics.get("robustness", {}).get("figures", {})
         found = {name.removeprefix(prefix): figure for name, figure in figures.items() if name.startswith(prefix)}
         highest = max([100.0, *(figure.get("high", figure["value"]) for figure in found.values())])
-        bars = []
+        bars: list[Bar] = []
         for name, figure in found.items():
             kind, _, strength = name.partition("_")
             low, high = figure.get("low"), figure.get("high")
             interval = None if low is None else (low / highest, high / highest)
-            meaning = cast(Mapping[str, str], UNITS).get(kind, "")
+            # Said once, where several strengths of a kind follow each other.
+            said = bool(bars) and bars[-1].kind == kind
+            meaning = "" if said else cast(Mapping[str, str], UNITS).get(kind, "")
             bars.append(Bar(kind, strength, meaning, figure["value"], low, high, figure["value"] / highest, interval))
         return bars
 

@@ -59,7 +59,13 @@ def usage_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         table=Table.of(
             ("rank", "code", "tokens", "share", "frames"),
             [
-                (rank + 1, int(code), f"{counts[code]:,}", percent(counts[code] / total), f"{statistics.frames[code]:,}")
+                (
+                    rank + 1,
+                    int(code),
+                    f"{counts[code]:,}",
+                    percent(counts[code] / total),
+                    f"{statistics.frames[code]:,}",
+                )
                 for rank, code in enumerate(order.tolist())
             ],
             chips=(1,),
@@ -88,11 +94,16 @@ def imbalance_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         y_ticks=fifths,
         kind="area",
         points=[
-            Point(n / size, float(curve[n]), f"The {n:,} rarest codewords\nhold {percent(float(curve[n]))} of the tokens")
+            Point(
+                n / size, float(curve[n]), f"The {n:,} rarest codewords\nhold {percent(float(curve[n]))} of the tokens"
+            )
             for n in thinned(size + 1)
         ],
         line=((0, 0), (1, 1)),
-        notes=(Note(0.62, 0.66, "even use", side="left"), Note(TAIL, tail, f"● tail share {percent(tail)}", side="below")),
+        notes=(
+            Note(0.62, 0.66, "even use", side="left"),
+            Note(TAIL, tail, f"● tail share {percent(tail)}", side="below"),
+        ),
         table=Table.of(
             ("rarest codewords", "hold of the tokens"),
             [(f"{10 * i} %", percent(float(np.interp(i / 10 * size, np.arange(size + 1), curve)))) for i in range(11)],
@@ -133,7 +144,9 @@ def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         y_ticks=y_ticks,
         kind="bars",
         points=[
-            Point((n - 0.5) / longest, float(shares[n - 1]) / top, f"{name(n)}\n{percent(float(shares[n - 1]))} of tokens")
+            Point(
+                (n - 0.5) / longest, float(shares[n - 1]) / top, f"{name(n)}\n{percent(float(shares[n - 1]))} of tokens"
+            )
             for n in range(1, longest + 1)
         ],
         table=Table.of(
@@ -199,14 +212,21 @@ def speaker_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart | No
         y_ticks=y_ticks,
         kind="bars" if len(rates) <= 100 else "area",
         points=[
-            Point((i + 0.5) / len(rates), rates[i][1] / top, f"Speaker {rates[i][0]}\n{rates[i][1]:.2f} tokens a second")
+            Point(
+                (i + 0.5) / len(rates), rates[i][1] / top, f"Speaker {rates[i][0]}\n{rates[i][1]:.2f} tokens a second"
+            )
             for i in thinned(len(rates))
         ],
         line=((0, figures["token_rate"] / top), (1, figures["token_rate"] / top)),
         table=Table.of(
             ("speaker", "tokens a second", "utterances", "seconds of speech"),
             [
-                (name, f"{rate:.2f}", f"{statistics.speakers[name][0]:,}", number(statistics.speakers[name][1] / FRAME_RATE))
+                (
+                    name,
+                    f"{rate:.2f}",
+                    f"{statistics.speakers[name][0]:,}",
+                    number(statistics.speakers[name][1] / FRAME_RATE),
+                )
                 for name, rate in rates
             ],
         ),

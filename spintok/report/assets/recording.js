@@ -147,7 +147,7 @@ function paintLane(lane, number) {
     // Where many runs share a pixel, one of them is enough.
     if (end - drawn < 1) continue;
     drawn = end;
-    const wide = Math.max(end - x - (end - x > 4 ? 1 : 0), 0.5);
+    const wide = Math.max(end - x - (end - x > 4 ? 1 : 0), 1);
     context.fillStyle = lane.coded ? codeColour(item.code) : colours.panel;
     context.fillRect(x, 3, wide, high - 10);
     if (!lane.coded) {
@@ -325,7 +325,7 @@ lanes.forEach((lane, number) => {
   });
   lane.canvas.addEventListener("focus", () => {
     if (lane.canvas.matches(":focus-visible") && chosen?.lane !== number) {
-      select(number, Math.max(0, before(lane.items, audio.currentTime)));
+      select(number, Math.max(0, before(lane.items, audio.currentTime)), false);
     }
   });
   lane.canvas.addEventListener("keydown", (event) => {
