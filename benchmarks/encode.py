@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +110,14 @@ def codebook(folder: Path, model: torch.nn.Module, files: list[Path], layer: int
 
 def peak_memory(folder: Path, layer: int, way: str) -> int:
     """Bytes, by a fresh process that does one round."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.encode", "--layer", str(layer)]
+    command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "--layer", str(layer)]
     done = subprocess.run(
         [*command, "--inputs", folder, "--memory-of", way], capture_output=True, text=True, check=True
     )
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layer", type=int, default=6, help="of HuBERT Base; 6 is the layer of GSLM's units")
     parser.add_argument("--seconds", type=float, default=120, help="of audio")
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--inputs", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.memory_of:
         ways(options.inputs, options.layer)[0][options.memory_of]()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

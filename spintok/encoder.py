@@ -293,12 +293,22 @@ class Encoder(nn.Module):
             x = self.norm(x)
         if self.training and self.config.dropout > 0:
             x = F.dropout(x, self.config.dropout)
-        found = {0: x} if 0 in layers else {}
+        return self.upper(x, mask, above=0, layers=layers)
+
+    def upper(self, x: Tensor, mask: Tensor | None = None, *, above: int, layers: Sequence[int]) -> list[Tensor]:
+        """As ``transformer``, but from the output (B, T, D) of layer ``above``, which is none of those below it.
+
+        A trainer computes frozen layers without gradient, or once, and the rest here.
+        """
+        self._check_layers(layers)
+        if min(layers) < above:
+            raise ValueError(f"layers above {above} cannot give layer {min(layers)}")
+        found = {above: x} if above in layers else {}
         # An utterance without frames has no key to attend to, and its softmax would be 0 / 0.
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)
         top = max(layers)
-        positions = None if self.positions is None or top == 0 else self.positions(x.shape[1])
-        for index in range(1, top + 1):
+        positions = None if self.positions is None or top == above else self.positions(x.shape[1])
+        for index in range(above + 1, top + 1):
             layer = self.layers[index - 1]
             skipped = (
                 self.training and self.config.layer_dropout > 0 and bool(torch.rand(()) < self.config.layer_dropout)
@@ -311,8 +321,7 @@ class Encoder(nn.Module):
                 x = layer(x, keys, positions)
             if index in layers:
                 found[index] = x
-        found = {index: _zero_padding(value, mask) for index, value in found.items()}
-        return [found[index] for index in layers]
+        return [_zero_padding(found[index], mask) for index in layers]
 
     def statistics(self, blocks: Iterable[Tensor]) -> Statistics:
         """What ``forward`` must know of a whole waveform to encode a cut of it.

@@ -9,7 +9,7 @@ import torch
 from spintok_kernels import assign, assign_native
 from torch import Tensor
 
-from benchmarks.kernels.harness import Case, Provider, Settings, SkipError
+from .harness import Case, Provider, Settings, SkipError
 
 __all__ = ["cases"]
 
@@ -168,7 +168,7 @@ def _flash(z: Tensor, codebook: Tensor) -> Callable[[], Any]:
 def _runs(core: str) -> bool:
     with _core(core):
         try:
-            assign_native.choose()
+            assign_native.ASSIGN.choose()
         except RuntimeError:
             return False
     return True
@@ -176,14 +176,14 @@ def _runs(core: str) -> bool:
 
 @contextmanager
 def _core(core: str) -> Iterator[None]:
-    before = os.environ.get(assign_native.VARIABLE)
-    os.environ[assign_native.VARIABLE] = core
+    before = os.environ.get(assign_native.ASSIGN.variable)
+    os.environ[assign_native.ASSIGN.variable] = core
     try:
         yield
     finally:
-        os.environ.pop(assign_native.VARIABLE)
+        os.environ.pop(assign_native.ASSIGN.variable)
         if before is not None:
-            os.environ[assign_native.VARIABLE] = before
+            os.environ[assign_native.ASSIGN.variable] = before
 
 
 @contextmanager

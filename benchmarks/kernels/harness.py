@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this machine reached just now: a large matrix product and a large copy (read plus write)."""
+    """What this machine reached, a second: operations of a product, bytes read and written by a copy."""
 
     matmul_dtype: str
     flops: float
     bytes: float
+
+    def best(self, other: "Ceilings") -> "Ceilings":
+        return Ceilings(self.matmul_dtype, max(self.flops, other.flops), max(self.bytes, other.bytes))
+
+    def rate(self, row: "Row") -> "Row":
+        """The row with its percentage of the nearer ceiling."""
+        if row.tflops is None or row.gb_s is None:
+            return row
+        share = max(1e12 * row.tflops / self.flops, 1e9 * row.gb_s / self.bytes)
+        return replace(row, percent_of_ceiling=100 * share)
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,6 @@ def measure(case: Case, settings: Settings, limits: Ceilings) -> Iterator[Row]:
             peak_mb=contestant.peak,
             tflops=case.flops / seconds / 1e12,
             gb_s=case.bytes / seconds / 1e9,
-            percent_of_ceiling=100 * expected / seconds,
         )
 
 

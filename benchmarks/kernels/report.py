@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from benchmarks.kernels.harness import Ceilings, Machine, Row
+from .harness import Ceilings, Machine, Row
 
 __all__ = ["write"]
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args, overload
 import torch
 from torch import Tensor
 
-from spintok_kernels.assign_native import assign_native, choose, warn_without_core
+from spintok_kernels.assign_native import ASSIGN, assign_native
 from spintok_kernels.assign_torch import assign_torch
 
 __all__ = ["Assignment", "Metric", "Precision", "assign"]
@@ -137,9 +137,9 @@ def _assign_fake(
 def _assign_cpu(
     z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    core, _ = choose()
+    core, _ = ASSIGN.choose()
     if core == "torch":
-        warn_without_core()
+        ASSIGN.warn_if_missing()
     results = []
     for codebook in codebooks:
         rows = z

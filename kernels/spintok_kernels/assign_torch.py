@@ -11,8 +11,8 @@ from torch import Tensor
 
 __all__ = ["assign_torch"]
 
-# A chunk's scores stay near the cache without making the matrix product small.
-CHUNK_SCORES = 1 << 20
+# Rows at once: fewer make the matrix product slow on several threads, more fall out of the cache.
+CHUNK_ROWS = 1024
 # Candidates decided at once, so that many ties (a collapsed codebook) cost time and not memory.
 CHUNK_CANDIDATES = 1 << 14
 
@@ -32,13 +32,13 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tup
     raw_norm = _norms(codebook).max()
     mean_norm = _norms(mean)
 
-    rows = max(1, min(n, CHUNK_SCORES // len(codebook)))
+    rows = max(1, min(n, CHUNK_ROWS))
     products = torch.empty(rows, len(codebook))
     for start in range(0, n, rows):
         part = z[start : start + rows]
         shifted = part - mean if l2 else part
         out = products[: len(part)]
-        _multiply(shifted, centred, bias.float(), out)
+        _multiply(shifted, centred, bias.float() if l2 else None, out)
         best, first = out.max(dim=1)
 
         sizes = _norms(shifted)
@@ -73,15 +73,19 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tup
 
 def _norms(x: Tensor) -> Tensor:
     """float64, as the squares of float32 numbers can leave float32."""
-    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return norms
 
 
-def _multiply(z: Tensor, codebook: Tensor, bias: Tensor, out: Tensor) -> None:
-    """out = z codebook^T + bias in true float32, whatever torch.set_float32_matmul_precision allows."""
+def _multiply(z: Tensor, codebook: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """out = z codebook^T (+ bias) in true float32, whatever torch.set_float32_matmul_precision allows."""
     allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        torch.addmm(bias, z, codebook.t(), out=out)
+        if bias is None:
+            torch.mm(z, codebook.t(), out=out)
+        else:
+            torch.addmm(bias, z, codebook.t(), out=out)
     finally:
         torch.set_float32_matmul_precision(allowed)
 

@@ -27,6 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spintok_kernels.tiles import SPLIT_TILES, tile_sizes
+
 __all__ = ["assign", "by_definition_kernel", "nearest_half_kernel", "nearest_split_kernel", "prepare_kernel"]
 
 # Below so many products float64 for every row takes fewer launches and no more time (estimated).
@@ -453,61 +455,15 @@ def _approximate(
     bits = max(1, (tiles - 1).bit_length())
     # Margins to float32's precision, and very large codebooks, start with the split product.
     half = bits <= 12 and not (details and exact)
+    common = (bias, row_stats, book, ids, margins)
+    lists = (work[0], counters[0], work[1], counters[1:])
+    options = {"D": depth, "DP": padded, "L2": l2, "MARGINS": details}
     if half:
         nearest_half_kernel[(triton.cdiv(n, tiling["BN"]),)](
-            z_half,
-            book_half,
-            bias,
-            row_stats,
-            book,
-            ids,
-            margins,
-            work[0],
-            counters[0],
-            n,
-            tiles,
-            D=depth,
-            DP=padded,
-            TILE_BITS=bits,
-            L2=l2,
-            EXACT=exact,
-            MARGINS=details,
-            **tiling,
+            z_half, book_half, *common, *lists[:2], n, tiles, TILE_BITS=bits, EXACT=exact, **options, **tiling
         )
-    split = SPLIT_TILES | {"BK": min(SPLIT_TILES["BK"], tiling["BK"])}
+    split = SPLIT_TILES | {"BK": min(SPLIT_TILES["BK"], tiling["BK"]), "BD": min(32, padded), "ALL": not half}
     nearest_split_kernel[(min(triton.cdiv(n, split["BN"]), programs),)](
-        z,
-        mean,
-        book_full,
-        bias,
-        row_stats,
-        book,
-        ids,
-        margins,
-        work[0],
-        counters[0],
-        work[1],
-        counters[1:],
-        n,
-        rows // split["BK"],
-        D=depth,
-        DP=padded,
-        BD=min(32, padded),
-        L2=l2,
-        ALL=not half,
-        MARGINS=details,
-        **split,
+        z, mean, book_full, *common, *lists, n, rows // split["BK"], **options, **split
     )
     return work[1], counters[1:]
-
-
-# For a Hopper GPU, from what the compiler makes of them (NOTES.md); fixed, never tuned at run time.
-SPLIT_TILES = {"BN": 64, "BK": 32, "num_warps": 4, "num_stages": 2}
-
-
-def tile_sizes(depth: int) -> tuple[int, dict[str, int]]:
-    """D padded, and the tiles of `nearest_half_kernel`: up to 256 columns of z stay in shared memory."""
-    if depth <= 256:
-        padded = max(16, triton.next_power_of_2(depth))
-        return padded, {"BN": 128, "BK": 32, "BD": padded, "num_warps": 8, "num_stages": 3}
-    return triton.cdiv(depth, 64) * 64, {"BN": 128, "BK": 128, "BD": 64, "num_warps": 8, "num_stages": 3}

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spintok.cli import encode, evaluate, report, stats, tokenizers, train
+from spintok.cli import bench, encode, evaluate, report, stats, tokenizers, train
 from spintok.cli.options import FAILED, INTERRUPTED, USAGE
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("list")(tokenizers.list_tokenizers)
 app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=bench.EPILOG, context_settings=bench.FORWARD)(bench.bench)
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def print_statistics(
         ("perplexity", f"{figures['perplexity']:.1f}", f"of {figures['codebook_size']} codewords"),
         ("active codewords", f"{figures['active_codewords']}", f"of {figures['codebook_size']}"),
         ("dead codewords", f"{figures['dead_codewords']}", _few(figures["dead_codeword_ids"])),
-        ("tail share", f"{figures['tail_share']:.4f}", "held by the rarest 20 % of codewords; 0.2 if even"),
+        ("tail share", f"{figures['tail_share']:.4f}", "of the rarest 20 % of codewords; 0.2 if even"),
         ("imbalance", f"{figures['imbalance']:.4f}", "1 - entropy / log2 K; 0 if even"),
         ("Gini", f"{figures['gini']:.4f}", "0 if even"),
         ("Zipf slope", f"{figures['zipf_slope']:.3f}", "of log count over log rank; -1 is Zipf's law"),

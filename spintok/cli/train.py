@@ -6,28 +6,51 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from spintok.cli.options import Quiet
+from spintok.cli.options import Device, Quiet
 
 __all__ = ["EPILOG", "train"]
 
-EPILOG = """Example:
+EPILOG = """Examples:
 
-  spintok train recipes/mfcc_kmeans_100.toml --data speech/ --output my-tokenizer"""
+  spintok train recipes/tiny_1_pretrain.toml --data speech/ --output one
+  spintok train recipes/tiny_3_dc_spin.toml --data speech/ --init one --output my-tokenizer
+  torchrun --nproc-per-node 8 -m spintok train recipes/spin_hubert_base.toml --data speech/ --output spin
+
+Run the same command again after a crash: it goes on from the last checkpoint."""
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as those in recipes/.")],
     data: Annotated[Path, typer.Option(help="Speech: a folder or a manifest.")],
     output: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
+    init: Annotated[
+        str | None, typer.Option(help="The encoder to start from: the folder a stage left, or a checkpoint.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value or section.field=value, over the recipe's.")
+    ] = None,
+    dev: Annotated[Path | None, typer.Option(help="Other speech, to check on: a folder or a manifest.")] = None,
+    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev, as JSON lines, for PNMI.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and steps.")] = False,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Make a tokenizer from speech, as a recipe says."""
-    from spintok.manifest import scan
-    from spintok.train.recipe import read_recipe
-    from spintok.train.stage_kmeans import run
+    from spintok.train.ranks import joined
+    from spintok.train.read import read_recipe
+    from spintok.train.run import Speech, outlook, started_from
+    from spintok.train.run import train as run
 
-    plan = read_recipe(recipe)
-    result = run(plan, scan(data), Console(stderr=True, quiet=quiet))
-    result.save(output)
-    if not quiet:
-        print(f"{output}: tokenizer {result.name}, {result.codebook_size} codewords, {result.fingerprint[:12]}")
+    plan = read_recipe(recipe, settings or ())
+    if init is not None:
+        plan = started_from(plan, init)
+    speech = Speech(data, dev, alignments)
+    with joined(device) as ranks:
+        silent = quiet or ranks.rank > 0
+        if dry_run:
+            if not silent:
+                print(outlook(plan, speech, ranks))
+            return
+        result = run(plan, speech, output, ranks, Console(stderr=True, quiet=silent))
+        if not silent:
+            print(f"{output}: tokenizer {result.name}, {result.codebook_size} codewords, {result.fingerprint[:12]}")

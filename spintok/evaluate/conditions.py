@@ -21,7 +21,7 @@ from spintok.audio import read
 from spintok.augment import add_noise, add_reverb, impulse_responses
 from spintok.frames import HOP, SAMPLE_RATE
 from spintok.manifest import Utterance
-from spintok.train.perturb import Perturbation, draw, perturb, rng_for
+from spintok.perturb import Perturbation, draw, perturb, rng_for
 
 __all__ = ["CONDITIONS", "Condition", "Kind", "Material", "apply", "stretch"]
 

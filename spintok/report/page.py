@@ -21,19 +21,18 @@ __all__ = ["Template", "number", "percent", "render"]
 
 Template = Literal["corpus", "recording"]
 
-_ASSETS = files("spintok.report") / "assets"
-
 
 def render(template: Template, data: Mapping[str, Any], **context: Any) -> str:
     """The page as text: ``context`` for the template, ``data`` for the script."""
     names = ["page.js", f"{template}.js"]
-    script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
+    assets = files("spintok.report") / "assets"
+    script = "\n".join((assets / name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
         .get_template(f"{template}.html")
         .render(
-            style=Markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
+            style=Markup((assets / "page.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=digest,
             data=_json(data),

@@ -44,12 +44,13 @@ def recording_report(path: Path, tokenizer: Tokenizer, *, alignments: Path | Non
     (tokens,) = tokenizer.encode_recordings([recording])
     sound, sound_format = data_uri(waveform)
     seconds = len(waveform) / SAMPLE_RATE
+    lanes = _lanes(tokens, {"phones": aligned.phones, "words": aligned.words})
     data = {
         "seconds": seconds,
         "frameRate": FRAME_RATE,
         "outline": {"rate": OUTLINE_RATE, "pairs": _base64(outline(waveform).tobytes())},
         "mel": {"rate": MEL_RATE, "bands": BANDS, "levels": _base64(mel_image(waveform).tobytes())},
-        "lanes": _lanes(tokens, {"phones": aligned.phones, "words": aligned.words}),
+        "lanes": lanes,
     }
     return render(
         "recording",
@@ -60,7 +61,7 @@ def recording_report(path: Path, tokenizer: Tokenizer, *, alignments: Path | Non
         seconds=seconds,
         sound=sound,
         sound_format=sound_format,
-        lanes=[lane["name"] for lane in data["lanes"]],
+        lanes=[lane["name"] for lane in lanes],
         summary=_summary(tokens),
     )
 

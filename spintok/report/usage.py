@@ -134,8 +134,8 @@ def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         name="run-lengths",
         title="Run lengths",
         finding=f"A token lasts {number(figures['run_length_mean'])} frames on average "
-        f"({figures['run_length_mean'] * _MILLISECONDS:.0f} ms); half last at most {figures['run_length_median']}, 90 % "
-        f"at most {figures['run_length_p90']}, the longest {figures['run_length_max']:,}.",
+        f"({figures['run_length_mean'] * _MILLISECONDS:.0f} ms); half last at most {figures['run_length_median']}, "
+        f"90 % at most {figures['run_length_p90']}, the longest {figures['run_length_max']:,}.",
         x_title=f"frames ({_MILLISECONDS} ms each)",
         y_title="share of tokens",
         x_ticks=[

@@ -11,7 +11,7 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from spintok_kernels import assign_triton, runs_triton  # noqa: E402
+from spintok_kernels import assign_triton, runs_triton, tiles  # noqa: E402
 
 from tests.kernels.sm90 import Machine, compile_sm90  # noqa: E402
 
@@ -20,7 +20,7 @@ if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdum
 
 
 def _nearest_half(depth: int, l2: bool, **changes: int) -> Machine:
-    padded, tiling = assign_triton.tile_sizes(depth)
+    padded, tiling = tiles.tile_sizes(depth)
     tiling |= changes
     options = {name: tiling.pop(name) for name in ("num_warps", "num_stages")}
     pointers = dict.fromkeys(("bias_ptr", "row_ptr", "book_ptr", "margins_ptr"), "*fp32")
@@ -35,8 +35,8 @@ def _nearest_half(depth: int, l2: bool, **changes: int) -> Machine:
 
 
 def _nearest_split(depth: int, l2: bool, **changes: int) -> Machine:
-    padded, _ = assign_triton.tile_sizes(depth)
-    tiling = assign_triton.SPLIT_TILES | {"BD": min(32, padded)} | changes
+    padded, _ = tiles.tile_sizes(depth)
+    tiling = tiles.SPLIT_TILES | {"BD": min(32, padded)} | changes
     options = {name: tiling.pop(name) for name in ("num_warps", "num_stages")}
     names = ("z_ptr", "mean_ptr", "c_ptr", "bias_ptr", "row_ptr", "book_ptr", "margins_ptr")
     pointers = dict.fromkeys(names, "*fp32")
@@ -51,7 +51,7 @@ def _nearest_split(depth: int, l2: bool, **changes: int) -> Machine:
 
 
 def _prepare(depth: int, book: bool) -> Machine:
-    padded, _ = assign_triton.tile_sizes(depth)
+    padded, _ = tiles.tile_sizes(depth)
     wide = triton.next_power_of_2(padded)
     names = ("x_ptr", "mean_ptr", "top_ptr", "full_ptr", "bias_ptr", "stats_ptr")
     return compile_sm90(

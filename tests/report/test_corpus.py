@@ -87,10 +87,11 @@ def test_the_heat_map_is_p_phone_given_code(page, rows, phones) -> None:
 def test_robustness_bars_are_the_evaluation(page, evaluation) -> None:
     figures = json.loads(evaluation.read_text())["tokenizers"][0]["metrics"]["robustness"]["figures"]
     rows = {row[0]: row for row in page.rows() if len(row) == 3}
-    for name, shown in (("gain_-12", "gain −12dB louder"), ("white_20", "white 20dB signal-to-noise ratio, white noise"),
-                        ("white_0", "white 0")):  # fmt: skip
+    noise = "dB signal-to-noise ratio, white noise"
+    shown = {"gain_-12": "gain \u221212dB louder", "white_20": f"white 20{noise}", "white_0": "white 0"}
+    for name, head in shown.items():
         figure = figures[f"ued_mean_{name}"]
-        assert rows[shown][2] == f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
+        assert rows[head][2] == f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
     assert "ued_pooled_white_0" in rows
 
 

@@ -67,7 +67,8 @@ function palette() {
     colours[name] = colour(`--${name}`);
   }
   colours.codes = new Map();
-  const stops = ramp("--sound");
+  // Red, green, blue and opacity of a pixel in one number, lowest byte first.
+  const pixels = Uint32Array.from(ramp("--sound"), ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
   const columns = levels.length / data.mel.bands;
   // One canvas of 4,096 columns at most, a row of them for longer recordings.
   spectrogram = [];
@@ -78,10 +79,10 @@ function palette() {
     tile.height = data.mel.bands;
     const context = tile.getContext("2d");
     const image = context.createImageData(wide, data.mel.bands);
+    const target = new Uint32Array(image.data.buffer);
     for (let x = 0; x < wide; x++) {
       for (let band = 0; band < data.mel.bands; band++) {
-        const [r, g, b] = stops[levels[(first + x) * data.mel.bands + band]];
-        image.data.set([r, g, b, 255], ((data.mel.bands - 1 - band) * wide + x) * 4);
+        target[(data.mel.bands - 1 - band) * wide + x] = pixels[levels[(first + x) * data.mel.bands + band]];
       }
     }
     context.putImageData(image, 0, 0);

@@ -1,0 +1,279 @@
+"""The swapped-prediction loss of Spin with its gradients, computed in one forward.
+
+With scores s_v = z_v C^T of view v, predictions P_v = softmax(s_v / temperature) and Sinkhorn targets Q_v
+(no gradient), over N frames:
+
+    loss = 1/(2N) sum_i [ H(Q_2i, P_1i) + H(Q_1i, P_2i) ],    H the cross-entropy
+    G_1 = P_1 - Q_2,  G_2 = P_2 - Q_1,  gamma = 1 / (2 N temperature)
+    dz_v = gamma G_v C,  dC = gamma (G_1^T z_1 + G_2^T z_2)
+
+The scores exist once; G overwrites them. The backward pass only multiplies by the incoming gradient.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
+from spintok_kernels._ranks import group_name, sum_over_ranks, world_size
+from spintok_kernels.sinkhorn import Passes, code_potentials, device_passes
+
+__all__ = ["MEMORY_BUDGET", "SwappedPrediction", "swapped_prediction_loss"]
+
+MEMORY_BUDGET = 4 << 30
+"""Bytes of scores that are stored; beyond, they are recomputed by blocks of rows."""
+
+
+class SwappedPrediction(NamedTuple):
+    """The loss and, unless switched off, what to watch while training; only `loss` carries a gradient."""
+
+    loss: Tensor
+    """()"""
+    prediction_perplexity: Tensor | None
+    """(2,): per view, exp of the entropy of the mean prediction P, in [1, K]."""
+    assignment_perplexity: Tensor | None
+    """(2,): per view, exp of the entropy of the histogram of nearest codewords, in [1, K]; 1 is collapse."""
+    agreement: Tensor | None
+    """(): share of frames whose nearest codeword is the same in both views."""
+
+
+class LossPasses(NamedTuple):
+    """What the loss needs of a device besides the passes of Sinkhorn."""
+
+    sinkhorn: Passes
+    swap: Callable[[Tensor, float, Tensor, float, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
+    """(scores, 1/epsilon, u, temperature, grad, metrics) -> loss, sums of P, counts, agreeing rows."""
+    product: Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
+    """(out, a, b, scale, add): out <- scale * a @ b, on top of what it holds if `add`."""
+
+
+def swapped_prediction_loss(
+    z1: Tensor,
+    z2: Tensor,
+    codebook: Tensor,
+    *,
+    temperature: float = 0.1,
+    epsilon: float = 0.02,
+    iterations: int = 3,
+    metrics: bool = True,
+    memory_budget: int = MEMORY_BUDGET,
+    score_dtype: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> SwappedPrediction:
+    """Loss of Spin (Chang, Liu, Glass; arXiv 2305.11072) for one codebook, with all gradients.
+
+    Args:
+        z1, z2: (N, D) embeddings of the same N frames in the two views; float32, on the CPU also float64.
+        codebook: (K, D). Spin's rows have unit length, and the normalisation belongs outside, in autograd;
+            other lengths are correct too, except that half-precision scores must stay below 65504.
+        temperature, epsilon, iterations: of the softmax and of Sinkhorn (`sinkhorn`).
+        metrics: False saves their share of the last pass; the three fields are None.
+        memory_budget: bytes of scores kept, 2 N K times their size; beyond, blocks of rows within the budget
+            are recomputed at every pass: less memory, more time, the same result but for rounding.
+        score_dtype: how scores are stored: the inputs' dtype on the CPU; on CUDA float16 (default, and the
+            operands of all products are float16 too, accumulated in float32) or float32.
+        group: data parallelism. Ranks may hold different N, at least one row each. Sinkhorn runs over the
+            rows of all ranks, which share per-code totals only. `loss` is then
+            world_size / (2 N_global) * the sum over the local rows: the mean over ranks of the loss, and of
+            its gradients as DistributedDataParallel takes it, is that of one process with all rows. Metrics
+            are of all rows on each rank.
+
+    Returns:
+        SwappedPrediction. With the same inputs, device and version every bit is the same again. Gradients are
+        computed only for inputs that require them. A NaN or infinite input makes the loss, the metrics and
+        the gradients NaN.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, layout or number. It names the argument.
+        RuntimeError: a second derivative is asked for.
+    """
+    cpu = z1.device.type == "cpu" if isinstance(z1, Tensor) else True
+    dtypes = (torch.float32, torch.float64) if cpu else (torch.float32,)
+    for name, x in (("z1", z1), ("z2", z2), ("codebook", codebook)):
+        check_matrix(name, x, dtypes)
+        check_same_kind(name, x, "z1", z1)
+    if z1.shape != z2.shape:
+        raise ValueError(f"z2 has shape {tuple(z2.shape)}, z1 has {tuple(z1.shape)}")
+    if codebook.shape[1] != z1.shape[1]:
+        raise ValueError(f"codebook has rows of {codebook.shape[1]} numbers, those of z1 have {z1.shape[1]}")
+    check_positive(temperature=temperature, epsilon=epsilon)
+    check_positive(memory_budget=memory_budget)
+    check_iterations(iterations)
+    if score_dtype is None:
+        score_dtype = z1.dtype if cpu else torch.float16
+    elif score_dtype not in ((z1.dtype,) if cpu else (torch.float16, torch.float32)):
+        allowed = str(z1.dtype) if cpu else "torch.float16 or torch.float32"
+        raise ValueError(f"score_dtype must be {allowed} here, got {score_dtype}")
+    tracked = torch.is_grad_enabled()
+    needs = [tracked and z1.requires_grad, tracked and z2.requires_grad, tracked and codebook.requires_grad]
+    loss, watched, *_ = _loss_op(
+        z1,
+        z2,
+        codebook,
+        temperature,
+        epsilon,
+        iterations,
+        metrics,
+        needs,
+        memory_budget,
+        score_dtype,
+        group_name(group),
+    )
+    if not metrics:
+        return SwappedPrediction(loss, None, None, None)
+    watched = watched.detach()
+    return SwappedPrediction(loss, watched[0:2], watched[2:4], watched[4])
+
+
+def compute(
+    z1: Tensor,
+    z2: Tensor,
+    codebook: Tensor,
+    *,
+    temperature: float,
+    epsilon: float,
+    iterations: int,
+    metrics: bool,
+    needs: Sequence[bool],
+    memory_budget: int,
+    score_dtype: torch.dtype,
+    group: str,
+    passes: LossPasses,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """loss, metrics (5,), dz1, dz2, dcodebook; a gradient that is not needed has shape (0,)."""
+    n, k = z1.shape[0], codebook.shape[0]
+    z = (z1.to(score_dtype), z2.to(score_dtype))
+    words = codebook.to(score_dtype)
+    row_bytes = 2 * k * words.element_size()
+    step = min(n, max(1, memory_budget // row_bytes))
+    buffer = torch.empty((2, step, k), dtype=score_dtype, device=z1.device)
+    stored = step == n
+
+    def fill(rows: slice) -> Tensor:
+        # The last block may be shorter, but is contiguous like the others.
+        height = rows.stop - rows.start
+        scores = buffer.view(-1)[: 2 * height * k].view(2, height, k)
+        for v in (0, 1):
+            torch.mm(z[v][rows], words.T, out=scores[v])
+        return scores
+
+    def blocks() -> Iterable[tuple[slice, Tensor]]:
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            yield rows, buffer if stored else fill(rows)
+
+    if stored:
+        fill(slice(0, n))
+    u, all_rows = code_potentials(blocks, passes.sinkhorn, n, epsilon=epsilon, iterations=iterations, group=group)
+    share = world_size(group) / (2 * all_rows)
+    gamma = (share / temperature).to(z1.dtype)
+
+    gradients = _empty_gradients((z1, z2, codebook), needs)
+    loss = all_rows.new_zeros(())
+    watched = all_rows.new_zeros(4 * k + 1)
+    for rows, scores in blocks():
+        total, *sums = passes.swap(scores, 1.0 / epsilon, u, temperature, any(needs), metrics)
+        loss += total
+        if metrics:
+            watched += torch.cat([x.flatten() for x in sums])
+        for v in (0, 1):
+            if needs[v]:
+                passes.product(gradients[v][rows], scores[v], words, gamma, False)
+            if needs[2]:
+                passes.product(gradients[2], scores[v].T, z[v][rows], gamma, v > 0 or rows.start > 0)
+    loss *= share
+    if metrics:
+        watched = sum_over_ranks(watched, group) / all_rows
+        perplexity = torch.exp(torch.special.entr(watched[:-1].view(4, k)).sum(1))
+        # Counts are finite whatever the scores: a NaN loss must show in the metrics too.
+        watched = torch.cat([perplexity, watched[-1:]]) + 0 * loss
+    else:
+        watched = watched[:0]
+    return loss.to(z1.dtype), watched.to(z1.dtype), gradients[0], gradients[1], gradients[2]
+
+
+@torch.library.custom_op("spintok::swapped_prediction_loss", mutates_args=())
+def _loss_op(
+    z1: Tensor,
+    z2: Tensor,
+    codebook: Tensor,
+    temperature: float,
+    epsilon: float,
+    iterations: int,
+    metrics: bool,
+    needs: Sequence[bool],
+    memory_budget: int,
+    score_dtype: torch.dtype,
+    group: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    # Autocast must not lower the precision of the products.
+    with torch.autocast(z1.device.type, enabled=False):
+        return compute(
+            z1,
+            z2,
+            codebook,
+            temperature=temperature,
+            epsilon=epsilon,
+            iterations=iterations,
+            metrics=metrics,
+            needs=needs,
+            memory_budget=memory_budget,
+            score_dtype=score_dtype,
+            group=group,
+            passes=_loss_passes(z1.device, score_dtype),
+        )
+
+
+@_loss_op.register_fake
+def _(
+    z1: Tensor,
+    z2: Tensor,
+    codebook: Tensor,
+    temperature: float,
+    epsilon: float,
+    iterations: int,
+    metrics: bool,
+    needs: Sequence[bool],
+    memory_budget: int,
+    score_dtype: torch.dtype,
+    group: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    d1, d2, dc = _empty_gradients((z1, z2, codebook), needs)
+    return z1.new_empty(()), z1.new_empty(5 if metrics else 0), d1, d2, dc
+
+
+def _empty_gradients(inputs: tuple[Tensor, ...], needs: Sequence[bool]) -> list[Tensor]:
+    return [x.new_empty(x.shape if need else 0) for x, need in zip(inputs, needs, strict=True)]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.needs = inputs[7]
+    ctx.save_for_backward(*output[2:])
+
+
+def _backward(ctx: Any, grad: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
+    # Under create_graph; the saved gradients would pass for constants.
+    if torch.is_grad_enabled():
+        raise RuntimeError("swapped_prediction_loss has no second derivative; drop create_graph")
+    saved = zip(ctx.saved_tensors, ctx.needs, strict=True)
+    return *(grad * g if need and grad is not None else None for g, need in saved), *(None,) * 8
+
+
+_loss_op.register_autograd(_backward, setup_context=_save)
+
+
+def _loss_passes(device: torch.device, dtype: torch.dtype) -> LossPasses:
+    if device.type == "cpu":
+        from spintok_kernels import loss_native, loss_torch
+
+        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
+        swap = loss_native.swap if native else loss_torch.swap
+        return LossPasses(device_passes(device, dtype), swap, loss_torch.product)
+    from spintok_kernels import loss_triton
+
+    return LossPasses(device_passes(device, dtype), loss_triton.swap, loss_triton.product)

@@ -1,0 +1,125 @@
+"""Recipe files: TOML, and settings of the command line over it, to a checked recipe."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from os import PathLike
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, Recipe, RecipeError, SpinRecipe
+
+__all__ = ["STAGES", "read_recipe"]
+
+STAGES: Mapping[str, type[Recipe]] = {
+    "kmeans": KMeansRecipe,
+    "pretrain": PretrainRecipe,
+    "ctc": CtcRecipe,
+    "spin": SpinRecipe,
+}
+
+Built = TypeVar("Built")
+
+
+def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the TOML file.
+        settings: "field=value" or "section.field=value", each of which takes the place of what the file says; an
+            entry of a list goes by its number from 0, as in "codebooks.0.size=100".
+
+    Raises:
+        RecipeError: one line with the file, the field and the cause.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: is a folder, not a recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from None
+    for setting in settings:
+        _set(table, setting)
+    stage = table.pop("stage", None)
+    if stage not in STAGES:
+        known = ", ".join(repr(name) for name in STAGES)
+        raise RecipeError(f"{path}: stage must be one of {known}, got {stage!r}")
+    return _build(STAGES[stage], table, str(path), "")
+
+
+def _set(table: dict[str, Any], setting: str) -> None:
+    """Put a setting into the table, in place: it was read for this."""
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise RecipeError(f"--set {setting}: say field=value or section.field=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        # Unquoted words are text, as on any command line.
+        value = text
+    *sections, last = name.strip().split(".")
+    place: Any = table
+    for section in sections:
+        place = _entry(place, section, setting) if isinstance(place, list) else place.setdefault(section, {})
+        if not isinstance(place, dict | list):
+            raise RecipeError(f"--set {setting}: {section!r} is no section")
+    if isinstance(place, list):
+        _entry(place, last, setting)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _entry(entries: list[Any], number: str, setting: str) -> Any:
+    if not number.isdecimal() or int(number) >= len(entries):
+        raise RecipeError(f"--set {setting}: {number!r} is not one of the entries 0 ... {len(entries) - 1}")
+    return entries[int(number)]
+
+
+def _build(kind: type[Built], values: Mapping[str, Any], path: str, where: str) -> Built:
+    """A frozen dataclass from a table, refusing fields that it does not know or lacks, and values of other types."""
+    known = {f.name: f for f in fields(cast(Any, kind))}
+    place = f"{path}: [{where}]" if where else path
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise RecipeError(f"{place}: unknown field {unknown[0]!r}; known: {', '.join(known)}")
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise RecipeError(f"{place}: the field {missing[0]!r} is missing")
+    types = get_type_hints(kind)
+    built = {
+        name: _value(types[name], value, path, f"{where}.{name}" if where else name) for name, value in values.items()
+    }
+    try:
+        return kind(**built)
+    except ValueError as error:
+        raise RecipeError(f"{place}: {error}") from None
+
+
+def _value(kind: Any, value: Any, path: str, where: str) -> Any:
+    """``value`` as the type that a field has; whole numbers pass for floats."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        (kind,) = (argument for argument in arguments if argument is not NoneType)
+        return _value(kind, value, path, where)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _build(cast(type[Any], kind), value, path, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(arguments[0], entry, path, f"{where}.{i}") for i, entry in enumerate(value))
+    if origin is Literal:
+        if value not in arguments:
+            raise RecipeError(f"{path}: {where} must be one of {', '.join(map(repr, arguments))}, got {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    wanted = "a table" if is_dataclass(kind) else "a list" if origin is tuple else f"of type {kind.__name__}"
+    raise RecipeError(f"{path}: {where} must be {wanted}, got {value!r}")

@@ -1,0 +1,128 @@
+"""A recipe and speech to a tokenizer folder."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from spintok.manifest import Utterance, scan
+from spintok.tokenizer import Tokenizer
+from spintok.train.check import Check, read_phones
+from spintok.train.estimate import describe
+from spintok.train.loop import Run, fit
+from spintok.train.prepare import prepare
+from spintok.train.ranks import Ranks
+from spintok.train.recipe import KMeansRecipe, PretrainRecipe, Recipe, TrainedRecipe
+from spintok.train.stage_kmeans import describe as describe_kmeans
+from spintok.train.stage_kmeans import run as run_kmeans
+
+__all__ = ["Speech", "outlook", "started_from", "train"]
+
+FOLDER = "training"
+"""Below the tokenizer's folder: checkpoint, log, labels."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The speech of a run.
+
+    Attributes:
+        data: a folder or manifest to train on.
+        dev: a folder or manifest to check on.
+        alignments: JSON lines with the phones of ``dev``.
+    """
+
+    data: Path
+    dev: Path | None = None
+    alignments: Path | None = None
+
+    def check(self, count: int) -> Check | None:
+        """The check on ``count`` utterances of ``dev``. Raises ``ValueError``."""
+        if self.dev is None:
+            if self.alignments is not None:
+                raise ValueError("alignments belong to a development set: give it too")
+            return None
+        return Check(scan(self.dev), count, read_phones(self.alignments) if self.alignments else {})
+
+
+def train(recipe: Recipe, speech: Speech, output: Path, ranks: Ranks, console: Console) -> Tokenizer:
+    """Run a stage and write its tokenizer into ``output``; run again after a crash, it goes on where it was.
+
+    ``output/training`` holds the checkpoint, ``log.csv``, ``checks.csv``, and labels or features that were computed
+    once; it may be deleted when the tokenizer is done.
+
+    Raises:
+        ValueError: a recipe, recording or transcript that cannot be used, or a run that failed; one line.
+    """
+    utterances = scan(speech.data)
+    if isinstance(recipe, KMeansRecipe):
+        tokenizer = run_kmeans(recipe, utterances, console, ranks.device)
+        tokenizer.save(output)
+        return tokenizer
+    check = speech.check(recipe.loop.check_utterances)
+    prepared = prepare(recipe, utterances, speech.data, ranks)
+    for note in prepared.notes:
+        console.print(note)
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with Progress(console=console, transient=True, disable=ranks.rank > 0) as progress:
+        examples = prepared.examples(folder, progress)
+    model = prepared.model
+    run = Run(
+        examples,
+        prepared.plan,
+        recipe.optimizer,
+        recipe.loop,
+        recipe.data.workers,
+        folder,
+        _identity(recipe, utterances, ranks),
+        None if check is None else lambda: check(model.tokenizer(recipe.name)),
+    )
+    fit(model, run, ranks, console)
+    tokenizer = model.tokenizer(recipe.name)
+    if ranks.rank == 0:
+        tokenizer.save(output)
+    return tokenizer.eval()
+
+
+def outlook(recipe: Recipe, speech: Speech, ranks: Ranks) -> str:
+    """What a run would do, in some lines; nothing is written. Raises ``ValueError`` as ``train`` does."""
+    utterances = scan(speech.data)
+    if isinstance(recipe, KMeansRecipe):
+        return describe_kmeans(recipe, utterances)
+    speech.check(recipe.loop.check_utterances)
+    prepared = prepare(recipe, utterances, speech.data, ranks)
+    return "\n".join([*prepared.notes, describe(recipe, prepared, ranks.device)])
+
+
+def started_from(recipe: Recipe, folder: str) -> Recipe:
+    """The recipe with another encoder to start from, in place of an ``encoder`` of its own."""
+    match recipe:
+        case KMeansRecipe():
+            return replace(recipe, encoder=folder)
+        case PretrainRecipe():
+            return replace(recipe, start=folder, encoder=None)
+        case _:
+            return replace(recipe, start=folder)
+
+
+def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], ranks: Ranks) -> Mapping[str, Any]:
+    """What runs must share to go on from one another: all that changes what is learnt."""
+    values = asdict(recipe)
+    for section, free in {
+        "loop": ("log_every", "check_every", "checkpoint_minutes", "tensorboard", "recompute", "check_utterances"),
+        "data": ("workers",),
+    }.items():
+        for name in free:
+            del values[section][name]
+    listed = "\n".join(utterance.key for utterance in utterances)
+    return {
+        "stage": type(recipe).__name__.removesuffix("Recipe").lower(),
+        **values,
+        "utterances": hashlib.sha256(listed.encode()).hexdigest(),
+        "processes": ranks.size,
+    }

@@ -1,0 +1,38 @@
+"""What a recipe names: an encoder to start from, and a tokenizer for labels."""
+
+import json
+from pathlib import Path
+
+from spintok import registry
+from spintok.encoder import Encoder
+from spintok.importers import load_encoder
+from spintok.mfcc import Mfcc
+from spintok.tokenizer import load
+
+__all__ = ["open_encoder"]
+
+
+def open_encoder(source: str) -> Encoder | Mfcc:
+    """The encoder of a tokenizer (a folder, or a name that ships), of another library's checkpoint, or "mfcc".
+
+    Raises:
+        ValueError: it is none of these, or damaged.
+    """
+    if source == "mfcc":
+        return Mfcc()
+    if source in registry.known() or _is_tokenizer(Path(source)):
+        return load(source).encoder
+    if Path(source).exists() or ":" in source:
+        return load_encoder(source)
+    raise ValueError(
+        f"{source}: no such tokenizer or checkpoint: give a folder that training left, a checkpoint of another "
+        "library, or a name such as torchaudio:HUBERT_BASE"
+    )
+
+
+def _is_tokenizer(folder: Path) -> bool:
+    """Whether this is a tokenizer's folder: a Hugging Face model has a config.json too."""
+    try:
+        return "spintok_format" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,97 @@
+"""The two views of an utterance: the recording, and the same words as if another person had said them elsewhere."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spintok.audio import read
+from spintok.augment import add_noise, add_reverb, colored_noise, impulse_responses
+from spintok.frames import SAMPLE_RATE
+from spintok.manifest import Utterance
+from spintok.perturb import draw, perturb, rng_for
+from spintok.train.batches import Planned
+from spintok.train.examples import Batch, Crop, Recordings, pad
+from spintok.train.labels import Labels
+from spintok.train.recipe import ViewsConfig
+
+__all__ = ["SpinExamples"]
+
+
+class SpinExamples:
+    """Batches of two views. What is drawn for an utterance depends on the seed, the epoch and its key only.
+
+    Args:
+        recordings: the corpus.
+        views: how the second view differs.
+        seed: of all draws.
+        noise: recordings of noise; empty for synthetic noise.
+        labels: of every frame, where pseudo-labels train too.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        views: ViewsConfig,
+        seed: int,
+        noise: Sequence[Utterance] = (),
+        labels: Labels | None = None,
+    ) -> None:
+        self.recordings = recordings
+        self.views = views
+        self.seed = seed
+        self.noise = noise
+        self.labels = labels
+
+    def __call__(self, planned: Planned) -> Batch:
+        """The batch: crop first, so that both views share window and length, then perturb, reverberate, add noise."""
+        epoch = planned.place.epoch % self.views.variants if self.views.variants else planned.place.epoch
+        crops, waveforms, lengths, second = self.pair(planned.rows, epoch)
+        labels = None
+        if self.labels is not None:
+            found = [self.labels.of(row, crop) for row, crop in zip(planned.rows, crops, strict=True)]
+            labels = pad(found, -1)[0]
+        seconds = int(lengths.sum()) / SAMPLE_RATE
+        return Batch(planned.place, seconds, waveforms, lengths, second=second, labels=labels)
+
+    def pair(self, rows: Sequence[int], epoch: int) -> tuple[list[Crop], Tensor, Tensor, Tensor]:
+        """Crops, first views (B, S), their lengths (B,) and second views (B, S) of the utterances ``rows``."""
+        rngs = [rng_for(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
+        crops = [self.recordings.crop(row, rng) for row, rng in zip(rows, rngs, strict=True)]
+        waveforms, lengths = pad([crop.waveform for crop in crops])
+        second = perturb(waveforms, lengths, [draw(rng, self.views.speaker) for rng in rngs])
+        second = self._reverberate(second, lengths, rngs)
+        return crops, waveforms, lengths, self._add_noise(second, lengths, rngs)
+
+    def _reverberate(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        if not self.views.reverb:
+            return waveforms
+        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.reverb]
+        for i in chosen:
+            rt60 = rngs[i].uniform(self.views.rt60_min, self.views.rt60_max)
+            response = impulse_responses(rngs[i], torch.tensor([rt60], dtype=torch.float32))
+            # One at a time, each at its own length: what becomes of it does not depend on the others.
+            waveforms[i : i + 1, : lengths[i]] = add_reverb(
+                waveforms[i : i + 1, : lengths[i]], lengths[i : i + 1], response
+            )
+        return waveforms
+
+    def _add_noise(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        if not self.views.noise:
+            return waveforms
+        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.noise]
+        for i in chosen:
+            length = int(lengths[i])
+            snr = torch.tensor([rngs[i].uniform(self.views.snr_min, self.views.snr_max)], dtype=torch.float32)
+            noise = self._noise(rngs[i], length)
+            waveforms[i : i + 1, :length] = add_noise(waveforms[i : i + 1, :length], lengths[i : i + 1], noise, snr)
+        return waveforms
+
+    def _noise(self, rng: np.random.Generator, samples: int) -> Tensor:
+        """(1, M): a stretch of a noise recording, or synthetic noise."""
+        if not self.noise:
+            return colored_noise(rng, 1, samples, slope=rng.uniform(0.0, 2.0))
+        waveform = read(self.noise[int(rng.integers(len(self.noise)))].path)
+        first = int(rng.integers(max(1, len(waveform) - samples + 1)))
+        return waveform[None, first : first + samples]
