@@ -101,7 +101,7 @@ def corpus_report(
 
 
 def survey(folder: Path, codebook: str | None = None, alignments: Path | None = None) -> Survey:
-    """Count a token folder; memory does not grow with the corpus but for the names of its utterances."""
+    """Count a token folder; memory does not grow with the corpus, but it does with the alignments."""
     description, records = read_corpus(folder)
     sizes = description["codebooks"]
     name = next(iter(sizes)) if codebook is None else codebook

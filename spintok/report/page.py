@@ -56,9 +56,9 @@ def percent(share: float) -> str:
     """A share as a percentage with one decimal, or more where that would make it 0 % or 100 % and it is neither."""
     whole = round(100 * share)
     if abs(100 * share - whole) < 1e-9 and (whole or not share):
-        return f"{whole} %"
+        return f"{whole}\u00a0%"
     texts = (f"{100 * share:.{digits}f}" for digits in range(1, 7))
-    return next((f"{text} %" for text in texts if float(text) not in (0, 100)), f"{100 * share:.1e} %")
+    return next((f"{text}\u00a0%" for text in texts if float(text) not in (0, 100)), f"{100 * share:.1e}\u00a0%")
 
 
 @cache

@@ -129,13 +129,13 @@ def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
         return f"{frames} or more" if beyond and length == longest else f"{frames}, {length * _MILLISECONDS} ms"
 
     step = 1 if longest <= 10 else 5
-    labelled = [1, *range(step, longest + 1, step)] if step > 1 else range(1, longest + 1)
+    labelled = [n for n in (1, *range(step, longest + 1, step)) if step == 1 or n < longest - 1] + [longest]
     return Chart(
         name="run-lengths",
         title="Run lengths",
         finding=f"A token lasts {number(figures['run_length_mean'])} frames on average "
         f"({figures['run_length_mean'] * _MILLISECONDS:.0f} ms); half last at most {figures['run_length_median']}, "
-        f"90 % at most {figures['run_length_p90']}, the longest {figures['run_length_max']:,}.",
+        f"90\u00a0% at most {figures['run_length_p90']}, the longest {figures['run_length_max']:,}.",
         x_title=f"frames ({_MILLISECONDS} ms each)",
         y_title="share of tokens",
         x_ticks=[

@@ -56,7 +56,7 @@ def test_charts_hold_what_the_shards_hold(page, rows) -> None:
     for _, code, tokens in found:
         assert int((tokens or "0").replace(",", "")) == counts[int(code)]
     durations = np.concatenate([row["duration"] for row in rows])
-    ones = re.search(r"1 frame, 20 ms\n([\d.]+) %", charts["run-lengths"][0][2]).group(1)
+    ones = re.search(r"1 frame, 20 ms\n([\d.]+)\s%", charts["run-lengths"][0][2]).group(1)
     assert float(ones) == round(100 * np.mean(durations == 1), 1)
     assert len(charts["speakers"]) == 6
     speakers = [point[2].splitlines()[0].removeprefix("Speaker ") for point in charts["speakers"]]
@@ -149,7 +149,7 @@ def test_long_runs_share_the_last_bar() -> None:
     statistics = Statistics.of(Tokens(codes, 2))
     chart = run_length_chart(statistics, statistics.figures())
     assert len(chart.points) == 30
-    assert chart.points[-1].text == "30 frames or more\n33.3 % of tokens"
+    assert chart.points[-1].text == "30 frames or more\n33.3\u00a0% of tokens"
     assert chart.x_ticks[-1].label == "30+"
 
 

@@ -9,7 +9,7 @@ if (data.heat) {
   let column = 8;
 
   const paint = () => {
-    column = Math.max(4, Math.min(24, byId("heat-scroll").clientWidth / codes.length));
+    column = Math.max(3, Math.min(24, byId("heat-scroll").clientWidth / codes.length));
     const width = Math.round(column * codes.length);
     const height = row * phones.length;
     canvas.style.width = `${width}px`;

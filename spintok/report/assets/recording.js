@@ -136,7 +136,7 @@ function paintLane(lane, number) {
   const high = 34;
   const context = fitted(lane.canvas, width(), high);
   const code = chosen && lanes[chosen.lane].coded && chosen.lane === number ? lane.items[chosen.index].code : null;
-  context.font = `600 11px ${getComputedStyle(chip.isConnected ? chip : document.body).fontFamily}`;
+  context.font = `600 11px ${getComputedStyle(document.body).fontFamily}`;
   context.textAlign = "center";
   context.textBaseline = "middle";
   let drawn = -1;
