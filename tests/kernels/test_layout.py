@@ -1,10 +1,8 @@
 """The repository's layout, where a slip breaks an install or another package's import."""
 
 import ast
-import sys
+import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,17 +12,14 @@ def test_kernels_is_no_package() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib")
 def test_every_package_is_installed() -> None:
-    import tomllib
-
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     homes = setuptools["package-dir"]
     listed = set()
     for package in setuptools["packages"]:
         parent, _, name = package.rpartition(".")
         listed.add(Path(homes[package]) if package in homes else Path(homes[parent]) / name)
-    sources = (ROOT / "spintok", ROOT / "kernels", ROOT / "pretrained")
+    sources = (ROOT / "spintok", ROOT / "kernels", ROOT / "pretrained", ROOT / "benchmarks")
     found = {file.parent.relative_to(ROOT) for source in sources for file in source.rglob("__init__.py")}
     assert listed == found
 
