@@ -35,6 +35,9 @@ from spintok.tokenizer import Tokenizer
 
 BATCH = 8
 
+Way = Callable[[], list[list[int]]]
+"""Gives the tokens of every file of the folder, a code a frame."""
+
 
 def make_inputs(folder: Path, seconds: float) -> None:
     """A random HuBERT Base and files of 1 to 20 s: noise with a moving tone, since the cost is all that matters."""
@@ -53,8 +56,8 @@ def make_inputs(folder: Path, seconds: float) -> None:
         total += length
 
 
-def ways(folder: Path, layer: int) -> tuple[dict[str, Callable[[], list[list[int]]]], list[Path]]:
-    """Each way as a function that gives the tokens of every file, a code a frame, without de-duplication."""
+def their_ways(folder: Path, layer: int) -> dict[str, Way]:
+    """What a user would write with transformers and scikit-learn; hidden states of all layers are computed."""
     from sklearn.cluster import KMeans
     from transformers import HubertModel
 
@@ -85,21 +88,32 @@ def ways(folder: Path, layer: int) -> tuple[dict[str, Callable[[], list[list[int
             tokens.append(kmeans.predict(hidden[0].numpy()).tolist())
         return tokens
 
-    encoder = load_encoder(folder / "hubert", layers=layer)
-    book = Codebook(CodebookConfig("primary", *codewords.shape, codewords.shape[1], "l2", projection=False))
+    return {"padded batches": padded_batches, "one by one": one_by_one}
+
+
+def our_way(folder: Path, layer: int) -> dict[str, Way]:
+    """spintok, with the same weights and the codewords that ``their_ways`` has left in the folder."""
+    codewords = np.load(codewords_path(folder, layer))
+    size, width = codewords.shape
+    book = Codebook(CodebookConfig("primary", size, width, width, "l2", projection=False))
     with torch.no_grad():
         book.codewords.copy_(torch.from_numpy(codewords))
-    tokenizer = Tokenizer(encoder, [book], layer=layer)
+    tokenizer = Tokenizer(load_encoder(folder / "hubert", layers=layer), [book], layer=layer)
+    files = sorted(folder.glob("*.flac"))
 
     def spintok() -> list[list[int]]:
         return [tokenizer.encode_recordings([tokenizer.record(path)])[0]["primary"].codes.tolist() for path in files]
 
-    return {"padded batches": padded_batches, "one by one": one_by_one, "spintok": spintok}, files
+    return {"spintok": spintok}
+
+
+def codewords_path(folder: Path, layer: int) -> Path:
+    return folder / f"codewords-{layer}.npy"
 
 
 def codebook(folder: Path, model: torch.nn.Module, files: list[Path], layer: int) -> np.ndarray:
     """500 frames of the files as codewords, the same in every process."""
-    path = folder / f"codewords-{layer}.npy"
+    path = codewords_path(folder, layer)
     if not path.exists():
         with torch.inference_mode():
             frames = [model(read(f)[None], output_hidden_states=True).hidden_states[layer][0] for f in files[:12]]
@@ -127,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.memory_of:
-        ways(options.inputs, options.layer)[0][options.memory_of]()
+        make = our_way if options.memory_of == "spintok" else their_ways
+        make(options.inputs, options.layer)[options.memory_of]()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(folder: Path, options: argparse.Namespace) -> None:
     make_inputs(folder, options.seconds)
-    todo, files = ways(folder, options.layer)
+    todo = their_ways(folder, options.layer) | our_way(folder, options.layer)
+    files = sorted(folder.glob("*.flac"))
     seconds = sum(soundfile.info(path).duration for path in files)
     reference = todo["one by one"]()
     frames = sum(map(len, reference))
