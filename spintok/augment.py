@@ -15,10 +15,11 @@ __all__ = ["add_noise", "add_reverb", "colored_noise", "impulse_responses"]
 
 
 def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
-    """Add ``noise`` (B, M) to ``waveforms`` (B, S), both float32, at ``snr_db`` (B,) decibels. Returns (B, S).
+    """Add ``noise`` (B, M) to ``waveforms`` (B, S), both float32, at ``snr_db`` (B,) decibels. Returns (B,
+    S).
 
-    Both powers are means over the utterance's ``lengths`` (B,) samples. Noise that is shorter than S is repeated. A
-    silent utterance, and silent noise, leave a row as it is.
+    Both powers are means over the utterance's ``lengths`` (B,) samples. Noise that is shorter than S is
+    repeated. A silent utterance, and silent noise, leave a row as it is.
     """
     valid = _valid(waveforms, lengths)
     if noise.ndim != 2 or len(noise) != len(waveforms) or noise.shape[1] == 0:
@@ -38,8 +39,8 @@ def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor)
 def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
     """Convolve ``waveforms`` (B, S) with room impulse ``responses`` (B, R), both float32. Returns (B, S).
 
-    A response is shifted so that its largest sample, the direct sound, causes no delay, and scaled to unit energy so
-    that the level stays about the same. What rings on past the utterance's ``lengths`` (B,) is cut.
+    A response is shifted so that its largest sample, the direct sound, causes no delay, and scaled to unit
+    energy so that the level stays about the same. What rings on past the utterance's ``lengths`` (B,) is cut.
     """
     valid = _valid(waveforms, lengths)
     if responses.ndim != 2 or len(responses) != len(waveforms) or responses.shape[1] == 0:
@@ -53,7 +54,7 @@ def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
     wet = torch.fft.irfft(spectrum * torch.fft.rfft(responses * scale, size), size)
     delay = responses.abs().argmax(1, keepdim=True)
     wet = wet.gather(1, delay + torch.arange(samples, device=wet.device).expand(batch, -1))
-    return wet.masked_fill(~valid, 0.0)
+    return torch.where(valid, wet, 0.0)
 
 
 def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: float = 0.0) -> Tensor:
@@ -66,15 +67,16 @@ def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: flo
         return white
     spectrum = torch.fft.rfft(white)
     frequency = torch.fft.rfftfreq(samples, 1 / SAMPLE_RATE).clamp_min(20.0)
-    colored = torch.fft.irfft(spectrum * frequency.pow(-slope / 2), samples)
+    colored: Tensor = torch.fft.irfft(spectrum * frequency.pow(-slope / 2), samples)
     return colored / colored.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(colored.dtype).tiny)
 
 
 def impulse_responses(rng: np.random.Generator, rt60: Tensor, direct_db: float = 0.0) -> Tensor:
-    """Synthetic rooms: (B, R) float32 for reverberation times ``rt60`` (B,) in seconds; R = the longest of them.
+    """Synthetic rooms: (B, R) float32 for reverberation times ``rt60`` (B,) in seconds; R = the longest of
+    them.
 
-    Sample 0 is the direct sound. Gaussian noise follows it, which falls by 60 dB in ``rt60``; the direct sound has
-    ``direct_db`` decibels more energy than the rest.
+    Sample 0 is the direct sound. Gaussian noise follows it, which falls by 60 dB in ``rt60``; the direct
+    sound has ``direct_db`` decibels more energy than the rest.
     """
     if rt60.ndim != 1 or not (rt60 > 0).all():
         raise ValueError(f"rt60 must be (B,) positive seconds, got {rt60.tolist()}")

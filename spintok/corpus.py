@@ -20,7 +20,7 @@ from spintok.atomic import atomic
 from spintok.audio import AudioError, Recording
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance
-from spintok.shards import Format, Record, ShardError, read_shard, shard_path, write_shard
+from spintok.shards import Format, Record, ShardError, check_format, read_shard, shard_path, write_shard
 from spintok.stats import Statistics
 from spintok.tokenizer import Tokenizer
 
@@ -117,6 +117,7 @@ def encode_corpus(
     failed. Raises ``CorpusError`` when the folder holds the tokens of another tokenizer, list or format.
     """
     started = time.monotonic()
+    check_format(options.format)
     sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
     if len({_stored_name(utterance, options.format) for utterance in utterances}) < len(utterances):
         raise CorpusError("a file is listed twice: a .km folder tells utterances apart by their files")

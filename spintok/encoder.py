@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from spintok.attention import NormPosition, RelativePositions, TransformerLayer
 from spintok.frames import HOP, RECEPTIVE_FIELD
 from spintok.frontend import ConvLayer, FrontEnd, Statistics, check_geometry
+from spintok.positional import PositionalConv
 
 __all__ = ["Encoder", "EncoderConfig", "frame_lengths", "frame_mask", "random_encoder"]
 
@@ -147,13 +148,7 @@ class Encoder(nn.Module):
         channels = config.conv_channels[-1]
         self.feature_norm = nn.LayerNorm(channels, eps=config.norm_eps) if config.feature_norm else None
         self.projection = nn.Linear(channels, config.width) if config.projection else None
-        self.positional = nn.Conv1d(
-            config.width,
-            config.width,
-            config.positional_kernel,
-            padding=config.positional_kernel // 2,
-            groups=config.positional_groups,
-        )
+        self.positional = PositionalConv(config.width, config.positional_kernel, config.positional_groups)
         has_norm = config.norm_position == "post"
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if has_norm else None
         self.positions = (
@@ -269,7 +264,7 @@ class Encoder(nn.Module):
             lengths = torch.full((batch,), samples, device=waveforms.device)
         elif lengths.shape != (batch,):
             raise ValueError(f"lengths must be ({batch},), got {tuple(lengths.shape)}")
-        else:
+        elif batch > 0:
             lengths = lengths.to(waveforms.device)
             shortest, longest = lengths.min(), lengths.max()
             if bool((shortest < 0) | (longest > samples)):
@@ -291,9 +286,9 @@ class Encoder(nn.Module):
         ``mask`` (B, T) is True where valid; None when nothing is padded.
         """
         self._check_layers(layers)
-        if features.shape[1] == 0:
+        if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
-        x = features + self._positional(features)
+        x = features + self.positional(features)
         if self.norm is not None:
             x = self.norm(x)
         if self.training and self.config.dropout > 0:
@@ -334,10 +329,6 @@ class Encoder(nn.Module):
         ``blocks`` are consecutive stretches (S_i,) of one waveform at 16 kHz, float32; none is kept.
         """
         return self.front_end.stream_statistics(blocks)
-
-    def _positional(self, x: Tensor) -> Tensor:
-        out = self.positional(x.transpose(1, 2))[:, :, : x.shape[1]]
-        return F.gelu(out).transpose(1, 2)
 
     def _check_layers(self, layers: Sequence[int]) -> None:
         wrong = [layer for layer in layers if not 0 <= layer <= self.config.layers]

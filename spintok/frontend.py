@@ -47,10 +47,6 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
 
-    def to(self, device: torch.device) -> "Statistics":
-        """The same on another device."""
-        return Statistics(*(value.to(device) for value in self._all()))
-
     def _all(self) -> tuple[Tensor, ...]:
         return (self.samples, self.sum, self.squares, self.patches, self.patch_sum, self.patch_gram)
 
@@ -173,6 +169,13 @@ class FrontEnd(nn.Module):
         return layer
 
     @property
+    def num_channels(self) -> int:
+        """C of the last convolution."""
+        last = self.layers[-1]
+        assert isinstance(last, ConvLayer)
+        return last.weight.shape[2]
+
+    @property
     def uses_statistics(self) -> bool:
         """Whether a frame depends on the whole waveform."""
         return self.group_norm or self.waveform_eps is not None
@@ -231,10 +234,8 @@ class FrontEnd(nn.Module):
         """
         batch, samples = waveforms.shape
         frames = num_frames(samples)
-        last = self.layers[-1]
-        assert isinstance(last, ConvLayer)
-        if frames == 0:
-            return waveforms.new_zeros(batch, 0, last.weight.shape[2])
+        if frames == 0 or batch == 0:
+            return waveforms.new_zeros(batch, frames, self.num_channels)
         if statistics is None and self.uses_statistics:
             statistics = self.statistics(waveforms, lengths)
         if self.waveform_eps is not None:
@@ -303,8 +304,9 @@ class FrontEnd(nn.Module):
 
     def _convolve_in_chunks(self, waveforms: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One utterance and some frames at a time, and no padding: what is fastest on a CPU."""
+        batch = len(waveforms)
         frames = num_frames(waveforms.shape[1])
-        out: Tensor | None = None
+        found: list[list[Tensor]] = [[] for _ in range(batch)]
         for index, length in enumerate(lengths.tolist()):
             own = slice(0, 1) if len(weight) == 1 else slice(index, index + 1)
             own_bias = None if bias is None else bias[own]
@@ -314,11 +316,12 @@ class FrontEnd(nn.Module):
                 # Pieces of like size: a last piece of a few frames would be slow.
                 start, stop = count * piece // pieces, count * (piece + 1) // pieces
                 cut = waveforms[index : index + 1, start * HOP : start * HOP + num_samples(stop - start)]
-                features = self._convolve(cut, weight[own], own_bias)
-                if out is None:
-                    out = features.new_zeros(len(waveforms), frames, features.shape[2])
-                out[index, start:stop] = features[0]
-        assert out is not None
+                found[index].append(self._convolve(cut, weight[own], own_bias)[0])
+        out = waveforms.new_zeros(batch, frames, self.num_channels)
+        for row, parts in zip(out, found, strict=True):
+            if parts:
+                joined = torch.cat(parts)
+                row[: len(joined)] = joined
         return out
 
 

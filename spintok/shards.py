@@ -14,6 +14,7 @@ __all__ = [
     "Format",
     "Record",
     "ShardError",
+    "check_format",
     "read_shard",
     "shard_path",
     "write_shard",
@@ -42,6 +43,12 @@ class Record:
     file_name: str
     tokens: Mapping[str, Tokens]
     speaker: str | None = None
+
+
+def check_format(format: Format) -> None:
+    """Raise ``ShardError`` now if shards of this format could not be written later."""
+    if format == "parquet":
+        _parquet()
 
 
 def shard_path(folder: Path, index: int, format: Format) -> Path:

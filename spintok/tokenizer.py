@@ -22,6 +22,7 @@ from spintok.codebook import Codebook, CodebookConfig
 from spintok.encoder import Encoder, EncoderConfig
 from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
 from spintok.frontend import Statistics
+from spintok.importers import load_spin
 from spintok.mfcc import Mfcc
 from spintok.tokens import Tokens
 from spintok.window import Window, pieces
@@ -66,7 +67,9 @@ class Tokenizer(nn.Module):
         if len(set(names)) != len(names):
             raise ValueError(f"codebooks must have different names, got {', '.join(names)}")
         if isinstance(encoder, Mfcc) != (layer is None):
-            raise ValueError("layer is a number from 1 for an encoder, and None for MFCC")
+            raise ValueError("layer is a number for an encoder, and None for MFCC")
+        if isinstance(encoder, Encoder) and not 0 <= (layer or 0) <= encoder.config.layers:
+            raise ValueError(f"layer must lie in 0 ... {encoder.config.layers}, the encoder's layers, got {layer}")
         self.encoder = encoder
         self.codebooks = nn.ModuleDict({codebook.config.name: codebook for codebook in codebooks})
         self.layer = layer
@@ -279,12 +282,14 @@ def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.de
     """Load a tokenizer.
 
     Args:
-        source: a folder that ``Tokenizer.save`` wrote, or the name of a tokenizer that ships with spintok
-            (``spintok list``); by default the one named in ``spintok.registry.DEFAULT``.
+        source: a folder that ``Tokenizer.save`` wrote, the name of a tokenizer that ships with spintok
+            (``spintok list``), or a checkpoint file that Spin's authors released; by default the tokenizer named in
+            ``spintok.registry.DEFAULT``.
         device: where it runs: "cpu", "cuda", "cuda:1", ...
 
     Raises:
         TokenizerError: the folder is not a whole tokenizer.
+        CheckpointError: the file is not a Spin checkpoint, or cannot be read safely.
         ValueError: an unknown name or device.
     """
     where = _device(device)
@@ -294,9 +299,25 @@ def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.de
         folder = Path(source)
     elif Path(source).is_dir():
         raise TokenizerError(f"{source}: no config.json in this folder, so it is not a tokenizer")
+    elif Path(source).is_file():
+        return _from_spin(Path(source)).to(where)
     else:
         folder = registry.find(os.fspath(source))
     return _read(folder).to(where)
+
+
+def _from_spin(path: Path) -> Tokenizer:
+    """A released Spin checkpoint as a tokenizer: its encoder up to its layer, its head and its codebook."""
+    spin = load_spin(path)
+    size, width = spin.codewords.shape
+    codebook = Codebook(CodebookConfig("primary", size, spin.config.width, width, "dot", projection=True))
+    assert codebook.projection is not None
+    with torch.no_grad():
+        codebook.codewords.copy_(spin.codewords)
+        codebook.projection.weight.copy_(spin.projection_weight)
+        codebook.projection.bias.copy_(spin.projection_bias)
+    encoder = Encoder.from_state(spin.config, spin.encoder_state).truncated(spin.layer)
+    return Tokenizer(encoder, [codebook], layer=spin.layer, name=path.stem)
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -325,9 +346,13 @@ def _config(tokenizer: Tokenizer, with_name: bool = True) -> dict[str, Any]:
 def _read(folder: Path) -> Tokenizer:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config.get("spintok_format") != FORMAT:
+        if "spintok_format" not in config:
             raise TokenizerError(
-                f"{folder}: config.json has the format {config.get('spintok_format')!r}; this release reads {FORMAT}"
+                f"{folder}: holds an encoder, not a tokenizer: train a codebook on it (spintok train recipes/...)"
+            )
+        if config["spintok_format"] != FORMAT:
+            raise TokenizerError(
+                f"{folder}: config.json has the format {config['spintok_format']!r}; this release reads {FORMAT}"
             )
         described = dict(config["encoder"])
         kind = described.pop("type")

@@ -29,6 +29,11 @@ WAVLM = {
     "max_distance": 60,
     "gru_rel_pos": True,
 }
+SPIN = {
+    "encoder": {"type": "HuBERT", "use_layer": 2, "normalize": False, "feat_select": "x"},
+    "pred_head": {"type": "DNN", "hid_dims": [16], "dropout": 0, "activation": "ReLU"},
+    "loss": {"type": "SwavVQDisentangle", "num_vars": 20, "epsilon": 0.02, "l2_norm": True},
+}
 
 
 @contextmanager
@@ -47,8 +52,9 @@ def hubert(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
 
         settings = {**HUBERT, **changes}
         task = HubertPretrainingConfig(label_rate=50.0)
+        torch.manual_seed(seed)
         model = HubertModel(HubertConfig(**settings), task, [["a", "b", "c"]]).eval()
-        shake(model, seed)
+        shake(model, seed, scale=0.1 * (48 / settings["encoder_embed_dim"]) ** 0.5)
     return model, settings
 
 
@@ -59,6 +65,7 @@ def wav2vec2(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
         from s3prl.upstream.wav2vec2.wav2vec2_model import Wav2Vec2Config, Wav2Vec2Model
 
         settings = {name: value for name, value in HUBERT.items() if name != "label_rate"} | changes
+        torch.manual_seed(seed)
         model = Wav2Vec2Model(Wav2Vec2Config(**settings)).eval()
         shake(model, seed)
     return model, settings
@@ -71,6 +78,7 @@ def wavlm(seed: int = 0, **changes: Any) -> tuple[Any, dict[str, Any]]:
         from s3prl.upstream.wavlm.WavLM import WavLM, WavLMConfig
 
         settings = {**WAVLM, **changes}
+        torch.manual_seed(seed)
         model = WavLM(WavLMConfig(settings)).eval()
         shake(model, seed)
     return model, settings
@@ -94,3 +102,21 @@ def fairseq_features(model: Any, waveform: Tensor, normalize: bool = False) -> l
     for hook in hooks:
         hook.remove()
     return [x.transpose(0, 1)[0, :count] for x in inputs]
+
+
+def spin_checkpoint(encoder: Any, **changes: Any) -> dict[str, Any]:
+    """What PyTorch Lightning saved of Spin with this encoder: a head of 16 numbers and 20 codewords, at random."""
+    generator = torch.Generator().manual_seed(1)
+    state = {f"encoder.model.{name}": value for name, value in encoder.state_dict().items() if "final_proj" not in name}
+    width = len(state["encoder.model.encoder.layer_norm.weight"])
+    state["pred_head.layers.0.weight"] = torch.randn(16, width, generator=generator)
+    state["pred_head.layers.0.bias"] = torch.randn(16, generator=generator)
+    state["loss_module.codebook.weight"] = torch.randn(20, 16, generator=generator)
+    return {
+        "epoch": 3,
+        "global_step": 5000,
+        "pytorch-lightning_version": "1.8.0",
+        "state_dict": state,
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-6}]}],
+        "hyper_parameters": {"model": SPIN, "trainer": {"max_steps": 5000}, **changes},
+    }

@@ -22,18 +22,22 @@ def transformers_model(kind: str, seed: int = 0, **changes: Any) -> Any:
         **changes,
     }
     config = getattr(transformers, f"{names[kind]}Config")(**settings)
+    torch.manual_seed(seed)
     model = getattr(transformers, f"{names[kind]}Model")(config).eval()
     shake(model, seed)
     return model
 
 
-def shake(model: torch.nn.Module, seed: int) -> None:
-    """Move every parameter a little, so that norms and biases are not the identity."""
+def shake(model: torch.nn.Module, seed: int, scale: float = 0.1) -> None:
+    """Move every parameter a little, so that norms and biases are not the identity.
+
+    ``scale`` falls with the root of the width, or activations and their rounding would grow with it.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
 
 
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}

@@ -100,6 +100,16 @@ def test_train_makes_a_tokenizer_that_encodes(capsys, speech, tmp_path) -> None:
     assert run(capsys, "encode", speech / "fred_yes.flac", "--tokenizer", tmp_path / "t")[0] == 0
 
 
+def test_bench_runs_a_benchmark_with_its_own_arguments(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--n", "40", "--k", "5", "--d", "16", "--seconds", "0.01"]
+    arguments = ["assign", *sizes, "--providers", "spintok", "--device", "cpu", "--out", "results"]
+    code, out, _ = run(capsys, "bench", "kernels", *arguments)
+    assert code == 0
+    assert "N=40 K=5 D=16" in out
+    assert any((tmp_path / "results").iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,6 +121,7 @@ def test_train_makes_a_tokenizer_that_encodes(capsys, speech, tmp_path) -> None:
         (["encode", ".", "--colour"], "--colour"),
         (["encode"], "Missing argument"),
         (["fly"], "No such command"),
+        (["bench", "sleep"], "sleep"),
         (["stats", "."], "not a folder of tokens"),
         (["train", "no.toml", "--data", ".", "--output", "o"], "no such recipe"),
     ],

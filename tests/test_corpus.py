@@ -151,6 +151,13 @@ def test_impossible_options_are_refused(options, message) -> None:
         Options(**options)
 
 
+def test_a_missing_library_is_named_before_any_work(tokenizer, audio, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'spintok\[export\]'"):
+        encode(tokenizer, audio, tmp_path / "out", format="parquet")
+    assert not (tmp_path / "out").exists()
+
+
 def test_kill_9_at_any_moment_loses_and_repeats_nothing(tokenizer, audio, tmp_path) -> None:
     encode(tokenizer, audio, tmp_path / "clean", shard_size=1)
     out = tmp_path / "out"

@@ -6,6 +6,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_checkpoints import fairseq_features, spin_checkpoint, wavlm
 
 import spintok
 from spintok.audio import AudioError, Recording
@@ -130,6 +131,27 @@ def test_long_files_are_read_in_blocks(tmp_path, monkeypatch) -> None:
     assert tokenizer.encode(tmp_path / "a.wav") == tokenizer.encode(noise(16_000 * 7), 16_000)
 
 
+def test_an_hour_has_the_frames_of_the_formula_and_is_never_held() -> None:
+    block = noise(16_000 * 30)
+    samples = 16_000 * 3600 + 123
+
+    def blocks():
+        left = samples
+        while left:
+            yield block[:left]
+            left -= len(block[:left])
+
+    (found,) = spintok.load().encode_recordings([Recording(None, blocks)])
+    tokens = found["primary"]
+    assert tokens.num_frames == num_frames(samples) == 180_000
+    assert tokens.num_samples == samples
+    # The blocks are alike and 1,500 frames long, so the codes repeat with them, across every window's border.
+    inner = tokens.codes[:179_900].reshape(-1, 100)
+    period = 15
+    same = [(inner[i] == inner[i + period]).mean() for i in range(0, len(inner) - period, 7)]
+    assert min(same) == 1.0
+
+
 def test_save_and_load_keep_tokens_and_fingerprint(tiny, tmp_path) -> None:
     tiny.save(tmp_path / "t")
     again = spintok.load(tmp_path / "t")
@@ -137,6 +159,32 @@ def test_save_and_load_keep_tokens_and_fingerprint(tiny, tmp_path) -> None:
     assert again.encode(noise(9_000), 16_000) == tiny.encode(noise(9_000), 16_000)
     assert (again.sample_rate, again.frame_rate, again.frame_size, again.num_codebooks) == (16_000, 50, 320, 2)
     assert sorted(p.name for p in (tmp_path / "t").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_checkpoint_of_spins_authors_is_a_tokenizer(tmp_path) -> None:
+    model, _ = wavlm(max_distance=800, num_buckets=320)
+    values = spin_checkpoint(model)
+    torch.save(values, tmp_path / "spin_20.ckpt")
+    tokenizer = spintok.load(tmp_path / "spin_20.ckpt")
+    assert (tokenizer.name, tokenizer.layer, tokenizer.codebook_size) == ("spin_20", 2, 20)
+    state = values["state_dict"]
+    with torch.inference_mode():
+        head = fairseq_features(model, noise(16_000))[2] @ state["pred_head.layers.0.weight"].t()
+        z = torch.nn.functional.normalize(head + state["pred_head.layers.0.bias"], dim=-1)
+        codewords = torch.nn.functional.normalize(state["loss_module.codebook.weight"], dim=-1)
+        expected = (z @ codewords.t()).argmax(-1)
+    assert tokenizer.encode(noise(16_000), 16_000).codes.tolist() == expected.tolist()
+    tokenizer.save(tmp_path / "saved")
+    assert spintok.load(tmp_path / "saved").fingerprint == tokenizer.fingerprint
+
+
+def test_files_and_folders_that_are_no_tokenizer_say_what_they_are(tmp_path) -> None:
+    (tmp_path / "x.ckpt").write_text("nothing")
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        spintok.load(tmp_path / "x.ckpt")
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    with pytest.raises(TokenizerError, match="an encoder, not a tokenizer"):
+        spintok.load(tmp_path)
 
 
 def test_the_fingerprint_is_of_weights_and_configuration_not_of_the_name(tiny) -> None:

@@ -1,7 +1,5 @@
 """What the training ops accept: one-line ValueErrors that name the argument."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -38,7 +36,7 @@ def check_same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> Non
 def check_positive(**values: float) -> None:
     """Refuse a number that is not finite and above 0."""
     for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
@@ -46,5 +44,3 @@ def check_iterations(iterations: int) -> None:
     """Refuse fewer than one Sinkhorn iteration."""
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-
-

@@ -1,7 +1,5 @@
 """Process groups inside ops: an op takes plain values, so a group travels by its name, "" for none."""
 
-from __future__ import annotations
-
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
@@ -35,4 +33,4 @@ def max_over_ranks(x: Tensor, group: str) -> Tensor:
 
 def _find(group: str) -> dist.ProcessGroup:
     # The look-up that torch's own functional collectives use; there is no public one.
-    return distributed_c10d._resolve_process_group(group)  # type: ignore[attr-defined, arg-type, no-any-return]
+    return distributed_c10d._resolve_process_group(group)  # type: ignore[attr-defined, arg-type]

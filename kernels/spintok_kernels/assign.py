@@ -1,12 +1,13 @@
 """Codebook assignment: the best codeword of every row, without ever storing the (N, K) scores."""
 
+import importlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args, overload
 
 import torch
 from torch import Tensor
 
-from spintok_kernels.assign_native import assign_native, choose, warn_without_core
+from spintok_kernels.assign_native import ASSIGN, assign_native
 from spintok_kernels.assign_torch import assign_torch
 
 __all__ = ["Assignment", "Metric", "Precision", "assign"]
@@ -21,6 +22,28 @@ class Assignment(NamedTuple):
     ids: Tensor
     scores: Tensor
     margins: Tensor
+
+
+@overload
+def assign(
+    z: Tensor,
+    codebooks: Tensor | Sequence[Tensor],
+    *,
+    metric: Metric = ...,
+    precision: Precision = ...,
+    return_scores: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def assign(
+    z: Tensor,
+    codebooks: Tensor | Sequence[Tensor],
+    *,
+    metric: Metric = ...,
+    precision: Precision = ...,
+    return_scores: Literal[True],
+) -> Assignment: ...
 
 
 def assign(
@@ -42,7 +65,7 @@ def assign(
             lowest index on ties: no id differs from that, on any device. "fp16" rounds both sides to float16
             first (each row of z, and the codebook, scaled by a power of two; for "l2" less the codebook's
             mean), which a GPU multiplies several times faster: near ties may go the other way. On a CPU it
-            computes the same rounding and is no faster.
+            computes the same rounding and is no faster; a small problem on a GPU comes out exact.
         return_scores: also the winner's score (inner product, or negative squared distance) and its margin
             over the best other codeword, inf when K = 1. A margin is off by the rounding of a float32 sum of
             D products; of near ties, by that of a float64 one.
@@ -114,9 +137,9 @@ def _assign_fake(
 def _assign_cpu(
     z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    core, _ = choose()
+    core, _ = ASSIGN.choose()
     if core == "torch":
-        warn_without_core()
+        ASSIGN.warn_if_missing()
     results = []
     for codebook in codebooks:
         rows = z
@@ -125,12 +148,21 @@ def _assign_cpu(
         if core == "torch":
             if not bool(codebook.isfinite().all()):
                 raise ValueError("codebooks: a codeword is not finite")
-            ids, scores, margins = assign_torch(rows, codebook, metric)
-            results.append((ids, scores, margins) if details else (ids, scores[:0], margins[:0]))
+            results.append(assign_torch(rows, codebook, metric, details))
         else:
             results.append(assign_native(rows, codebook, metric, core, details))
     ids, scores, margins = (torch.stack(parts) for parts in zip(*results, strict=True))
     return ids, scores, margins
+
+
+@torch.library.impl("spintok::assign", "cuda")
+def _assign_cuda(
+    z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    # Not at the top: a machine without a GPU needs no Triton.
+    kernels = importlib.import_module("spintok_kernels.assign_triton")
+    result: tuple[Tensor, Tensor, Tensor] = kernels.assign(z, codebooks, metric, precision, details)
+    return result
 
 
 def _rounded(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor]:
@@ -138,13 +170,13 @@ def _rounded(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     if metric == "l2":
         mean = codebook.double().mean(dim=0).float()
         z, codebook = z - mean, codebook - mean
-    scale = power_of_two(z.abs().amax(dim=1, keepdim=True))
+    scale = _power_of_two(z.abs().amax(dim=1, keepdim=True))
     half = (z * scale).half().float() / scale
-    scale = power_of_two(codebook.abs().max())
+    scale = _power_of_two(codebook.abs().max())
     return half, (codebook * scale).half().float() / scale
 
 
-def power_of_two(largest: Tensor) -> Tensor:
+def _power_of_two(largest: Tensor) -> Tensor:
     """The power of two taking `largest` into [4096, 8192): far from float16's overflow and its subnormals.
 
     1 for 0 and for what is not finite; never above 2^100, so that scaling back is exact.

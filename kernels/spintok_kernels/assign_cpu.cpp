@@ -26,6 +26,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -54,7 +55,7 @@ using Floats = std::unique_ptr<float[], decltype(&std::free)>;
 
 Floats floats(int64_t count) {
     // 64-byte aligned, a multiple of 64 bytes; not initialised.
-    void *memory = std::aligned_alloc(64, (static_cast<size_t>(count) * 4 + 63) / 64 * 64);
+    void *memory = std::aligned_alloc(64, (static_cast<size_t>(std::max<int64_t>(count, 1)) * 4 + 63) / 64 * 64);
     if (!memory) throw std::bad_alloc();
     return Floats(static_cast<float *>(memory), &std::free);
 }
@@ -69,9 +70,16 @@ struct Problem {
     // The codebook as the kernels read it: panels, their biases, the mean taken off (L2) and bounds over codewords.
     Floats panels, bias, mean;
     double max_norm = 0, max_bias = 0, max_raw_norm = 0, mean_norm = 0;
+
+    // Bound on the error of a row's scores, `norm` long, and the size of what is summed.
+    double g32 = 0, g64 = 0, underflow = 0;
+    double size(double norm) const { return norm * max_norm + max_bias; }
+    double error(double norm) const {
+        return 1.0001 * (g32 * size(norm) + underflow + g64 * (norm + mean_norm + max_raw_norm) * max_raw_norm);
+    }
 };
 
-// Half a unit in the last place of n roundings, for a mantissa of `bits`.
+// n u / (1 - n u) with u = 2^-bits: the relative error of a sum of n terms.
 double gamma(double n, int bits) {
     double x = std::ldexp(n, -bits);
     return x < 0.5 ? x / (1 - x) : static_cast<double>(INF);
@@ -247,6 +255,35 @@ struct Lanes {
     vi panel[2];
 };
 
+// In float64: the squares of float32 numbers can leave float32. Eight sums, as one would wait for itself.
+double norm(const float *x, int64_t n) {
+    double part[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) part[j] += static_cast<double>(x[i + j]) * x[i + j];
+    for (; i < n; i++) part[0] += static_cast<double>(x[i]) * x[i];
+    return std::sqrt(((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7])));
+}
+
+const float *shift(const float *x, const float *mean, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] - mean[i];
+    return out;
+}
+
+// out[i][r] = rows[r][i], eight columns of a row at a time: reads fill cache lines, writes stay near each other.
+template <int count> void interleave(const float *const *rows, int64_t n, float *out) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int r = 0; r < count; r++) {
+            const float *x = rows[r] + i;
+            float *to = out + i * count + r;
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) to[j * count] = x[j];
+        }
+    for (; i < n; i++)
+        for (int r = 0; r < count; r++) out[i * count + r] = rows[r][i];
+}
+
 // sums[r][h] = bias + the products of `rows` packed rows with one panel.
 template <int rows>
 __attribute__((always_inline)) inline void tile(const float *a, const float *panel, const float *bias, int64_t depth,
@@ -305,25 +342,29 @@ void decide(const Problem &p, int64_t row, const float *a, double norm, const La
     // Nothing to tell the codewords apart by, and padding makes such rows common.
     if (norm == 0 && !p.l2) return report(p, row, 0, p.k > 1 ? 0 : infinity);
 
-    const double size = norm * p.max_norm + p.max_bias, raw = norm + p.mean_norm;
-    const double n = static_cast<double>(p.d) + 8;
-    const double err = 1.0001 * (gamma(n, 24) * size + std::ldexp(n, -149) +
-                                 gamma(n, 53) * (raw + p.max_raw_norm) * p.max_raw_norm);
+    const double err = p.error(norm);
     Decision decision;
-    if (!(size < 1e37) || !(err < 1e37)) {
+    if (!(p.size(norm) < 1e37) || !(err < 1e37)) {
         // float32 sums could overflow.
         for (int64_t code = 0; code < p.k; code++) decision.offer(code, exact_score(p, z, code));
         return report(p, row, decision.id, decision.best - decision.second);
     }
-    float best = -INF, second = -INF;
-    int winner = 0;
-    for (int lane = 0; lane < P; lane++) {
-        const float x = lanes.best[lane / W][lane % W], y = lanes.second[lane / W][lane % W];
-        second = std::max(second, std::max(std::min(x, best), y));
-        if (x > best) best = x, winner = lane;
-    }
+    // Halves on halves: as many lanes at once as there are, and the same result in any order.
+    alignas(64) float tops[P], seconds[P];
+    std::memcpy(tops, lanes.best, sizeof tops);
+    std::memcpy(seconds, lanes.second, sizeof seconds);
+    for (int half = P / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) {
+            const float x = tops[i], y = tops[i + half], low = x > y ? y : x;
+            const float u = seconds[i], v = seconds[i + half], rest = u > v ? u : v;
+            tops[i] = x > y ? x : y;
+            seconds[i] = low > rest ? low : rest;
+        }
+    const float best = tops[0], second = seconds[0];
     const double threshold = static_cast<double>(best) - 2 * err;
     if (second < threshold) {
+        int winner = 0;
+        while (lanes.best[winner / W][winner % W] != best) winner++;
         const int64_t code = static_cast<int64_t>(lanes.panel[winner / W][winner % W]) * P + winner;
         return report(p, row, static_cast<int32_t>(code), static_cast<double>(best) - static_cast<double>(second));
     }
@@ -348,8 +389,9 @@ void strip(const Problem &p, int64_t first_row, int64_t rows) {
     Floats a = floats(groups * R * p.d), state = floats(groups * R * static_cast<int64_t>(sizeof(Lanes) / 4));
     Lanes *lanes = reinterpret_cast<Lanes *>(state.get());
     std::vector<double> norms(static_cast<size_t>(groups * R));
+    Floats shifted = floats(R * p.d);
     for (int64_t g = 0; g < groups; g++) {
-        float *out = a.get() + g * R * p.d;
+        const float *rows_in[R];
         for (int r = 0; r < R; r++) {
             const int64_t row = g * R + r;
             Lanes &lane = lanes[row];
@@ -357,19 +399,12 @@ void strip(const Problem &p, int64_t first_row, int64_t rows) {
                 lane.best[h] = lane.second[h] = -INF - vf{};
                 lane.panel[h] = vi{};
             }
-            if (row >= rows) {
-                for (int64_t d = 0; d < p.d; d++) out[d * R + r] = 0;
-                continue;
-            }
-            const float *z = p.z + (first_row + row) * p.d;
-            double square = 0;
-            for (int64_t d = 0; d < p.d; d++) {
-                const float x = p.l2 ? z[d] - p.mean[d] : z[d];
-                out[d * R + r] = x;
-                square += static_cast<double>(x) * x;
-            }
-            norms[static_cast<size_t>(row)] = std::sqrt(square);
+            // Rows beyond the last are the last again: computed, never looked at.
+            const float *z = p.z + (first_row + std::min(row, rows - 1)) * p.d;
+            rows_in[r] = p.l2 ? shift(z, p.mean.get(), p.d, shifted.get() + r * p.d) : z;
+            norms[static_cast<size_t>(row)] = norm(rows_in[r], p.d);
         }
+        interleave<R>(rows_in, p.d, a.get() + g * R * p.d);
     }
     for (int64_t first = 0; first < panels; first += block) {
         const int64_t last = std::min(panels, first + block);
@@ -404,35 +439,34 @@ int solve(Problem &p, int threads) {
 
     std::vector<double> norms(static_cast<size_t>(panels * P), 0.0), raw(norms);
     parallel(panels, threads, [&](int64_t panel) {
-        float *out = p.panels.get() + panel * P * p.d;
+        Floats shifted = floats(p.l2 ? P * p.d : 0);
+        const float *codes[P];
         for (int lane = 0; lane < P; lane++) {
             const int64_t code = panel * P + lane;
-            // A codeword that is none scores -inf, so it never is anybody's candidate.
+            const float *c = p.c + std::min(code, p.k - 1) * p.d;
+            codes[lane] = p.l2 ? shift(c, p.mean.get(), p.d, shifted.get() + lane * p.d) : c;
+            // Beyond the last codeword comes the last again, but scoring -inf, so that it is nobody's candidate.
             p.bias[code] = code < p.k ? 0 : -INF;
-            if (code >= p.k) {
-                for (int64_t d = 0; d < p.d; d++) out[d * P + lane] = 0;
-                continue;
-            }
-            const float *c = p.c + code * p.d;
-            double square = 0, raw_square = 0;
-            for (int64_t d = 0; d < p.d; d++) {
-                const float x = p.l2 ? c[d] - p.mean[d] : c[d];
-                out[d * P + lane] = x;
-                square += static_cast<double>(x) * x;
-                raw_square += static_cast<double>(c[d]) * c[d];
-            }
-            norms[static_cast<size_t>(code)] = std::sqrt(square);
-            raw[static_cast<size_t>(code)] = std::sqrt(raw_square);
-            if (p.l2) p.bias[code] = static_cast<float>(-0.5 * square);
+            if (code >= p.k) continue;
+            const double size = norm(codes[lane], p.d);
+            norms[static_cast<size_t>(code)] = size;
+            raw[static_cast<size_t>(code)] = p.l2 ? norm(c, p.d) : size;
+            if (p.l2) p.bias[code] = static_cast<float>(-0.5 * size * size);
         }
+        interleave<P>(codes, p.d, p.panels.get() + panel * P * p.d);
     });
     for (int64_t code = 0; code < p.k; code++) {
-        const double norm = norms[static_cast<size_t>(code)], size = raw[static_cast<size_t>(code)];
-        if (!std::isfinite(size)) return NONFINITE_CODEBOOK;
-        p.max_norm = std::max(p.max_norm, norm);
-        p.max_raw_norm = std::max(p.max_raw_norm, size);
+        const size_t j = static_cast<size_t>(code);
+        if (!std::isfinite(raw[j])) return NONFINITE_CODEBOOK;
+        p.max_norm = std::max(p.max_norm, norms[j]);
+        p.max_raw_norm = std::max(p.max_raw_norm, raw[j]);
     }
     if (p.l2) p.max_bias = 0.5 * p.max_norm * p.max_norm;
+    // D products, a bias, and what centring rounds.
+    const double terms = static_cast<double>(p.d) + 8;
+    p.g32 = gamma(terms, 24);
+    p.g64 = gamma(terms, 53);
+    p.underflow = std::ldexp(terms, -149);
 
     if (p.n == 0) return OK;
     const int64_t most = std::max<int64_t>(R, STRIP_BYTES / (4 * p.d) / R * R);

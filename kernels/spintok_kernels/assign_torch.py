@@ -11,41 +11,41 @@ from torch import Tensor
 
 __all__ = ["assign_torch"]
 
-# A chunk's scores stay near the cache without making the matrix product small.
-CHUNK_SCORES = 1 << 20
+# Rows at once: fewer make the matrix product slow on several threads, more fall out of the cache.
+CHUNK_ROWS = 1024
 # Candidates decided at once, so that many ties (a collapsed codebook) cost time and not memory.
 CHUNK_CANDIDATES = 1 << 14
 
 
-def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
-    """ids int32, scores and margins float32, all (N,), of float32 z (N, D) and a finite codebook (K, D)."""
+def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (N,) and, with `details`, scores and margins (N,), else empty ones. The codebook must be finite."""
     l2 = metric == "l2"
     n, depth = z.shape
     ids = torch.empty(n, dtype=torch.int32)
-    scores, margins = torch.empty(n), torch.empty(n)
+    scores, margins = torch.empty(n if details else 0), torch.empty(n)
 
     # See assign_cpu.cpp: for L2 the mean taken from both sides leaves the argmin and shrinks the error.
     mean = codebook.double().mean(dim=0).float() if l2 else torch.zeros(depth)
     centred = codebook - mean if l2 else codebook
-    norms = centred.double().square().sum(dim=1).sqrt()
+    norms = _norms(centred)
     bias = -0.5 * norms.square() if l2 else torch.zeros_like(norms)
-    raw_norm = codebook.double().square().sum(dim=1).sqrt().max()
-    mean_norm = mean.double().square().sum().sqrt()
+    raw_norm = _norms(codebook).max()
+    mean_norm = _norms(mean)
 
-    rows = max(1, min(n, CHUNK_SCORES // len(codebook)))
+    rows = max(1, min(n, CHUNK_ROWS))
     products = torch.empty(rows, len(codebook))
     for start in range(0, n, rows):
         part = z[start : start + rows]
         shifted = part - mean if l2 else part
         out = products[: len(part)]
-        _multiply(shifted, centred, bias.float(), out)
+        _multiply(shifted, centred, bias.float() if l2 else None, out)
         best, first = out.max(dim=1)
 
-        sizes = shifted.double().square().sum(dim=1).sqrt()
+        sizes = _norms(shifted)
         size = sizes * norms.max() + bias.abs().max()
         raw = (sizes + mean_norm + raw_norm) * raw_norm
         err = 1.0001 * (_gamma(depth + 8, 24) * size + (depth + 8) * 2.0**-149 + _gamma(depth + 8, 53) * raw)
-        finite = part.isfinite().all(dim=1)
+        finite = torch.linalg.vector_norm(part, torch.inf, dim=1).isfinite()
         # Sums that could overflow rule nothing out.
         sound = (size < 1e37) & (err < 1e37)
         threshold = (best.double() - 2 * err).where(sound, -math.inf)
@@ -63,19 +63,29 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tens
         if bool(close.any()):
             _decide(part, codebook, l2, out, threshold, close.nonzero().squeeze(1), ids[ours], margins[ours])
         ids[ours] = ids[ours].where(finite, -1)
-        winners = codebook[ids[ours].clamp(min=0)].double()
-        exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
-        scores[ours] = exact.float().where(finite, math.nan)
-        margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
-    return ids, scores, margins
+        if details:
+            winners = codebook[ids[ours].clamp(min=0)].double()
+            exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
+            scores[ours] = exact.float().where(finite, math.nan)
+            margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
+    return ids, scores, margins if details else margins[:0]
 
 
-def _multiply(z: Tensor, codebook: Tensor, bias: Tensor, out: Tensor) -> None:
-    """out = z codebook^T + bias in true float32, whatever torch.set_float32_matmul_precision allows."""
+def _norms(x: Tensor) -> Tensor:
+    """float64, as the squares of float32 numbers can leave float32."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return norms
+
+
+def _multiply(z: Tensor, codebook: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """out = z codebook^T (+ bias) in true float32, whatever torch.set_float32_matmul_precision allows."""
     allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        torch.addmm(bias, z, codebook.t(), out=out)
+        if bias is None:
+            torch.mm(z, codebook.t(), out=out)
+        else:
+            torch.addmm(bias, z, codebook.t(), out=out)
     finally:
         torch.set_float32_matmul_precision(allowed)
 
@@ -103,9 +113,10 @@ def _decide(
     for start in range(0, len(pairs), CHUNK_CANDIDATES):
         chunk = pairs[start : start + CHUNK_CANDIDATES]
         c = codebook[chunk[:, 1]].double()
-        exact[start : start + len(chunk)] = _ordered_sum(z[close[chunk[:, 0]]].double() * c)
+        # A running sum keeps the definition's order, which a plain sum does not.
+        exact[start : start + len(chunk)] = (z[close[chunk[:, 0]]].double() * c).cumsum(1)[:, -1]
         if l2:
-            exact[start : start + len(chunk)] -= 0.5 * _ordered_sum(c * c)
+            exact[start : start + len(chunk)] -= 0.5 * (c * c).cumsum(1)[:, -1]
     best = torch.full((len(close),), -math.inf, dtype=torch.float64)
     best.scatter_reduce_(0, pairs[:, 0], exact, "amax")
     winners = torch.full((len(close),), len(codebook))
@@ -116,11 +127,3 @@ def _decide(
     second.scatter_reduce_(0, pairs[others, 0], exact[others], "amax")
     ids[close] = winners.int()
     margins[close] = (best - second).float()
-
-
-def _ordered_sum(terms: Tensor) -> Tensor:
-    """Sum over the last dimension, in its order."""
-    total = torch.zeros(len(terms), dtype=terms.dtype)
-    for column in terms.t().contiguous():
-        total += column
-    return total

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from spintok_kernels import assign_native
+from spintok_kernels.assign_native import ASSIGN
+from spintok_kernels.loss_native import LOSS
 
 __all__ = ["Backend", "backends"]
 
@@ -22,13 +23,15 @@ class Backend:
 
 def backends() -> tuple[Backend, ...]:
     """Every op of this package on the CPU and on CUDA devices, as it would run now."""
-    core, reason = assign_native.choose()
+    cpu = {
+        "assign": ASSIGN.choose(),
+        "runs": ("torch", "a few passes over small integers"),
+        "sinkhorn": LOSS.choose(),
+        "swapped_prediction_loss": LOSS.choose(),
+    }
     cuda = _cuda()
-    return (
-        Backend("assign", "cpu", core, reason),
-        Backend("assign", "cuda", *cuda),
-        Backend("runs", "cpu", "torch", "a few passes over small integers"),
-        Backend("runs", "cuda", *cuda),
+    return tuple(
+        backend for op, core in cpu.items() for backend in (Backend(op, "cpu", *core), Backend(op, "cuda", *cuda))
     )
 
 

@@ -10,8 +10,6 @@ With scores s_v = z_v C^T of view v, predictions P_v = softmax(s_v / temperature
 The scores exist once; G overwrites them. The backward pass only multiplies by the incoming gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._checks import check_iterations, check_matrix, check_positive, check_same_kind
-from ._ranks import group_name, sum_over_ranks, world_size
-from .sinkhorn import Passes, code_potentials, device_passes
+from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
+from spintok_kernels._ranks import group_name, sum_over_ranks, world_size
+from spintok_kernels.sinkhorn import Passes, code_potentials, device_passes
 
 __all__ = ["MEMORY_BUDGET", "SwappedPrediction", "swapped_prediction_loss"]
 
@@ -48,8 +46,8 @@ class LossPasses(NamedTuple):
     sinkhorn: Passes
     swap: Callable[[Tensor, float, Tensor, float, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
     """(scores, 1/epsilon, u, temperature, grad, metrics) -> loss, sums of P, counts, agreeing rows."""
-    product: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """(a, b, scale) -> scale * a @ b in the precision of the gradients."""
+    product: Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
+    """(out, a, b, scale, add): out <- scale * a @ b, on top of what it holds if `add`."""
 
 
 def swapped_prediction_loss(
@@ -155,7 +153,9 @@ def compute(
     stored = step == n
 
     def fill(rows: slice) -> Tensor:
-        scores = buffer if stored else buffer[:, : rows.stop - rows.start]
+        # The last block may be shorter, but is contiguous like the others.
+        height = rows.stop - rows.start
+        scores = buffer.view(-1)[: 2 * height * k].view(2, height, k)
         for v in (0, 1):
             torch.mm(z[v][rows], words.T, out=scores[v])
         return scores
@@ -167,15 +167,11 @@ def compute(
 
     if stored:
         fill(slice(0, n))
-    u, all_rows = code_potentials(
-        blocks, passes.sinkhorn, n, epsilon=epsilon, iterations=iterations, group=group
-    )
+    u, all_rows = code_potentials(blocks, passes.sinkhorn, n, epsilon=epsilon, iterations=iterations, group=group)
     share = world_size(group) / (2 * all_rows)
     gamma = (share / temperature).to(z1.dtype)
 
     gradients = _empty_gradients((z1, z2, codebook), needs)
-    if needs[2]:
-        gradients[2].zero_()
     loss = all_rows.new_zeros(())
     watched = all_rows.new_zeros(4 * k + 1)
     for rows, scores in blocks():
@@ -185,9 +181,9 @@ def compute(
             watched += torch.cat([x.flatten() for x in sums])
         for v in (0, 1):
             if needs[v]:
-                gradients[v][rows] = passes.product(scores[v], words, gamma)
+                passes.product(gradients[v][rows], scores[v], words, gamma, False)
             if needs[2]:
-                gradients[2] += passes.product(scores[v].T, z[v][rows], gamma)
+                passes.product(gradients[2], scores[v].T, z[v][rows], gamma, v > 0 or rows.start > 0)
     loss *= share
     if metrics:
         watched = sum_over_ranks(watched, group) / all_rows
@@ -227,7 +223,7 @@ def _loss_op(
             memory_budget=memory_budget,
             score_dtype=score_dtype,
             group=group,
-            passes=_loss_passes(z1.device),
+            passes=_loss_passes(z1.device, score_dtype),
         )
 
 
@@ -255,12 +251,14 @@ def _empty_gradients(inputs: tuple[Tensor, ...], needs: Sequence[bool]) -> list[
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
     ctx.needs = inputs[7]
     ctx.save_for_backward(*output[2:])
 
 
-def _backward(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    if any(other is not None for other in others):
+def _backward(ctx: Any, grad: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
+    # Under create_graph; the saved gradients would pass for constants.
+    if torch.is_grad_enabled():
         raise RuntimeError("swapped_prediction_loss has no second derivative; drop create_graph")
     saved = zip(ctx.saved_tensors, ctx.needs, strict=True)
     return *(grad * g if need and grad is not None else None for g, need in saved), *(None,) * 8
@@ -269,11 +267,13 @@ def _backward(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Te
 _loss_op.register_autograd(_backward, setup_context=_save)
 
 
-def _loss_passes(device: torch.device) -> LossPasses:
+def _loss_passes(device: torch.device, dtype: torch.dtype) -> LossPasses:
     if device.type == "cpu":
-        from . import loss_cpu as cpu
+        from spintok_kernels import loss_native, loss_torch
 
-        return LossPasses(device_passes(device), cpu.swap, cpu.product)
-    from . import loss_triton as triton
+        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
+        swap = loss_native.swap if native else loss_torch.swap
+        return LossPasses(device_passes(device, dtype), swap, loss_torch.product)
+    from spintok_kernels import loss_triton
 
-    return LossPasses(device_passes(device), triton.swap, triton.product)
+    return LossPasses(device_passes(device, dtype), loss_triton.swap, loss_triton.product)

@@ -7,8 +7,6 @@ column sums of the row-normalised Q, u_j <- u_j - log S_j is the same update, an
 overflows or divides by zero at any epsilon. Ranks of a process group share the K column totals, nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._checks import check_iterations, check_matrix, check_positive, check_same_kind
-from ._ranks import group_name, max_over_ranks, sum_over_ranks
+from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
+from spintok_kernels._ranks import group_name, max_over_ranks, sum_over_ranks
 
 __all__ = ["Blocks", "Passes", "Potentials", "code_potentials", "device_passes", "sinkhorn"]
 
@@ -81,7 +79,7 @@ def sinkhorn(
             raise ValueError("scores excludes z and codebook: give one or the other")
         exact = torch.float64 if scores.device.type == "cpu" else torch.float16
         check_matrix("scores", scores, (torch.float32, exact))
-        code, frame = _sinkhorn_op(scores, None, epsilon, iterations, group_name(group))
+        code, frame = _sinkhorn_op(scores.detach(), None, epsilon, iterations, group_name(group))
         return Potentials(code, frame)
     if z is None or codebook is None:
         raise ValueError("scores is missing: give scores, or z and codebook")
@@ -90,7 +88,7 @@ def sinkhorn(
     check_same_kind("codebook", codebook, "z", z)
     if z.shape[1] != codebook.shape[1]:
         raise ValueError(f"codebook has rows of {codebook.shape[1]} numbers, those of z have {z.shape[1]}")
-    code, frame = _sinkhorn_op(z, codebook, epsilon, iterations, group_name(group))
+    code, frame = _sinkhorn_op(z.detach(), codebook.detach(), epsilon, iterations, group_name(group))
     return Potentials(code, frame)
 
 
@@ -123,7 +121,7 @@ def code_potentials(
 def _sinkhorn_op(
     x: Tensor, codebook: Tensor | None, epsilon: float, iterations: int, group: str
 ) -> tuple[Tensor, Tensor]:
-    passes = device_passes(x.device)
+    passes = device_passes(x.device, x.dtype)
     n = x.shape[0]
 
     def blocks() -> Iterable[tuple[slice, Tensor]]:
@@ -145,9 +143,7 @@ def _sinkhorn_op(
 
 
 @_sinkhorn_op.register_fake
-def _(
-    x: Tensor, codebook: Tensor | None, epsilon: float, iterations: int, group: str
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, codebook: Tensor | None, epsilon: float, iterations: int, group: str) -> tuple[Tensor, Tensor]:
     k = x.shape[1] if codebook is None else codebook.shape[0]
     return x.new_empty(k, dtype=_potential_dtype(x)), x.new_empty(x.shape[0], dtype=_potential_dtype(x))
 
@@ -156,12 +152,16 @@ def _potential_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def device_passes(device: torch.device) -> Passes:
-    """The passes of `device`; Triton is imported for CUDA only."""
+def device_passes(device: torch.device, dtype: torch.dtype) -> Passes:
+    """The passes for scores of `dtype` on `device`; Triton is imported for CUDA only."""
     if device.type == "cpu":
-        from . import sinkhorn_cpu as cpu
+        from spintok_kernels import loss_native, sinkhorn_torch
 
-        return Passes(cpu.column_logsumexp, cpu.column_totals, cpu.row_logsumexp)
-    from . import sinkhorn_triton as triton
+        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
+        if dtype == torch.float32:
+            loss_native.LOSS.warn_if_missing()
+        columns = loss_native if native else sinkhorn_torch
+        return Passes(columns.column_logsumexp, columns.column_totals, sinkhorn_torch.row_logsumexp)
+    from spintok_kernels import sinkhorn_triton
 
-    return Passes(triton.column_logsumexp, triton.column_totals, triton.row_logsumexp)
+    return Passes(sinkhorn_triton.column_logsumexp, sinkhorn_triton.column_totals, sinkhorn_triton.row_logsumexp)

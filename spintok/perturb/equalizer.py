@@ -1,8 +1,8 @@
 """The random equalizer of Spin's perturbation: a low shelf, eight peaks and a high shelf, in one filter.
 
-The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". Their product is evaluated on the unit circle,
-becomes one impulse response and is applied by overlap-save with the FFT. Ten recursive filters would be sequential
-in time and, at 60 Hz in float32, less exact.
+The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". Their product is evaluated on the unit
+circle, becomes one impulse response and is applied by overlap-save with the FFT. Ten recursive filters would
+be sequential in time and, at 60 Hz in float32, less exact.
 """
 
 import math
@@ -24,7 +24,8 @@ RESPONSE = 8192
 
 
 def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
-    """Filter ``waveforms`` (B, S) from rest; ``gains`` (B, BANDS) decibels, ``qs`` (B, BANDS). Returns (B, S)."""
+    """Filter ``waveforms`` (B, S) from rest; ``gains`` (B, BANDS) decibels, ``qs`` (B, BANDS). Returns (B,
+    S)."""
     samples = waveforms.shape[1]
     size = min((1 << bits for bits in (14, 15, 16)), key=lambda size: -(-samples // (size - RESPONSE)) * size)
     hop = size - RESPONSE
@@ -32,11 +33,13 @@ def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
     response = torch.fft.rfft(impulse, size)
     blocks = F.pad(waveforms, (RESPONSE, -samples % hop)).unfold(1, size, hop)
     spectrum = torch.fft.rfft(blocks).mul_(response[:, None])
-    return torch.fft.irfft(spectrum, size)[..., RESPONSE:].flatten(1)[:, :samples]
+    filtered: Tensor = torch.fft.irfft(spectrum, size)[..., RESPONSE:]
+    return filtered.flatten(1)[:, :samples]
 
 
 def frequency_response(gains: Tensor, qs: Tensor) -> Tensor:
-    """(B, RESPONSE / 2 + 1) complex response of the ten bands at frequencies even from 0 to half the sample rate.
+    """(B, RESPONSE / 2 + 1) complex response of the ten bands at frequencies even from 0 to half the sample
+    rate.
 
     With c = cos w and c0, a = cos, sin/(2 Q) of the centre, dividing a biquad by its middle power of z leaves
     p (c - c0) + q (1 - c c0) + j g sin w above and below the line, for all three kinds of band. The two
@@ -52,16 +55,15 @@ def frequency_response(gains: Tensor, qs: Tensor) -> Tensor:
             # The low shelf; the high shelf is its mirror image, with the slope's sign changed.
             slope = (a - 1) if band == 0 else (1 - a)
             edge = 2 * a.sqrt() * width
-            upper = torch.complex(
-                a * ((a + 1) * difference[band] + slope * product[band]), (a * edge) * sine
-            )
+            upper = torch.complex(a * ((a + 1) * difference[band] + slope * product[band]), (a * edge) * sine)
             lower = torch.complex((a + 1) * difference[band] - slope * product[band], edge * sine)
         else:
             upper = torch.complex(difference[band].expand(len(a), -1), (width * a) * sine)
             lower = torch.complex(difference[band].expand(len(a), -1), (width / a) * sine)
         numerator = upper if numerator is None else numerator.mul_(upper)
         denominator = lower if denominator is None else denominator.mul_(lower)
-    assert numerator is not None and denominator is not None
+    assert numerator is not None
+    assert denominator is not None
     return numerator / denominator
 
 

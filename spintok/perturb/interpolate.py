@@ -21,7 +21,6 @@ Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 HALF_WIDTH = 9  # samples of the low-pass on each side
 TAPS = 2 * HALF_WIDTH
 BLOCK = 16
-PASS_BAND = 0.94  # of half the sample rate
 NODES = (0.0, 0.25, 0.75, 1.0)
 
 
@@ -47,23 +46,28 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
 def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
     """The polynomials at ``fraction`` (any shape) past the interval in ``column``, counted over all rows."""
     flat = column.reshape(-1)
-    constant, linear, square, cube = (
-        plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes
-    )
+    constant, linear, square, cube = (plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes)
     return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
 
 
 def _kernels(speed: Tensor) -> Tensor:
     """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
-    nodes = torch.tensor(NODES, dtype=torch.float64, device=speed.device)
-    to_coefficients = torch.linalg.inv(nodes[:, None] ** torch.arange(4, dtype=torch.float64, device=speed.device))
-    offset = torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64, device=speed.device)
-    distance = nodes[:, None] - offset
-    cutoff = (PASS_BAND / speed.double().clamp_min(1.0))[:, None, None]
-    window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).clamp_min(0) ** 2
+    distance, window, to_coefficients = _design(speed.device)
+    # At real time and slower nothing folds, and a sample of the input is read as it is.
+    cutoff = (1 / speed.double().clamp_min(1.0))[:, None, None]
     values = cutoff * torch.sinc(cutoff * distance) * window
     values = values / values.sum(-1, keepdim=True)
     return torch.einsum("ij,bjk->ibk", to_coefficients, values)
+
+
+@lru_cache(maxsize=8)
+def _design(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances of taps from nodes and the window there (4, TAPS); values at the nodes -> coefficients."""
+    nodes = torch.tensor(NODES, dtype=torch.float64)
+    distance = nodes[:, None] - torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64)
+    window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).square()
+    to_coefficients = torch.linalg.inv(nodes[:, None] ** torch.arange(4, dtype=torch.float64))
+    return distance.to(device), window.to(device), to_coefficients.to(device)
 
 
 @lru_cache(maxsize=8)

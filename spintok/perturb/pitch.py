@@ -1,10 +1,10 @@
 """Fundamental frequency of a batch of waveforms, all frames of all utterances at once.
 
 The strength of a candidate is the autocorrelation of a windowed frame over that of the window (Boersma 1993,
-"Accurate short-term analysis of the fundamental frequency"). It is read from the frame's power spectrum by one
-matrix product, at lags that are even on a logarithmic frequency scale. Two passes make it robust without a
-search along time: the first finds the speaker's range, the second looks only there (De Looze and Hirst 2008,
-floor 0.75 Q1 and ceiling 1.5 Q3).
+"Accurate short-term analysis of the fundamental frequency"). It is read from the frame's power spectrum by
+one matrix product, at lags that are even on a logarithmic frequency scale. Two passes make it robust without
+a search along time: the first finds the speaker's range, the second looks only there (De Looze and Hirst
+2008, floor 0.75 Q1 and ceiling 1.5 Q3).
 """
 
 import math
@@ -47,7 +47,8 @@ class PitchTrack:
 
 
 def track_pitch(low: Tensor, lengths: Tensor) -> PitchTrack:
-    """Track the pitch of ``low`` (B, S // 4), the output of ``decimate``; ``lengths`` (B,) counts 16 kHz samples.
+    """Track the pitch of ``low`` (B, S // 4), the output of ``decimate``; ``lengths`` (B,) counts 16 kHz
+    samples.
 
     J = ceil(S / PITCH_HOP) frames. Frames that begin after an utterance's end are unvoiced.
     """
@@ -81,7 +82,8 @@ def track_pitch(low: Tensor, lengths: Tensor) -> PitchTrack:
 
 
 def decimate(waveforms: Tensor) -> Tensor:
-    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase; S must be a multiple of PITCH_HOP."""
+    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase; S must be a multiple of
+    PITCH_HOP."""
     block = 64
     kernel, matrix = _decimator(waveforms.device, block)
     batch, samples = waveforms.shape
@@ -93,7 +95,8 @@ def decimate(waveforms: Tensor) -> Tensor:
 
 
 def _quartiles(values: Tensor, mask: Tensor, default: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The three quartiles (nearest rank) of the masked values of each row; ``default`` where a row has none."""
+    """The three quartiles (nearest rank) of the masked values of each row; ``default`` where a row has
+    none."""
     ordered = values.masked_fill(~mask, math.inf).sort(-1).values
     count = mask.sum(-1, keepdim=True)
     ranks = torch.cat([(count - 1).clamp_min(0) * quarter // 4 for quarter in (1, 2, 3)], -1)
@@ -140,7 +143,8 @@ def _spectrum(device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _lags(device: torch.device) -> Tensor:
-    """(2 * BINS, CANDIDATES + 1): squared spectrum -> autocorrelation over the window's; the last is lag 0."""
+    """(2 * BINS, CANDIDATES + 1): squared spectrum -> autocorrelation over the window's; the last is lag
+    0."""
     steps = torch.arange(CANDIDATES, dtype=torch.float64) / STEPS_PER_OCTAVE
     lags = torch.cat([LOW_RATE / (FLOOR * torch.exp2(steps)), torch.zeros(1, dtype=torch.float64)])
     bins = torch.arange(DFT_SIZE // 2 + 1, dtype=torch.float64)
@@ -153,7 +157,8 @@ def _lags(device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _decimator(device: torch.device, block: int) -> tuple[int, Tensor]:
-    """Length of the low-pass and the (block + length, block / 4) matrix that filters a block and drops samples."""
+    """Length of the low-pass and the (block + length, block / 4) matrix that filters a block and drops
+    samples."""
     half = 24
     time = torch.arange(-half, half + 1, dtype=torch.float64)
     cutoff = 2 * 1400 / SAMPLE_RATE

@@ -1,10 +1,11 @@
-"""Speaker perturbation with Praat: the yardstick of ``spintok.perturb``, with the same contract.
+"""Speaker perturbation with Praat: the yardstick of ``spintok.perturb.speaker``, with the same contract.
 
-Praat's "Change gender" moves formants and pitch; the equalizer is ours. Praat runs in a process of its own because
-on rare input it never returns: then the process is ended and ``TimeoutError`` raised. praat-parselmouth is GPL-3
-and an optional extra.
+Praat's "Change gender" moves formants and pitch; the equalizer is ours. Praat runs in a process of its own
+because on rare input it never returns: then the process is ended and ``TimeoutError`` raised.
+praat-parselmouth is GPL-3 and an optional extra.
 """
 
+import contextlib
 import importlib.util
 import selectors
 import subprocess
@@ -23,21 +24,25 @@ from spintok.perturb.speaker import Perturbation, check_batch
 
 __all__ = ["Praat"]
 
+COMMAND = (sys.executable, "-m", "spintok.perturb.praat_child")
+
 
 class Praat:
     """A running Praat; use it as a context manager, or ``close`` it."""
 
     def __init__(self, timeout: float = 60.0) -> None:
-        """``timeout``: seconds that Praat may take for one utterance. ``ValueError`` without praat-parselmouth."""
+        """``timeout``: seconds that Praat may take for one utterance. ``ValueError`` without
+        praat-parselmouth."""
         if importlib.util.find_spec("parselmouth") is None:
             raise ValueError("perturbation with Praat needs praat-parselmouth: pip install 'spintok[praat]'")
         self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
 
     def perturb(self, waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-        """As ``spintok.perturb.perturb``, on the CPU. An utterance without voice is only equalized.
+        """As ``spintok.perturb.speaker.perturb``, on the CPU. An utterance without voice is only equalized.
 
-        ``TimeoutError`` when Praat does not return in time, ``ValueError`` with Praat's words when it refuses.
+        ``TimeoutError`` when Praat does not return in time, ``ValueError`` with Praat's words when it
+        refuses.
         """
         check_batch(waveforms, lengths, len(parameters))
         moved = torch.zeros_like(waveforms)
@@ -53,6 +58,7 @@ class Praat:
         return equalize(moved, gains, qs).clamp_(-1.0, 1.0).masked_fill_(~valid, 0.0)
 
     def close(self) -> None:
+        """End Praat's process; the next ``perturb`` starts another."""
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
@@ -70,13 +76,14 @@ class Praat:
         self, samples: "np.ndarray[tuple[int], np.dtype[np.float32]]", parameter: Perturbation
     ) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         if self._child is None:
-            command = [sys.executable, "-m", "spintok.perturb.praat_child"]
-            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         child = self._child
         assert child.stdin is not None
         header = REQUEST.pack(len(samples), parameter.formant, parameter.median, parameter.spread)
-        child.stdin.write(header + samples.astype("<f4").tobytes())
-        child.stdin.flush()
+        # A child that died is noticed, with its own words, when nothing can be read.
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(header + samples.astype("<f4").tobytes())
+            child.stdin.flush()
         deadline = time.monotonic() + self._timeout
         count = ANSWER.unpack(self._read(ANSWER.size, deadline, len(samples)))[0]
         if count < 0:

@@ -1,10 +1,10 @@
 """Pitch-synchronous overlap-add of a batch: new pitch and new formants in the old time.
 
-Every period of the output is a grain of the input, read faster or slower to move the formants and laid down at
-the new pitch (Moulines and Charpentier 1990; the procedure behind Praat's "Change gender"). No loop runs over the
-grains: the phase of the new pitch says for every output sample which two grains meet there, and all samples of
-all utterances are read at once. Pitch is constant within cells of 5 ms and positions are kept relative to a cell,
-where float32 has digits to spare.
+Every period of the output is a grain of the input, read faster or slower to move the formants and laid down
+at the new pitch (Moulines and Charpentier 1990; the procedure behind Praat's "Change gender"). No loop runs
+over the grains: the phase of the new pitch says for every output sample which two grains meet there, and all
+samples of all utterances are read at once. Pitch is constant within cells of 5 ms and positions are kept
+relative to a cell, where float32 has digits to spare.
 """
 
 import math
@@ -24,10 +24,11 @@ CELL = PITCH_HOP // 2  # samples
 LOWEST, HIGHEST = 40.0, 950.0  # hertz, of the new pitch
 MARKS = math.ceil(CELL * HIGHEST / SAMPLE_RATE)  # at most so many grains begin in a cell
 UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
-COHERENCE = 4.0  # samples by which noise must be displaced to lose its correlation
+COHERENCE = 2.0  # samples by which noise must be displaced to lose its correlation
 ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
 PIECE = 512  # cells that a CPU works on at a time: what it touches stays in its cache
-REACH = 768  # samples: no grain reads farther from its cell than the longest period, stretched, and half an old one
+# Samples: no grain reads farther from its cell than the longest new period, stretched, and half an old one.
+REACH = 768
 
 
 def resynthesize(
@@ -35,9 +36,9 @@ def resynthesize(
 ) -> Tensor:
     """(B, S) -> (B, S); S must be a multiple of PITCH_HOP.
 
-    ``low`` is the waveforms' ``decimate``; ``formant``, ``median`` and ``spread`` are ratios (B,). As in Praat, the
-    new pitch is M + (r f0 - M) s with the new median M = r m, the median ratio r and the range ratio s; it is held
-    within LOWEST and HIGHEST.
+    ``low`` is the waveforms' ``decimate``; ``formant``, ``median`` and ``spread`` are ratios (B,). As in
+    Praat, the new pitch is M + (r f0 - M) s with the new median M = r m, the median ratio r and the range
+    ratio s; it is held within LOWEST and HIGHEST.
     """
     batch, samples = waveforms.shape
     cells = samples // CELL
@@ -59,7 +60,13 @@ def resynthesize(
     incoherence = torch.where(voiced, 0.0, 1 - torch.exp(-displacement.square()))
 
     each_cell = (
-        phase, new_rate, formant[:, None].expand_as(phase), offsets, start, _edges(narrowing), _edges(-2 * incoherence)
+        phase,
+        new_rate,
+        formant[:, None].expand_as(phase),
+        offsets,
+        start,
+        _edges(narrowing),
+        _edges(-2 * incoherence),
     )
     piece = PIECE if low.device.type == "cpu" else batch * cells
     pieces = zip(*(part.flatten(0, 1).split(piece) for part in each_cell), strict=True)
@@ -115,10 +122,12 @@ def _cells(track: PitchTrack) -> tuple[Tensor, Tensor]:
 
 
 def _pulse_phase(low: Tensor, rate: Tensor) -> Tensor:
-    """Phase (B, C) in cycles at the start of each cell, whole numbers being where the energy of a period peaks.
+    """Phase (B, C) in cycles at the start of each cell, whole numbers being where the energy of a period
+    peaks.
 
-    The pulses are the half-wave of the waveform's stronger polarity, squared; their fundamental component tells where
-    they are, and following it from cell to cell also takes out the drift of a slightly wrong pitch.
+    The pulses are the half-wave of the waveform's stronger polarity, squared; their fundamental component
+    tells where they are, and following it from cell to cell also takes out the drift of a slightly wrong
+    pitch.
     """
     batch, cells = rate.shape
     polarity = low.pow(3).sum(1, keepdim=True).sign()
@@ -128,8 +137,8 @@ def _pulse_phase(low: Tensor, rate: Tensor) -> Tensor:
     time = torch.arange(0, CELL, DECIMATION, device=low.device, dtype=low.dtype)
     angle = 2 * math.pi * torch.addcmul(phase[..., None], rate[..., None], time)
     parts = torch.stack([(pulses * angle.cos()).sum(-1), (pulses * angle.sin()).sum(-1)], 1)
-    parts = F.conv1d(parts.view(2 * batch, 1, cells), _smoother(low.device), padding=ALIGNMENT // 2)
-    cosine, sine = parts.view(batch, 2, cells).unbind(1)
+    around = F.pad(parts, (ALIGNMENT // 2, ALIGNMENT // 2)).unfold(-1, ALIGNMENT, 1)
+    cosine, sine = (around @ _smoother(low.device)).unbind(1)
     return phase - torch.atan2(sine, cosine) / (2 * math.pi)
 
 
@@ -139,8 +148,8 @@ def _grains(
     """Where the grains of every cell are read.
 
     The fraction of a grain (B, C) that has passed when a cell begins, and for the grain in progress and the
-    MARKS + 1 after it the source position (B, C, MARKS + 2) of the cell's first sample, in samples after the one
-    REACH before the cell.
+    MARKS + 1 after it the source position (B, C, MARKS + 2) of the cell's first sample, in samples after the
+    one REACH before the cell.
     """
     # Past the end, silent cells hold the grain that the last samples fade to.
     extra = -(-UNVOICED_PERIOD // CELL) + 1
@@ -162,7 +171,8 @@ def _grains(
     moment = moment + begin
     source = moment + shift
 
-    # One table of grains for each utterance; a cell has fewer than MARKS as a rule, the rest goes to the last slot.
+    # One table of grains for each utterance; a cell has fewer than MARKS as a rule, the rest goes to the last
+    # slot.
     size = cells * MARKS + MARKS + 2
     count = start_count.long()[..., None]
     slot = torch.where(number <= (end_count - start_count)[..., None], count + number, size).flatten(1)
@@ -178,18 +188,20 @@ def _grains(
 
 
 def _edges(values: Tensor) -> Tensor:
-    """Values of the cells (B, C) -> at the cells' two edges (B, C, 2), so that lines between them are continuous."""
+    """Values of the cells (B, C) -> at the cells' two edges (B, C, 2), so that lines between them are
+    continuous."""
     padded = F.pad(values[:, None], (1, 1), mode="replicate")[:, 0]
     edges = (padded[:, 1:] + padded[:, :-1]) / 2
     return torch.stack([edges[:, :-1], edges[:, 1:]], -1)
 
 
 def _fade(x: Tensor, one: Tensor) -> Tensor:
-    """From 1 at 0 to 0 at 1 and beyond: within 0.01 of a raised cosine and three times as fast. Overwrites x."""
+    """From 1 at 0 to 0 at 1 and beyond: within 0.01 of a raised cosine and three times as fast. Overwrites
+    x."""
     x = x.clamp_max_(1.0)
     return torch.addcmul(one, x - 1.5, x.square(), value=2)
 
 
 @lru_cache(maxsize=8)
 def _smoother(device: torch.device) -> Tensor:
-    return torch.hann_window(ALIGNMENT + 2, periodic=False, device=device)[1:-1].view(1, 1, -1)
+    return torch.hann_window(ALIGNMENT + 2, periodic=False, device=device)[1:-1]

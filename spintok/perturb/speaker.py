@@ -1,7 +1,7 @@
 """Speaker perturbation: the same words, as if another person had said them (Spin, arXiv 2305.11072).
 
-``draw`` says how an utterance changes, ``perturb`` changes a batch of them. ``rng_for`` gives the generator of an
-utterance in an epoch, so that the draw is the same in any worker, before or after a resume.
+``draw`` says how an utterance changes, ``perturb`` changes a batch of them. ``rng_for`` gives the generator
+of an utterance in an epoch, so that the draw is the same in any worker, before or after a resume.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ CPU_SAMPLES = 1 << 19  # that one pass works on, so that memory does not grow wi
 
 @dataclass(frozen=True)
 class PerturbationStrength:
-    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 and ``gain_db`` 0 leave that part out."""
+    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 and ``gain_db`` 0 leave that part
+    out."""
 
     formant: float = 1.4
     median: float = 2.0
@@ -48,8 +49,8 @@ class PerturbationStrength:
 class Perturbation:
     """How one utterance changes.
 
-    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distances of F0 from its
-    median. ``gains`` (decibels) and ``qs`` are those of the equalizer's ten bands.
+    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distances of F0 from
+    its median. ``gains`` (decibels) and ``qs`` are those of the equalizer's ten bands.
     """
 
     formant: float = 1.0
@@ -77,8 +78,8 @@ def rng_for(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None) -> Perturbation:
     """Draw a perturbation.
 
-    Formant, median and range ratio are uniform from 1 to their bound and inverted with probability 1/2; the gains
-    are uniform within ``gain_db``, the Qs log-uniform.
+    Formant, median and range ratio are uniform from 1 to their bound and inverted with probability 1/2; the
+    gains are uniform within ``gain_db``, the Qs log-uniform.
     """
     strength = strength or PerturbationStrength()
     bounds = np.array([strength.formant, strength.median, strength.spread])
@@ -91,11 +92,12 @@ def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None)
 
 
 def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-    """Perturb ``waveforms`` (B, S), float32 at 16 kHz, each of its ``lengths`` (B,) samples by its own parameters.
+    """Perturb ``waveforms`` (B, S), float32 at 16 kHz, each of its ``lengths`` (B,) samples by its own
+    parameters.
 
-    Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a few
-    utterances are worked on at a time; on CUDA the whole batch, without waiting for the device. What one utterance
-    becomes does not depend on the others. ``ValueError`` when the arguments do not fit together.
+    Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a
+    few utterances are worked on at a time; on CUDA the whole batch, without waiting for the device. What one
+    utterance becomes does not depend on the others. ``ValueError`` when the arguments do not fit together.
     """
     check_batch(waveforms, lengths, len(parameters))
     batch, samples = waveforms.shape

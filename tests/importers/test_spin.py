@@ -7,46 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from reference_checkpoints import fairseq_features, hubert, wavlm
+from reference_checkpoints import SPIN, fairseq_features, hubert, spin_checkpoint, wavlm
 from reference_features import difference
 
 from spintok.encoder import Encoder
 from spintok.importers import CheckpointError, load_encoder, load_spin
 
-MODEL = {
-    "encoder": {"type": "HuBERT", "use_layer": 2, "normalize": False, "feat_select": "x"},
-    "pred_head": {"type": "DNN", "hid_dims": [16], "dropout": 0, "activation": "ReLU"},
-    "loss": {"type": "SwavVQDisentangle", "num_vars": 20, "epsilon": 0.02, "l2_norm": True},
-}
+BASE = {"encoder_embed_dim": 768, "encoder_attention_heads": 12, "conv_pos_groups": 16}
+"""HuBERT Base's width, from which alone a Spin checkpoint tells the number of heads; WavLM tells it."""
 
 
-def checkpoint(encoder: Any, **changes: Any) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(1)
-    state = {f"encoder.model.{name}": value for name, value in encoder.state_dict().items() if "final_proj" not in name}
-    state["pred_head.layers.0.weight"] = torch.randn(16, 48, generator=generator)
-    state["pred_head.layers.0.bias"] = torch.randn(16, generator=generator)
-    state["loss_module.codebook.weight"] = torch.randn(20, 16, generator=generator)
-    return {
-        "epoch": 3,
-        "global_step": 5000,
-        "pytorch-lightning_version": "1.8.0",
-        "state_dict": state,
-        "optimizer_states": [{"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-6}]}],
-        "hyper_parameters": {"model": MODEL, "trainer": {"max_steps": 5000}, **changes},
-    }
-
-
-@pytest.mark.parametrize("build", [hubert, wavlm])
-def test_tokens_are_the_authors(build: Any, tmp_path: Path) -> None:
-    model, _ = build(**({"max_distance": 800, "num_buckets": 320} if build is wavlm else {}))
-    values = checkpoint(model)
+@pytest.mark.parametrize(("build", "shape"), [(hubert, BASE), (wavlm, {"max_distance": 800, "num_buckets": 320})])
+def test_tokens_are_the_authors(build: Any, shape: dict[str, Any], tmp_path: Path) -> None:
+    model, _ = build(**shape)
+    values = spin_checkpoint(model)
     torch.save(values, tmp_path / "spin.ckpt")
-    spin = load_spin(tmp_path / "spin.ckpt") if build is wavlm else None
-    if spin is None:
-        # 48 is no published width, so HuBERT's heads cannot be known: see the next test.
-        with pytest.raises(CheckpointError, match="attention heads"):
-            load_spin(tmp_path / "spin.ckpt")
-        return
+    spin = load_spin(tmp_path / "spin.ckpt")
     assert spin.layer == spin.config.layers == 2
     waveform = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     with torch.inference_mode():
@@ -60,14 +36,19 @@ def test_tokens_are_the_authors(build: Any, tmp_path: Path) -> None:
         assert torch.equal((embedding @ spin.codewords.t()).argmax(-1), expected)
 
 
+def test_heads_cannot_be_known(tmp_path: Path) -> None:
+    torch.save(spin_checkpoint(hubert()[0]), tmp_path / "spin.ckpt")
+    with pytest.raises(CheckpointError, match="attention heads"):
+        load_spin(tmp_path / "spin.ckpt")
+
+
 def test_full_width_and_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HuBERT Base's width, and the logger object that Lightning pickled with the settings of the released files."""
     module = ModuleType("pytorch_lightning_loggers_wandb")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec("class WandbLogger:\n    def __init__(self): self.project = 'spin'", module.__dict__)
-    model, _ = hubert(encoder_embed_dim=768, encoder_ffn_embed_dim=96, encoder_attention_heads=12, conv_pos_groups=16)
-    values = checkpoint(model, trainer={"logger": module.WandbLogger()})
-    values["state_dict"]["pred_head.layers.0.weight"] = torch.randn(16, 768)
+    model, _ = hubert(**BASE)
+    values = spin_checkpoint(model, trainer={"logger": module.WandbLogger()})
     torch.save(values, tmp_path / "spin.ckpt")
     monkeypatch.delitem(sys.modules, module.__name__)
     spin = load_spin(tmp_path / "spin.ckpt")
@@ -95,7 +76,7 @@ def test_full_width_and_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_errors(edit: Any, message: str, tmp_path: Path) -> None:
     model, _ = wavlm(max_distance=800, num_buckets=320)
-    values = checkpoint(model, model={**MODEL, "encoder": dict(MODEL["encoder"])})
+    values = spin_checkpoint(model, model={**SPIN, "encoder": dict(SPIN["encoder"])})
     edit(values)
     torch.save(values, tmp_path / "spin.ckpt")
     with pytest.raises(CheckpointError, match=message):

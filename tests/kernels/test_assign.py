@@ -1,14 +1,18 @@
 """Assignment on the CPU, every core, against the float64 definition."""
 
 import math
+import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spintok_kernels import Assignment, assign, assign_native, backends, reference
+from spintok_kernels.native import LEVELS
 from torch import Tensor
 
 from tests.kernels.inputs import CASES, make
@@ -17,13 +21,13 @@ METRICS = ["dot", "l2"]
 
 
 def _runnable() -> list[str]:
-    library, _ = assign_native._library()
-    return ["torch"] + (list(assign_native.LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
+    library, _ = assign_native.ASSIGN.found
+    return ["torch"] + (list(LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
 
 
 @pytest.fixture(params=_runnable())
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(assign_native.VARIABLE, request.param)
+    monkeypatch.setenv(assign_native.ASSIGN.variable, request.param)
     return request.param
 
 
@@ -194,29 +198,31 @@ def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> 
         return next((b.implementation, b.reason) for b in backends() if (b.op, b.device) == ("assign", "cpu"))
 
     assert cpu() == (core, "SPINTOK_ASSIGN_CPU is set")
-    monkeypatch.setenv(assign_native.VARIABLE, "sse")
+    monkeypatch.setenv(assign_native.ASSIGN.variable, "sse")
     with pytest.raises(ValueError, match="not one of"):
         backends()
-    monkeypatch.delenv(assign_native.VARIABLE)
+    monkeypatch.delenv(assign_native.ASSIGN.variable)
     assert cpu()[0] in _runnable()
 
 
-def test_a_missing_core_is_said_once_and_never_silent() -> None:
-    # As installed without a compiler: the module is not there.
-    program = """
+@pytest.mark.parametrize("library", [None, b"not a library"])
+def test_a_core_that_is_missing_or_broken_is_said_once(tmp_path: Path, library: bytes | None) -> None:
+    # The package as installed without a compiler, or with a library that does not load.
+    package = tmp_path / "spintok_kernels"
+    shutil.copytree(Path(assign_native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
+    if library is not None:
+        (package / f"_assign_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(library)
+    program = f"""
 import sys, warnings
-sys.modules["spintok_kernels._assign_cpu"] = None
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name.endswith("_assign_cpu") else found(name, *rest)
+sys.path.insert(0, {str(tmp_path)!r})
 import torch
 from spintok_kernels import assign, backends
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     ids = [assign(torch.eye(3), torch.eye(3)).tolist() for _ in range(2)]
 assert ids == [[0, 1, 2]] * 2
-assert len(caught) == 1 and "C++ compiler" in str(caught[0].message), caught
-assert backends()[0].implementation == "torch" and "C++ compiler" in backends()[0].reason
+assert len(caught) == 1 and "reinstall spintok" in str(caught[0].message), caught
+assert backends()[0].implementation == "torch" and "reinstall spintok" in backends()[0].reason
 assert "triton" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

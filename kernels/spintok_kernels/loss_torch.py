@@ -1,18 +1,16 @@
 """The last pass of the swapped-prediction loss on the CPU, on row chunks that stay in cache."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from .sinkhorn_cpu import row_chunks, targets
+from spintok_kernels.sinkhorn_torch import row_chunks, targets
 
 __all__ = ["product", "swap"]
 
 
-def product(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-    """scale * (a @ b)."""
-    return torch.mm(a, b).mul_(scale)
+def product(out: Tensor, a: Tensor, b: Tensor, scale: Tensor, add: bool) -> None:
+    """out <- scale * a @ b, on top of what it holds with `add`."""
+    torch.addmm(out, a, b, beta=int(add), alpha=float(scale), out=out)
 
 
 def swap(

@@ -1,7 +1,5 @@
 """The passes of Sinkhorn over scores (V, n, K) on the CPU, on row chunks that stay in cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -1,0 +1,133 @@
+"""The kernels on a real GPU: what the interpreter and the compiler cannot show."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from spintok_kernels import assign, backends, reference, runs
+
+from tests.kernels.inputs import CASES, make
+
+pytestmark = [
+    pytest.mark.requires_gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+METRICS = ["dot", "l2"]
+
+
+def _triton() -> object:
+    return pytest.importorskip("spintok_kernels.assign_triton")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("small", [0, 1 << 28])
+@pytest.mark.parametrize(("kind", "shape"), CASES)
+def test_ids_are_the_definition(kind: str, shape: tuple[int, int, int], small: int, metric: str) -> None:
+    z, codebook = make(kind, *shape)
+    z[shape[0] // 2, 0] = torch.nan
+    found = _triton().assign(z.cuda(), [codebook.cuda()], metric, "exact", False, small=small)[0][0]
+    assert torch.equal(found.cpu(), reference.assign(z, codebook, metric)[0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["unit", "clustered", "near_ties", "duplicates", "offset"])
+@pytest.mark.parametrize("depth", [39, 256, 768])
+def test_equal_to_the_cpu_on_fresh_inputs(kind: str, depth: int, metric: str) -> None:
+    # Fresh inputs at every run; the seed is in the message of a failure.
+    seed = int(torch.seed() % 2**31)
+    z, codebook = make(kind, 20_000, 700, depth, seed=seed)
+    found = assign(z.cuda(), codebook.cuda(), metric=metric, return_scores=True)
+    wanted = assign(z, codebook, metric=metric, return_scores=True)
+    assert torch.equal(found.ids.cpu(), wanted.ids), seed
+    assert torch.equal(assign(z.cuda(), codebook.cuda(), metric=metric).cpu(), wanted.ids), seed
+    torch.testing.assert_close(found.scores.cpu(), wanted.scores, rtol=2e-7, atol=1e-30)
+    size = float(z.norm(dim=1).max() + codebook.norm(dim=1).max()) ** 2
+    torch.testing.assert_close(found.margins.cpu(), wanted.margins, rtol=1e-4, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("depth", [256, 768])
+@pytest.mark.parametrize("name", ["nearest_half", "nearest_split"])
+def test_the_bound_holds_with_room(name: str, depth: int) -> None:
+    # Tensor cores round their sums in undocumented ways. If the bound were too tight, unflagged rows
+    # would be wrong some day; margins show the kernel's own scores.
+    z, codebook = make("unit", 20_000, 500, depth, seed=3)
+    z64, c64 = z.cuda().double(), codebook.cuda().double()
+    top = (z64 @ c64.t()).topk(2, dim=1).values
+    precision = "fp16" if name == "nearest_half" else "exact"
+    margins = _triton().assign(z.cuda(), [codebook.cuda()], "dot", precision, True, small=0)[2][0]
+    error = (margins.double() - (top[:, 0] - top[:, 1])).abs().max()
+    # |z| = |c| = 1: rounding to float16, sums, tile numbers in low bits; or the split's 2^-19 and sums.
+    bound = 2.0**-10 + (depth + 32) * 2.0**-22 + 2.0**-18 if precision == "fp16" else (depth + 40) * 2.0**-22
+    assert float(error) <= bound
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_two_runs_have_the_same_bits(metric: str) -> None:
+    z, codebook = (x.cuda() for x in make("near_ties", 50_000, 1000, 256))
+    first, second = (assign(z, codebook, metric=metric, return_scores=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_beyond_2_to_the_31_elements() -> None:
+    rows = 2**31 // 256 + 1000
+    if torch.cuda.mem_get_info()[0] < 30e9:
+        pytest.skip("needs 30 GB of GPU memory")
+    codebook = torch.nn.functional.normalize(torch.randn(64, 256, device="cuda"))
+    z = codebook[torch.arange(rows, device="cuda") % 64]
+    assert torch.equal(assign(z, codebook), (torch.arange(rows, device="cuda") % 64).int())
+    del z
+    codes = torch.ones(2, 2**30 + 500, dtype=torch.int16, device="cuda")
+    codes[1, -1] = 2
+    found = runs(codes, torch.full((2,), codes.shape[1], device="cuda"))
+    assert found.counts.tolist() == [1, 2]
+    assert found.durations[1, :3].tolist() == [codes.shape[1] - 1, 1, 0]
+    assert found.codes[1, :3].tolist() == [1, 2, -1]
+
+
+def test_runs_are_the_cpus() -> None:
+    codes = torch.randint(3, (50, 3000), dtype=torch.int32)
+    lengths = torch.randint(3001, (50,))
+    for mine, cpu in zip(runs(codes.cuda(), lengths.cuda()), runs(codes, lengths), strict=True):
+        assert torch.equal(mine.cpu(), cpu)
+    assert runs(codes[:2].cuda(), torch.tensor([-1, 3001]).cuda()).counts.tolist() == [-1, -1]
+
+
+def test_nothing_waits_for_the_device() -> None:
+    z, codebook = (x.cuda() for x in make("unit", 30_000, 500, 256))
+    lengths = torch.tensor([30_000]).cuda()
+    runs(assign(z, codebook)[None], lengths)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        runs(assign(z, codebook)[None], lengths)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_backends_say_triton() -> None:
+    assert {b.implementation for b in backends() if b.device == "cuda" and b.op in ("assign", "runs")} == {"triton"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer(tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    program = """
+import torch
+from spintok_kernels import assign_triton, runs
+for depth in (39, 256, 330):
+    z, c = torch.randn(300, depth, device="cuda"), torch.randn(70, depth, device="cuda")
+    c[60:] = c[:10]
+    for metric in ("dot", "l2"):
+        for details in (False, True):
+            assign_triton.assign(z, [c], metric, "exact", details, small=0)
+            assign_triton.assign(z, [c], metric, "exact", details)
+runs(torch.randint(3, (5, 2000), device="cuda"), torch.tensor([0, 1, 1024, 1999, 2000]).cuda())
+torch.cuda.synchronize()
+"""
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "1", sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert found.returncode == 0, found.stdout[-4000:]

@@ -1,0 +1,78 @@
+"""The ops as torch sees them: schema, fake tensors, torch.compile, no recompiling for another N."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from spintok_kernels import assign, runs
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.kernels.inputs import make
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize("details", [False, True])
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_opcheck_assign(metric: str, details: bool) -> None:
+    z, codebook = make("unit", 33, 20, 8)
+    arguments = (z, [codebook, codebook[:7].contiguous()], metric, "exact", details)
+    torch.library.opcheck(torch.ops.spintok.assign.default, arguments, test_utils=CHECKS)
+
+
+def test_opcheck_runs() -> None:
+    codes = torch.randint(3, (4, 9), dtype=torch.int32)
+    torch.library.opcheck(torch.ops.spintok.runs.default, (codes, torch.tensor([9, 4, 0, 1])), test_utils=CHECKS)
+
+
+def test_compiled_without_breaks_and_once_for_every_length() -> None:
+    _, codebook = make("unit", 1, 20, 8)
+    compilations = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        compilations.append(graph)
+        return graph.forward
+
+    def tokens(z: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ids, scores, margins = assign(z * 2, codebook, return_scores=True)
+        found = runs(ids[None], lengths)
+        return found.codes + 1, found.durations, scores + margins
+
+    torch._dynamo.reset()
+    compiled = torch.compile(tokens, fullgraph=True, dynamic=True, backend=backend)
+    for n in (5, 17, 64, 100, 333):
+        z, _ = make("unit", n, 20, 8, seed=n)
+        lengths = torch.tensor([n])
+        for mine, eager in zip(compiled(z, lengths), tokens(z, lengths), strict=True):
+            assert torch.equal(mine, eager)
+    assert len(compilations) == 1
+
+
+def test_shapes_without_data() -> None:
+    with FakeTensorMode():
+        z = torch.empty(7, 4)
+        found = assign(z, [torch.empty(3, 4), torch.empty(9, 4)], return_scores=True)
+        assert [(x.shape, x.dtype) for x in found] == [
+            ((2, 7), torch.int32),
+            ((2, 7), torch.float32),
+            ((2, 7), torch.float32),
+        ]
+        result = runs(torch.empty(2, 5, dtype=torch.int64), torch.empty(2, dtype=torch.int64))
+        assert [(x.shape, x.dtype) for x in result] == [
+            ((2, 5), torch.int64),
+            ((2, 5), torch.int32),
+            ((2,), torch.int32),
+        ]
+
+
+def test_gradients_do_not_flow() -> None:
+    z = torch.ones(3, 4, requires_grad=True)
+    found = assign(z, torch.eye(4, requires_grad=True), return_scores=True)
+    assert not any(x.requires_grad for x in found)
+
+
+def test_a_cpu_machine_imports_no_triton() -> None:
+    program = "import sys, spintok_kernels as k, torch; k.assign(torch.eye(3), torch.eye(3)); k.backends()"
+    check = "; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program + check], check=True, timeout=120)
