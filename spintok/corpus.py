@@ -237,8 +237,9 @@ def _encode_shard(
     ordered = [records[utterance.key] for utterance in utterances if utterance.key in records]
     if todo or not path.exists():
         write_shard(path, ordered, options.format, dedup=options.dedup)
-    for record in ordered:
-        summary.statistics += Statistics.of(record.tokens[options.codebooks[0]])
+    first = options.codebooks[0]
+    spoken = ((record.tokens[first], record.speaker) for record in ordered)
+    summary.statistics += Statistics.collect(spoken, summary.statistics.codebook_size)
 
 
 def _stored_name(utterance: Utterance, format: Format) -> str:

@@ -1,28 +1,34 @@
-"""Statistics of tokens: rates, the three bitrates, usage and imbalance of codewords, run lengths.
+"""Statistics of tokens: counts of utterances that add up.
 
-A ``Statistics`` holds counts only, so those of the parts add up to those of the whole, in memory that does not
-grow with the corpus. Figures and their names follow Wang et al. 2024, arXiv 2411.08742.
+A ``Statistics`` holds counts only, so those of the parts add up to those of the whole, in memory that grows with the
+codebook, the kinds of bigrams, the longest run and the speakers, not with the corpus. ``spintok.figures`` turns them
+into figures.
 """
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spintok.figures import figures
 from spintok.frames import FRAME_RATE
+from spintok.pairs import PairCounts
 from spintok.tokens import Tokens
 
-__all__ = ["Statistics"]
+__all__ = ["SECONDS", "Statistics"]
 
 Counts = NDArray[np.int64]
+Spoken = tuple[Tokens, str | None]
 
-TAIL = 0.2
-"""The share of codewords, rarest first, whose occurrences the tail share counts."""
+SECONDS = 600
+"""Bins of the token rate over time, a second each; the last one also holds all that comes later."""
+_TOGETHER = 1000
+"""Utterances whose bigrams are sorted in one go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,28 +40,72 @@ class Statistics:
         frames: frames with each code, (K,).
         tokens: runs of each code, (K,).
         run_lengths: runs of 0, 1, 2, ... frames, (L,).
+        bigrams: each token and the one after it, within utterances.
+        over_time: frames, and tokens that begin, in each second from the start of an utterance, (2, SECONDS).
+        speakers: utterances, frames and tokens of each speaker; what has no speaker is left out.
     """
 
     utterances: int
     frames: Counts
     tokens: Counts
     run_lengths: Counts
+    bigrams: PairCounts
+    over_time: Counts
+    speakers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, codebook_size: int) -> "Statistics":
         """The statistics of no utterances at all."""
-        zeros = np.zeros(codebook_size, dtype=np.int64)
-        return cls(0, zeros, zeros, np.zeros(1, dtype=np.int64))
+        return cls.collect([], codebook_size)
 
     @classmethod
-    def of(cls, tokens: Tokens) -> "Statistics":
+    def of(cls, tokens: Tokens, speaker: str | None = None) -> "Statistics":
         """The statistics of one utterance."""
-        size = tokens.codebook_size
+        return cls.collect([(tokens, speaker)], tokens.codebook_size)
+
+    @classmethod
+    def collect(cls, utterances: Iterable[Spoken], codebook_size: int) -> "Statistics":
+        """The statistics of utterances, each with its speaker or None, of one codebook; none is kept."""
+        size = codebook_size
+        waiting = iter(utterances)
+        total = cls._group([], size)
+        while group := list(islice(waiting, _TOGETHER)):
+            total += cls._group(group, size)
+        return total
+
+    @classmethod
+    def _group(cls, group: list[Spoken], size: int) -> "Statistics":
+        wrong = next((tokens for tokens, _ in group if tokens.codebook_size != size), None)
+        if wrong is not None:
+            raise ValueError(f"tokens of a codebook of {wrong.codebook_size} codes among those of one of {size}")
+        speakers: dict[str, tuple[int, int, int]] = {}
+        over_time = np.zeros((2, SECONDS), dtype=np.int64)
+        for tokens, speaker in group:
+            starts = np.cumsum(tokens.durations, dtype=np.int64) - tokens.durations
+            for row, frames in enumerate((np.arange(tokens.num_frames), starts)):
+                over_time[row] += np.bincount(np.minimum(frames // FRAME_RATE, SECONDS - 1), minlength=SECONDS)
+            if speaker is not None:
+                before = speakers.get(speaker, (0, 0, 0))
+                mine = (1, tokens.num_frames, tokens.units.size)
+                speakers[speaker] = (before[0] + mine[0], before[1] + mine[1], before[2] + mine[2])
+        codes, units, durations, first, second = (
+            np.concatenate([np.zeros(0, dtype=np.int32), *parts])
+            for parts in (
+                [tokens.codes for tokens, _ in group],
+                [tokens.units for tokens, _ in group],
+                [tokens.durations for tokens, _ in group],
+                [tokens.units[:-1] for tokens, _ in group],
+                [tokens.units[1:] for tokens, _ in group],
+            )
+        )
         return cls(
-            utterances=1,
-            frames=np.bincount(tokens.codes, minlength=size),
-            tokens=np.bincount(tokens.units, minlength=size),
-            run_lengths=np.bincount(tokens.durations, minlength=1),
+            utterances=len(group),
+            frames=np.bincount(codes, minlength=size),
+            tokens=np.bincount(units, minlength=size),
+            run_lengths=np.bincount(durations, minlength=1),
+            bigrams=PairCounts.of(first, second, size, size),
+            over_time=over_time,
+            speakers=speakers,
         )
 
     def __add__(self, other: "Statistics") -> "Statistics":
@@ -64,11 +114,18 @@ class Statistics:
                 f"statistics of codebooks of {self.codebook_size} and {other.codebook_size} codes cannot be added"
             )
         longest = max(self.run_lengths.size, other.run_lengths.size)
+        speakers = dict(self.speakers)
+        for name, (utterances, frames, tokens) in other.speakers.items():
+            before = speakers.get(name, (0, 0, 0))
+            speakers[name] = (before[0] + utterances, before[1] + frames, before[2] + tokens)
         return Statistics(
             self.utterances + other.utterances,
             self.frames + other.frames,
             self.tokens + other.tokens,
             _grown(self.run_lengths, longest) + _grown(other.run_lengths, longest),
+            self.bigrams + other.bigrams,
+            self.over_time + other.over_time,
+            speakers,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -81,64 +138,47 @@ class Statistics:
         """K."""
         return int(self.frames.size)
 
-    def figures(self) -> dict[str, Any]:
-        """Every figure by name.
-
-        Rates are a second of framed speech. ``frame_bitrate`` = log2 K x frame rate; ``token_bitrate`` = log2 K x
-        token rate; ``entropy_bitrate`` = entropy x token rate. ``entropy`` (bits) and what follows from it are over
-        tokens, after de-duplication. ``tail_share``: occurrences held by the rarest 20 % of codewords, 0.2 when
-        usage is even. ``imbalance`` = 1 - entropy / log2 K. ``gini``: 0 when even, towards 1 when one code has all.
-        """
-        size, frames, tokens = self.codebook_size, int(self.frames.sum()), int(self.tokens.sum())
-        seconds = frames / FRAME_RATE
-        bits = math.log2(size)
-        share = self.tokens / max(tokens, 1)
-        entropy = float(-(share[share > 0] * np.log2(share[share > 0])).sum()) + 0.0
-        token_rate = tokens / seconds if frames else 0.0
-        order = np.argsort(-self.tokens, kind="stable")
-        return {
-            "utterances": self.utterances,
-            "hours": seconds / 3600,
-            "frames": frames,
-            "tokens": tokens,
-            "codebook_size": size,
-            "frame_rate": float(FRAME_RATE),
-            "token_rate": token_rate,
-            "frame_bitrate": bits * FRAME_RATE,
-            "token_bitrate": bits * token_rate,
-            "entropy_bitrate": entropy * token_rate,
-            "entropy": entropy,
-            "perplexity": 2.0**entropy,
-            "active_codewords": int(np.count_nonzero(self.tokens)),
-            "tail_share": _tail_share(share),
-            "gini": _gini(share),
-            "imbalance": 1 - entropy / bits if size > 1 and tokens else 0.0,
-            "run_length_mean": frames / tokens if tokens else 0.0,
-            "run_length_median": _quantile(self.run_lengths, 0.5),
-            "run_length_p90": _quantile(self.run_lengths, 0.9),
-            "run_length_max": int(np.flatnonzero(self.run_lengths).max(initial=0)),
-            "most_used": [[int(code), int(self.tokens[code])] for code in order[:10]],
-            "least_used": [[int(code), int(self.tokens[code])] for code in order[::-1][:10]],
-        }
+    def figures(self, silence: Iterable[int] | None = None) -> dict[str, Any]:
+        """Every figure by name: see ``spintok.figures.figures``. ``silence`` are the codes that stand for silence."""
+        return figures(self, silence)
 
     def counts(self) -> dict[str, Any]:
         """The counts as plain lists: all that ``from_counts`` needs."""
+        seconds = max(np.trim_zeros(row, "b").size for row in self.over_time)
         return {
             "utterances": self.utterances,
             "frames": self.frames.tolist(),
             "tokens": self.tokens.tolist(),
             "run_lengths": np.trim_zeros(self.run_lengths, "b").tolist() or [0],
+            "bigrams": {"keys": self.bigrams.keys.tolist(), "counts": self.bigrams.counts.tolist()},
+            "over_time": self.over_time[:, :seconds].tolist(),
+            "speakers": {name: list(counts) for name, counts in sorted(self.speakers.items())},
         }
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Any]) -> "Statistics":
         """What ``counts`` wrote."""
         arrays = {name: np.asarray(counts[name], dtype=np.int64) for name in ("frames", "tokens", "run_lengths")}
-        return cls(int(counts["utterances"]), **arrays)
+        size = arrays["frames"].size
+        keys, times = (np.asarray(counts["bigrams"][name], dtype=np.int64) for name in ("keys", "counts"))
+        over_time = np.zeros((2, SECONDS), dtype=np.int64)
+        found = np.asarray(counts["over_time"], dtype=np.int64).reshape(2, -1)
+        over_time[:, : found.shape[1]] = found
+        return cls(
+            int(counts["utterances"]),
+            **arrays,
+            bigrams=PairCounts(size, size, keys, times),
+            over_time=over_time,
+            speakers={name: (int(a), int(b), int(c)) for name, (a, b, c) in counts["speakers"].items()},
+        )
 
-    def to_json(self) -> str:
-        """Figures for people and counts for adding, as one JSON object."""
-        return json.dumps({"figures": self.figures(), "counts": self.counts()}, indent=2) + "\n"
+    def to_json(self, silence: Iterable[int] | None = None, more: Mapping[str, Any] | None = None) -> str:
+        """Figures for people and counts for adding, as one JSON object; ``more`` goes in beside them.
+
+        A line a figure; the counts, which are for machines, are one line.
+        """
+        figures = json.dumps({"figures": self.figures(silence), **(more or {})}, indent=2)
+        return f'{figures.removesuffix("}").rstrip()},\n  "counts": {json.dumps(self.counts())}\n}}\n'
 
     @classmethod
     def read(cls, path: Path) -> "Statistics":
@@ -151,21 +191,3 @@ class Statistics:
 
 def _grown(counts: Counts, size: int) -> Counts:
     return np.pad(counts, (0, size - counts.size))
-
-
-def _tail_share(share: NDArray[np.float64]) -> float:
-    """The Lorenz curve at TAIL, straight between codewords, so that it is exact for any K."""
-    curve = np.concatenate([[0.0], np.cumsum(np.sort(share))])
-    return float(np.interp(TAIL * share.size, np.arange(share.size + 1), curve))
-
-
-def _gini(share: NDArray[np.float64]) -> float:
-    size = share.size
-    rank = np.arange(1, size + 1)
-    return float(((2 * rank - size - 1) * np.sort(share)).sum() / size)
-
-
-def _quantile(histogram: Counts, quantile: float) -> int:
-    """The smallest length that at least this share of the runs does not pass; 0 without runs."""
-    total = histogram.sum()
-    return int(np.searchsorted(np.cumsum(histogram), math.ceil(quantile * total))) if total else 0

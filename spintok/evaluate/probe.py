@@ -1,0 +1,175 @@
+"""The same linear probe on continuous features and on tokens: what does quantising cost?
+
+The probe is a softmax classifier of phones, one frame at a time. On features it has a matrix (D, P) and a bias; on
+codes it has a row (P,) a code, which is the same probe on one-hot vectors. Both are fitted in full batches by L-BFGS
+on the same frames with the same weight decay, and judged on utterances they have not seen.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from spintok.evaluate.alignments import Interval, frame_intervals
+from spintok.evaluate.compare import Ratios
+from spintok.evaluate.hearing import layer_features
+from spintok.manifest import Utterance
+from spintok.tokenizer import Tokenizer
+
+__all__ = ["LayerFrames", "collect_frames", "probe_codes", "probe_features", "sweep"]
+
+HELD_OUT = 0.25
+_DECAY = 1e-4
+_STEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFrames:
+    """Frames of utterances, at several layers.
+
+    Attributes:
+        keys: the utterances.
+        utterance: the number of each frame's utterance, (N,).
+        layers: features by layer, (N, D) float32; None is MFCC.
+        labels: the phone of each frame, an index into ``names``, (N,); -1 where there is none.
+        names: the phones.
+    """
+
+    keys: tuple[str, ...]
+    utterance: NDArray[np.int64]
+    layers: Mapping[int | None, NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def collect_frames(
+    tokenizer: Tokenizer,
+    utterances: Sequence[Utterance],
+    phones: Mapping[str, Sequence[Interval]],
+    layers: Sequence[int | None],
+    *,
+    frames: int = 20_000,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda utterances: None,
+) -> LayerFrames:
+    """All layers of utterances in a random order, until there are ``frames`` frames: one pass of the encoder each."""
+    names = sorted({interval.label for key in phones for interval in phones[key]})
+    number = {name: i for i, name in enumerate(names)}
+    keys: list[str] = []
+    found: list[list[NDArray[np.float32]]] = [[] for _ in layers]
+    labels, owner = [], []
+    total = 0
+    for index in np.random.default_rng(seed).permutation(len(utterances)).tolist():
+        if total >= frames:
+            break
+        utterance = utterances[index]
+        parts = layer_features(tokenizer, utterance, layers)
+        for layer, part in zip(found, parts, strict=True):
+            layer.append(part.float().cpu().numpy())
+        intervals = phones.get(utterance.key, ())
+        place = frame_intervals(intervals, len(parts[0]))
+        of_interval = np.array([number[interval.label] for interval in intervals] + [-1], dtype=np.int64)
+        labels.append(of_interval[place])
+        owner.append(np.full(len(parts[0]), len(keys), dtype=np.int64))
+        keys.append(utterance.key)
+        total += len(parts[0])
+        progress(1)
+    if total == 0:
+        raise ValueError("no utterance has a frame")
+    features = {layer: np.concatenate(parts) for layer, parts in zip(layers, found, strict=True)}
+    return LayerFrames(tuple(keys), np.concatenate(owner), features, np.concatenate(labels), tuple(names))
+
+
+def probe_features(features: NDArray[Any], labels: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The label that a linear probe gives each frame of (N, D) features, (N,), fitted on the frames of ``train``.
+
+    Each dimension is first brought to zero mean and unit variance over the training frames.
+    """
+    x = torch.from_numpy(np.asarray(features, dtype=np.float32))
+    chosen = torch.from_numpy(train)
+    x = (x - x[chosen].mean(0)) / x[chosen].std(0).clamp_min(1e-6)
+    weight = torch.zeros(x.shape[1], int(labels.max()) + 1, requires_grad=True)
+    return _fit(x[chosen], x, torch.from_numpy(labels)[chosen], weight, lambda rows: rows @ weight)
+
+
+def probe_codes(
+    codes: NDArray[Any], size: int, labels: NDArray[np.int64], train: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The same of codes (N,) in [0, ``size``)."""
+    x = torch.from_numpy(np.asarray(codes, dtype=np.int64))
+    chosen = torch.from_numpy(train)
+    weight = torch.zeros(size, int(labels.max()) + 1, requires_grad=True)
+    return _fit(x[chosen], x, torch.from_numpy(labels)[chosen], weight, lambda rows: weight[rows])
+
+
+def sweep(
+    frames: LayerFrames,
+    tokens: Mapping[str, tuple[NDArray[Any], int]],
+    *,
+    codebook_size: int,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda probes: None,
+) -> Ratios:
+    """Frame accuracy in per cent of the probe on each layer and on tokens.
+
+    ``layer_{n}_features``; ``layer_{n}_kmeans``, of codes that K-means with ``codebook_size`` codewords makes of the
+    training frames of that layer; ``{name}_tokens`` of each of ``tokens``, codes (N,) and their codebook's size; and
+    ``chance``, the most frequent phone. A quarter of the utterances is held out. MFCC are the layer "mfcc".
+
+    Raises:
+        ValueError: fewer than two utterances have labels, or scikit-learn is missing.
+    """
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ValueError(f"a sweep needs scikit-learn ({error}): pip install 'spintok[evaluate]'") from None
+    labelled = frames.labels >= 0
+    present = np.unique(frames.utterance[labelled])
+    if present.size < 2:
+        raise ValueError(f"a probe needs at least two utterances with phones, got {present.size}")
+    labels, owner = frames.labels[labelled], frames.utterance[labelled]
+    shuffled = np.random.default_rng(seed).permutation(present)
+    held = np.sort(shuffled[: max(1, round(HELD_OUT * present.size))])
+    test = np.isin(owner, held)
+    where = np.searchsorted(held, owner[test])
+    total = np.bincount(where, minlength=held.size).astype(np.float64)
+
+    def right(guesses: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        progress(1)
+        return 100 * np.bincount(where, weights=guesses[test] == labels[test], minlength=held.size), total
+
+    parts = {"chance": right(np.full(labels.size, np.bincount(labels[~test]).argmax()))}
+    for layer, features in frames.layers.items():
+        name = "mfcc" if layer is None else f"layer_{layer}"
+        x = features[labelled]
+        parts[f"{name}_features"] = right(probe_features(x, labels, ~test))
+        size = min(codebook_size, int((~test).sum()))
+        kmeans = MiniBatchKMeans(size, batch_size=4096, n_init=1, random_state=seed).fit(x[~test])
+        parts[f"{name}_kmeans"] = right(probe_codes(kmeans.predict(x), size, labels, ~test))
+    for name, (codes, size) in tokens.items():
+        parts[f"{name}_tokens"] = right(probe_codes(codes[labelled], size, labels, ~test))
+    return Ratios(tuple(frames.keys[i] for i in held), parts)
+
+
+def _fit(
+    train: Tensor, rows: Tensor, labels: Tensor, weight: Tensor, scores: Callable[[Tensor], Tensor]
+) -> NDArray[np.int64]:
+    """Fit ``weight`` and a bias by cross-entropy, and return the best label of all rows."""
+    bias = torch.zeros(weight.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(scores(train) + bias, labels) + _DECAY * weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        best: NDArray[np.int64] = (scores(rows) + bias).argmax(1).numpy()
+    return best

@@ -1,0 +1,222 @@
+"""All metrics together: a small corpus whose phones and speakers can be heard, through Python and the command."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+from voices import mfcc_tokenizer, small_encoder
+
+from spintok.cli import app
+from spintok.evaluate.alignments import Alignment, Interval
+from spintok.evaluate.conditions import Condition, Material
+from spintok.evaluate.evaluation import evaluate
+from spintok.evaluate.families import METRICS, Settings, Speech
+from spintok.frames import SAMPLE_RATE
+from spintok.manifest import Utterance
+from spintok.tokenizer import Tokenizer
+
+PHONES = {"a": (700, 1200), "i": (300, 2300), "u": (320, 800)}
+PITCH = {"anna": 210.0, "carl": 110.0}
+SMALL = Settings(
+    draws=20, merges=10, robustness_utterances=2, conditions=(Condition("white", 10.0), Condition("gain", 6.0))
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten utterances of tones: harmonics of the speaker's pitch around the phone's two formants."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    manifest, phones, words = [], [], []
+    for number in range(10):
+        speaker = ["anna", "carl"][number % 2]
+        labels = ["SIL", *rng.choice(list(PHONES), 10).tolist(), "SIL"]
+        parts = [tones(label, PITCH[speaker], rng) for label in labels]
+        soundfile.write(folder / f"u{number}.wav", np.concatenate(parts), SAMPLE_RATE)
+        manifest.append({"id": f"u{number}", "path": f"u{number}.wav", "speaker": speaker})
+        times = [[label, round(0.1 * i, 2), round(0.1 * (i + 1), 2)] for i, label in enumerate(labels)]
+        phones.append({"id": f"u{number}", "phones": times})
+        words.append(f"u{number} 1 0.1 1.0 {''.join(labels[1:-1])}")
+    for name, rows in (("dev", manifest), ("phones", phones)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "words.ctm").write_text("\n".join(words), encoding="utf-8")
+    mfcc_tokenizer(8).save(folder / "coarse")
+    mfcc_tokenizer(24).save(folder / "fine")
+    return folder
+
+
+def tones(label: str, pitch: float, rng: np.random.Generator) -> np.ndarray:
+    time = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE
+    noise = 0.001 * rng.standard_normal(time.size)
+    if label == "SIL":
+        return noise
+    pitch *= rng.uniform(0.95, 1.05)
+    harmonics = pitch * np.arange(1, int(4000 / pitch))
+    gains = sum(np.exp(-(((harmonics - formant) / 150) ** 2)) for formant in PHONES[label])
+    return noise + 0.1 * (gains[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(axis=0)
+
+
+def speech_of(corpus: Path, *, aligned: bool = True, speakers: bool = True) -> Speech:
+    rows = [json.loads(line) for line in (corpus / "phones.jsonl").read_text(encoding="utf-8").splitlines()]
+    utterances = tuple(
+        Utterance(row["id"], corpus / f"{row['id']}.wav", ["anna", "carl"][i % 2] if speakers else None)
+        for i, row in enumerate(rows)
+    )
+    alignments = {
+        row["id"]: Alignment(tuple(Interval(*interval) for interval in row["phones"])) for row in rows if aligned
+    }
+    return Speech(utterances, alignments, Material(utterances))
+
+
+def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    report = evaluate(
+        [mfcc_tokenizer(24)],
+        speech_of(corpus),
+        SMALL,
+        output=tmp_path / "out",
+        progress=lambda what, done, total: stages.append(what),
+    )
+    (found,) = report["tokenizers"]
+    assert set(found["metrics"]) == set(METRICS) - {"similarity"}
+    assert list(found["left_out"]) == ["similarity"]
+    value = {
+        name: figure["value"] for family in found["metrics"].values() for name, figure in family["figures"].items()
+    }
+    assert value["pnmi"] > 0.5
+    assert value["phone_purity"] > 0.6
+    assert value["phone_within_features"] < 15
+    assert value["phone_within_features"] < value["phone_within_tokens"] <= 50
+    assert value["speaker_features"] < 30
+    assert value["probe_chance"] == 0.5
+    assert {value["probe_accuracy_tokens"], value["probe_accuracy_features"]} <= {n / 10 for n in range(11)}
+    assert value["mfcc_features"] > value["primary_tokens"] > value["chance"]
+    assert value["3gram_bits_per_token"] > 0
+    assert value["ued_mean_white_10"] > 0
+    assert value["hours"] == pytest.approx(10 * 59 / 50 / 3600)
+    for family in ("phones", "abx", "robustness", "speaker", "predictability", "probe"):
+        assert any("low" in figure for figure in found["metrics"][family]["figures"].values()), family
+    for family in found["metrics"].values():
+        for figure in family["figures"].values():
+            assert figure.get("low", figure["value"]) <= figure["high"] if "low" in figure else True
+    details = found["metrics"]["robustness"]["details"]["conditions"]["white_10"]
+    assert (details["strength"], details["kind"]) == (10.0, "white")
+    assert len(found["metrics"]["phones"]["details"]["silence_codes"]) >= 1
+    assert any("encoding" in stage for stage in stages)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8")) == report
+    table = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "| pnmi | " in table
+    assert "similarity left out: the encoder has no layers" in table
+
+
+def test_a_run_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
+    speech, tokenizer = speech_of(corpus), mfcc_tokenizer(8)
+
+    def figures(settings: Settings = SMALL, speech: Speech = speech) -> dict[str, Any]:
+        report = evaluate([tokenizer], speech, settings, ["phones", "predictability"], output=tmp_path)
+        return report["tokenizers"][0]["metrics"]["phones"]["figures"]
+
+    first = figures()
+    (kept,) = tmp_path.glob("partial/phones-*.json")
+    assert figures() == first
+    # Only a run that reads what was kept can see this.
+    kept.write_text(kept.read_text(encoding="utf-8").replace('"pnmi": 0.', '"pnmi": 7.'), encoding="utf-8")
+    assert figures()["pnmi"]["value"] > 7
+    other = Speech(speech.utterances[1:], speech.alignments, speech.material)
+    for changed in (figures(Settings(draws=20, merges=10, seed=1)), figures(speech=other)):
+        assert changed["pnmi"]["value"] < 1
+    kept.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"damaged .* delete it to measure again"):
+        figures()
+
+
+def test_two_tokenizers_side_by_side(corpus: Path) -> None:
+    report = evaluate([mfcc_tokenizer(4), mfcc_tokenizer(24)], speech_of(corpus), SMALL, ["phones", "similarity"])
+    apart = report["differences"]["mfcc-24-0"]["phones"]
+    first, second = (one["metrics"]["phones"]["figures"]["pnmi"]["value"] for one in report["tokenizers"])
+    assert apart["pnmi"]["value"] == pytest.approx(second - first)
+    assert 0 < apart["pnmi"]["low"] < apart["pnmi"]["value"] < apart["pnmi"]["high"]
+    # Both read the same MFCC.
+    assert report["similarity"]["mfcc-24-0"]["cka"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="different names"):
+        evaluate([mfcc_tokenizer(4), mfcc_tokenizer(4)], speech_of(corpus), SMALL)
+
+
+def test_what_the_data_do_not_allow_is_left_out_or_refused(corpus: Path) -> None:
+    bare = speech_of(corpus, aligned=False, speakers=False)
+    (found,) = evaluate([mfcc_tokenizer(8)], bare, SMALL)["tokenizers"]
+    assert set(found["metrics"]) == {"stats", "robustness", "predictability"}
+    assert "--alignments" in found["left_out"]["phones"]
+    assert "two speakers" in found["left_out"]["speaker"]
+    for metric in ("phones", "abx", "speaker", "probe", "similarity"):
+        with pytest.raises(ValueError, match=f"{metric} cannot be measured"):
+            evaluate([mfcc_tokenizer(8)], bare, SMALL, [metric])
+    aligned = speech_of(corpus, speakers=False)
+    with pytest.raises(ValueError, match="abx cannot be measured: speakers are not known"):
+        evaluate([mfcc_tokenizer(8)], aligned, SMALL, ["abx"])
+    with pytest.raises(ValueError, match="no utterances"):
+        evaluate([mfcc_tokenizer(8)], Speech((), {}, Material()), SMALL)
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_the_command(corpus: Path, tmp_path: Path) -> None:
+    shown = run(
+        corpus / "coarse", "--against", corpus / "fine", "--data", corpus / "dev.jsonl", "--alignments",
+        corpus / "phones.jsonl", "--words", corpus / "words.ctm", "--metrics", "phones,robustness", "--noise", corpus,
+        "--rooms", corpus, "--utterances", "1", "--draws", "10", "--seed", "3", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert "| figure | mfcc-8-0 | mfcc-24-0 | mfcc-24-0 - mfcc-8-0 |" in shown
+    for figure in ("cnmi", "ued_pooled_noise_5", "ued_mean_room", "boundary_r_value"):
+        assert f"| {figure} | " in shown
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert (report["settings"]["seed"], report["settings"]["draws"]) == (3, 10)
+    assert report["speech"] == {"utterances": 10, "aligned": 10, "speakers": 2}
+    assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 utterances"
+
+
+def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_path: Path) -> None:
+    twin: Tokenizer = mfcc_tokenizer(8)
+    twin.save(tmp_path / "twin")
+    run(corpus / "coarse", "--against", tmp_path / "twin", "--data", corpus / "dev.jsonl", "--metrics", "stats",
+        "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in report["tokenizers"]] == [str(corpus / "coarse"), str(tmp_path / "twin")]
+    assert report["differences"][str(tmp_path / "twin")]["stats"]["entropy"] == {"value": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metrics", "phones,beauty"], "unknown metric 'beauty'"),
+        (["--metrics", "phones"], "phones cannot be measured: no phones are given"),
+        (["--layers", "x"], "--layers takes numbers"),
+        (["--codebook", "auxiliary"], "unknown codebook 'auxiliary'"),
+        (["--alignments", "none.ctm"], "none.ctm: no such file"),
+        (["--metrics", "probe", "--layers", "3", "--alignments", "PHONES"], "MFCC have no layers"),
+    ],
+)
+def test_the_command_refuses(corpus: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    given = [str(corpus / "phones.jsonl") if argument == "PHONES" else argument for argument in arguments]
+    with pytest.raises(ValueError, match=message):
+        run(corpus / "coarse", "--data", corpus / "dev.jsonl", "--output", tmp_path / "out", *given)
+
+
+def test_layers_of_an_encoder(corpus: Path) -> None:
+    settings = Settings(draws=5, layers=(1, 2), probe_frames=200)
+    report = evaluate([small_encoder()], speech_of(corpus), settings, ["probe", "similarity"])
+    found = report["tokenizers"][0]["metrics"]
+    assert {"layer_1_features", "layer_1_kmeans", "layer_2_features", "primary_tokens"} < set(found["probe"]["figures"])
+    similarity = found["similarity"]
+    assert similarity["figures"]["cka_layer_2"]["value"] == pytest.approx(1.0)
+    assert 0 < similarity["figures"]["svcca_layer_1"]["value"] < 1
+    assert similarity["details"]["layers"] == [1, 2]
