@@ -30,7 +30,7 @@ def train(
         list[str] | None, typer.Option("--set", help="field=value or section.field=value, over the recipe's.")
     ] = None,
     dev: Annotated[Path | None, typer.Option(help="Other speech, to check on: a folder or a manifest.")] = None,
-    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev, as JSON lines, for PNMI.")] = None,
+    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev (TextGrid, .ctm, .jsonl), for PNMI.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and steps.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
