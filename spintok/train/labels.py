@@ -1,6 +1,7 @@
 """The label of every frame: the codes of a tokenizer, computed once and kept on disk."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def label(
         ranks.wait()
         if ranks.rank == 0:
             _pack(shards, packed, size)
+            shutil.rmtree(shards)
         ranks.wait()
     return Labels(Packed(packed), size, utterances)
 

@@ -105,6 +105,9 @@ def test_what_does_not_fit_is_one_line(monkeypatch, capsys, speech, tiny, tmp_pa
     assert run(monkeypatch, *arguments) == cli.USAGE
     out, err = capsys.readouterr()
     assert message in err
+    # What is wrong with the recipe itself names its file.
+    if message.startswith(("the field", "layer", "labels", "kmeans.size", "name their file")):
+        assert str(tmp_path / "r.toml") in err
     assert err.count("\n") == 1
     assert out == ""
     assert not (output / "config.json").exists()
