@@ -34,6 +34,14 @@ def test_a_folder_to_a_folder(capsys, speech, tmp_path, monkeypatch) -> None:
     assert "6 files were there already" in out
 
 
+def test_a_log_file_gets_lines_instead_of_a_bar(capsys, speech, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("spintok.cli.encode.LINE_SECONDS", 0.0)
+    _, _, err = run(capsys, "encode", speech, tmp_path / "a")
+    assert "encoded 6 of 6 files" in err
+    _, _, err = run(capsys, "encode", speech, tmp_path / "b", "--quiet")
+    assert err == ""
+
+
 def test_a_file_goes_to_standard_output(capsys, speech) -> None:
     tokens = spintok.load().encode(speech / "fred_yes.flac")
     path = speech / "fred_yes.flac"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EPILOG", "encode"]
 
+LINE_SECONDS = 30.0
+"""Between lines about the progress where there is no terminal to draw a bar on."""
+
 EPILOG = """Examples:
 
   spintok encode wav/                         a folder, to wav-tokens/
@@ -112,16 +115,21 @@ def _encode_with_bar(
         TextColumn("files, {task.fields[speed]:.0f} x real time, left"),
         TimeRemainingColumn(),
     )
-    started = time.monotonic()
-    heard = 0.0
+    started = told = time.monotonic()
+    heard, done = 0.0, 0
     mine = sum(1 for i in range(len(utterances)) if i // options.shard_size % options.ranks == options.rank)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=mine, speed=0.0)
 
         def progress(count: int, seconds: float) -> None:
-            nonlocal heard
-            heard += seconds
-            bar.update(task, advance=count, speed=heard / max(time.monotonic() - started, 1e-9))
+            nonlocal heard, done, told
+            heard, done, now = heard + seconds, done + count, time.monotonic()
+            speed = heard / max(now - started, 1e-9)
+            bar.update(task, advance=count, speed=speed)
+            if not console.is_terminal and now - told > LINE_SECONDS:
+                # A log file has no bar.
+                told = now
+                console.print(f"encoded {done} of {mine} files, {speed:.0f} x real time", highlight=False)
 
         return encode_corpus(tokenizer, utterances, folder, options, progress)
 

@@ -1,7 +1,7 @@
 """``spintok evaluate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -10,7 +10,7 @@ from spintok.cli.options import Device, Quiet, load_tokenizer
 
 if TYPE_CHECKING:
     from spintok.evaluate.alignments import Alignment
-    from spintok.evaluate.families import Metric
+    from spintok.evaluate.settings import Metric
     from spintok.manifest import Utterance
     from spintok.tokenizer import Tokenizer
 
@@ -22,7 +22,7 @@ EPILOG = """Examples:
 
   spintok evaluate my-tokenizer/ --data dev.jsonl --metrics robustness --noise noise/
 
-  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/    side by side, with paired intervals"""
+  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/"""
 
 
 def evaluate(
@@ -44,6 +44,10 @@ def evaluate(
     ] = None,
     codebook: Annotated[str | None, typer.Option(help="Whose tokens; the primary by default.")] = None,
     layers: Annotated[str | None, typer.Option(help="Of the sweep, such as 6,9,12; all by default.")] = None,
+    unit: Annotated[Literal["triphone", "phoneme"], typer.Option(help="Of ABX: with its neighbours, or alone.")] = (
+        "triphone"
+    ),
+    tolerance: Annotated[float, typer.Option(help="Of boundaries, in seconds.")] = 0.02,
     utterances: Annotated[int, typer.Option(help="For robustness, at most.")] = 200,
     draws: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
@@ -58,7 +62,7 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from spintok.evaluate.evaluation import evaluate as run
-    from spintok.evaluate.families import Settings, Speech
+    from spintok.evaluate.settings import Settings, Speech
     from spintok.manifest import scan
 
     listed = scan(data)
@@ -68,7 +72,13 @@ def evaluate(
         for one in loaded:
             one.size_of(codebook)
     settings = Settings(
-        codebook=codebook, layers=_numbers(layers), robustness_utterances=utterances, draws=draws, seed=seed
+        codebook=codebook,
+        layers=_numbers(layers),
+        unit=unit,
+        tolerance=tolerance,
+        robustness_utterances=utterances,
+        draws=draws,
+        seed=seed,
     )
     speech = Speech(tuple(listed), _alignments(listed, alignments, words), _material(listed, noise, rooms))
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
@@ -89,7 +99,7 @@ def evaluate(
 
 
 def _metrics(text: str | None) -> "list[Metric] | None":
-    from spintok.evaluate.families import Metric
+    from spintok.evaluate.settings import Metric
 
     if text is None:
         return None

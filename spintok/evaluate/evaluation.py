@@ -14,21 +14,12 @@ from typing import Any
 import numpy as np
 
 from spintok.atomic import atomic
+from spintok.audio import AudioError
 from spintok.evaluate.compare import difference, interval
-from spintok.evaluate.families import (
-    METRICS,
-    Heard,
-    Metric,
-    Progress,
-    Result,
-    Settings,
-    Speech,
-    hear,
-    lacking,
-    measure,
-    pending_heard,
-)
-from spintok.evaluate.hearing import utterance_features
+from spintok.evaluate.families import Result, measure
+from spintok.evaluate.features import utterance_features
+from spintok.evaluate.heard import Heard, hear
+from spintok.evaluate.settings import METRICS, Metric, Progress, Settings, Speech, lacking, needs_hearing
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.table import markdown
 from spintok.tokenizer import Tokenizer
@@ -79,6 +70,9 @@ def evaluate(
                 if why is not None:
                     raise ValueError(f"{metric} cannot be measured: {why}")
     results = [_one(tokenizer, speech, settings, metrics, output, progress) for tokenizer in tokenizers]
+    for _, left_out in results[1:] and results:
+        # It is measured below, between tokenizers.
+        left_out.pop("similarity", None)
     report: dict[str, Any] = {
         "spintok_evaluation": FORMAT,
         "speech": {
@@ -136,12 +130,14 @@ def _one(
     found = {metric: result for metric, path in paths.items() if (result := _kept(path)) is not None}
     todo = [metric for metric in wanted if metric not in found]
     heard: Heard | None = None
-    if pending_heard(todo):
+    if needs_hearing(todo):
         heard = hear(tokenizer, speech, settings, with_items="abx" in todo, progress=progress)
     for number, metric in enumerate(todo):
         progress(f"{metric} of {tokenizer.name}", number, len(todo))
         try:
             result = measure(metric, tokenizer, speech, settings, heard, progress)
+        except AudioError:
+            raise
         except ValueError as error:
             # What the data turns out not to hold; asked for by name it is an error.
             if metrics is not None:

@@ -1,116 +1,32 @@
 """Each family of metrics from what was heard of one tokenizer to its figures and their bootstrap draws."""
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from spintok.evaluate.abx import TASKS, Item, Sampling, Unit, abx, find_items, sample_items, used_items
-from spintok.evaluate.alignments import Alignment, characters
+from spintok.evaluate.abx import TASKS, AbxScore, abx
+from spintok.evaluate.alignments import characters
 from spintok.evaluate.compare import Measured, Ratios, replicates
-from spintok.evaluate.conditions import CONDITIONS, UNITS, Condition, Material
+from spintok.evaluate.conditions import UNITS
 from spintok.evaluate.dtw import Distance, unit_rows
-from spintok.evaluate.hearing import layers_of, utterance_features
-from spintok.evaluate.phones import SILENCE_LABELS, TOLERANCE, PhoneScore
+from spintok.evaluate.features import layers_of
+from spintok.evaluate.heard import Heard
+from spintok.evaluate.phones import SILENCE_LABELS, LabelCounts, PhoneScore
 from spintok.evaluate.predictability import predictability
 from spintok.evaluate.probe import collect_frames, sweep
 from spintok.evaluate.robustness import robustness
+from spintok.evaluate.settings import Metric, Progress, Settings, Speech
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.speaker import FOLDS, histograms, probe_speaker, speaker_information
 from spintok.manifest import Utterance
 from spintok.stats import Statistics
 from spintok.tokenizer import Tokenizer
-from spintok.tokens import Tokens
 
-__all__ = ["METRICS", "Heard", "Metric", "Result", "Settings", "Speech", "hear", "lacking", "measure", "pending_heard"]
-
-Metric = Literal["stats", "phones", "abx", "robustness", "speaker", "predictability", "probe", "similarity"]
-METRICS: tuple[Metric, ...] = (
-    "stats",
-    "phones",
-    "abx",
-    "robustness",
-    "speaker",
-    "predictability",
-    "probe",
-    "similarity",
-)
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and how much there is."""
-
-_PACKAGES: dict[Metric, tuple[str, str]] = {
-    "robustness": ("rapidfuzz", "rapidfuzz"),
-    "speaker": ("sklearn", "scikit-learn"),
-    "predictability": ("tokenizers", "tokenizers"),
-    "probe": ("sklearn", "scikit-learn"),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured and how; the same settings give the same figures.
-
-    Attributes:
-        codebook: whose tokens are measured; the primary by default.
-        layers: of the encoder, for probe and similarity; all by default.
-        tolerance: of boundaries, in seconds.
-        unit: of ABX.
-        sampling: of ABX.
-        conditions: of robustness.
-        robustness_utterances: at most so many, drawn at random: each is encoded once a condition.
-        order: of the largest n-gram model.
-        merges: of BPE.
-        probe_frames: of the probe and of similarity, about.
-        draws: of the bootstrap.
-        seed: of every random draw.
-    """
-
-    codebook: str | None = None
-    layers: tuple[int, ...] = ()
-    tolerance: float = TOLERANCE
-    unit: Unit = "triphone"
-    sampling: Sampling = field(default_factory=Sampling)
-    conditions: tuple[Condition, ...] = CONDITIONS
-    robustness_utterances: int = 200
-    order: int = 3
-    merges: int = 1000
-    probe_frames: int = 20_000
-    draws: int = 1000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The speech that tokenizers are measured on.
-
-    Attributes:
-        utterances: the recordings.
-        alignments: by utterance key, of those that have one.
-        material: what robustness mixes in.
-    """
-
-    utterances: tuple[Utterance, ...]
-    alignments: Mapping[str, Alignment]
-    material: Material
-
-    @property
-    def speakers(self) -> dict[str, str]:
-        """By utterance key, of those whose speaker is known."""
-        return {u.key: u.speaker for u in self.utterances if u.speaker is not None}
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What one pass over the audio kept: tokens, mean features (D,), and the features (T, D) of the ABX items."""
-
-    tokens: dict[str, Tokens]
-    pooled: dict[str, NDArray[np.float32]]
-    items: list[Item]
-    features: list[NDArray[np.float32]]
+__all__ = ["Result", "measure"]
 
 
 @dataclass(frozen=True)
@@ -131,86 +47,17 @@ class Result:
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """Several measured things over the same units as one, each under a name of its own ("%" stands for its names)."""
+class _AbxScores:
+    """ABX scores over the same speakers, each under a name of its own."""
 
-    parts: Mapping[str, Measured]
+    scores: Mapping[str, AbxScore]
 
     @property
     def units(self) -> tuple[str, ...]:
-        return next(iter(self.parts.values())).units
+        return next(iter(self.scores.values())).units
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-        return {
-            name.replace("%", own): value
-            for name, part in self.parts.items()
-            for own, value in part.figures(weights).items()
-        }
-
-
-def lacking(metric: Metric, speech: Speech, tokenizer: Tokenizer) -> str | None:
-    """What a metric needs and does not have, in words; None when it can be measured."""
-    module, package = _PACKAGES.get(metric, ("", ""))
-    if module and importlib.util.find_spec(module) is None:
-        return f"{package} is not installed: pip install 'spintok[evaluate]'"
-    counts = np.unique([*speech.speakers.values()], return_counts=True)[1]
-    aligned = any(alignment.phones for alignment in speech.alignments.values())
-    match metric:
-        case "phones" | "probe" if not aligned:
-            return "no phones are given (--alignments)"
-        case "abx" if not aligned:
-            return "no phones are given (--alignments)"
-        case "abx" if not counts.size:
-            return "speakers are not known: give a manifest with a field speaker"
-        case "speaker" if (counts >= FOLDS).sum() < 2:
-            return f"fewer than two speakers with {FOLDS} utterances are known: give a manifest with a field speaker"
-        case "predictability" if len(speech.utterances) < 2:
-            return "there is one utterance only"
-        case "similarity" if len(layers_of(tokenizer)) < 2:
-            return "the encoder has no layers to compare; name another tokenizer with --against"
-        case _:
-            return None
-
-
-def pending_heard(metrics: Sequence[Metric]) -> bool:
-    """Whether any of these metrics needs the pass over all audio."""
-    return not set(metrics).isdisjoint({"stats", "phones", "abx", "speaker", "predictability"})
-
-
-def hear(tokenizer: Tokenizer, speech: Speech, settings: Settings, *, with_items: bool, progress: Progress) -> Heard:
-    """Encode every utterance once. ``with_items`` keeps the features of ABX items."""
-    name = settings.codebook or tokenizer.codebook_names[0]
-    size = tokenizer.size_of(name)
-    codebook = tokenizer.codebooks[name]
-    items: list[Item] = []
-    if with_items:
-        phones = {key: alignment.phones for key, alignment in speech.alignments.items()}
-        # How long utterances are is not known yet.
-        everything = find_items(phones, dict.fromkeys(phones, 2**31), speech.speakers, settings.unit)
-        items = used_items(sample_items(everything, settings.sampling), sampling=settings.sampling)
-    of_utterance: dict[str, list[Item]] = {}
-    for item in items:
-        of_utterance.setdefault(item.key, []).append(item)
-    heard = Heard({}, {}, [], [])
-    total = len(speech.utterances)
-    label = f"encoding with {tokenizer.name}"
-    done = 0
-
-    def count(utterances: int) -> None:
-        nonlocal done
-        done += utterances
-        progress(label, done, total)
-
-    for utterance, features in utterance_features(tokenizer, speech.utterances, count):
-        codes = codebook.codes(features).cpu().numpy()  # type: ignore[operator]
-        array = features.float().cpu().numpy()
-        heard.tokens[utterance.key] = Tokens(codes, size)
-        heard.pooled[utterance.key] = array.mean(axis=0) if len(array) else np.zeros(array.shape[1], np.float32)
-        for item in of_utterance.get(utterance.key, ()):
-            if item.start < len(array):
-                heard.items.append(item._replace(stop=min(item.stop, len(array))))
-                heard.features.append(array[item.start : item.stop].copy())
-    return heard
+        return {name: score.figures(weights)["error"] for name, score in self.scores.items()}
 
 
 def measure(
@@ -221,15 +68,12 @@ def measure(
     heard: Heard | None,
     progress: Progress = lambda what, done, total: None,
 ) -> Result:
-    """One family of metrics; ``heard`` may be None for those that do not need it (``pending_heard``)."""
+    """One family of metrics; ``heard`` may be None for those that do not need it (``needs_hearing``)."""
     if heard is None:
         heard = Heard({}, {}, [], [])
     match metric:
         case "stats":
-            spoken = [(tokens, speech.speakers.get(key)) for key, tokens in heard.tokens.items()]
-            figures = Statistics.collect(spoken, spoken[0][0].codebook_size).figures()
-            single = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
-            return Result(single, {}, "", {name: value for name, value in figures.items() if name not in single})
+            return _statistics(speech, heard)
         case "phones":
             return _phones(speech, settings, heard)
         case "abx":
@@ -259,21 +103,32 @@ def _drawn(
     )
 
 
+def _statistics(speech: Speech, heard: Heard) -> Result:
+    """``Statistics.figures``; the codes of silence are those that alignments, if there are any, show to be."""
+    size = next(iter(heard.tokens.values())).codebook_size
+    speakers = speech.speakers
+    counts = Statistics.collect(((tokens, speakers.get(key)) for key, tokens in heard.tokens.items()), size)
+    phones = {key: alignment.phones for key, alignment in speech.alignments.items() if alignment.phones}
+    labelled = [LabelCounts.of(heard.tokens[key], intervals) for key, intervals in phones.items()]
+    silence = LabelCounts.summed(labelled, size).codes_of(SILENCE_LABELS) if labelled else None
+    figures = counts.figures(silence)
+    single = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    return Result(single, {}, "", {name: value for name, value in figures.items() if name not in single})
+
+
 def _phones(speech: Speech, settings: Settings, heard: Heard) -> Result:
     phones = {key: alignment.phones for key, alignment in speech.alignments.items() if alignment.phones}
     words = {key: characters(alignment.words) for key, alignment in speech.alignments.items() if alignment.words}
-    score = PhoneScore(heard.tokens, phones, "phone", settings.tolerance)
-    result = _drawn(
-        score,
-        settings,
-        details={"silence_codes": score.counts.codes_of(SILENCE_LABELS), "phone_by_code": score.counts.table()},
-    )
-    if not words:
-        return result
-    spelled = _drawn(PhoneScore(heard.tokens, words, "character", None), settings)
-    return Result(
-        result.figures | spelled.figures, result.draws | spelled.draws, result.drawn, result.details | spelled.details
-    )
+    found = []
+    if phones:
+        score = PhoneScore(heard.tokens, phones, "phone", settings.tolerance)
+        counts = score.counts
+        details = {"silence_codes": counts.codes_of(SILENCE_LABELS), "phone_by_code": counts.table()}
+        found.append(_drawn(score, settings, details=details))
+    if words:
+        found.append(_drawn(PhoneScore(heard.tokens, words, "character", None), settings))
+    first, last = found[0], found[-1]
+    return Result(first.figures | last.figures, first.draws | last.draws, first.drawn, first.details | last.details)
 
 
 def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
@@ -285,7 +140,7 @@ def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
         "codewords": ([codewords[one] for one in codes], "angular"),
         "features": ([unit_rows(one) for one in heard.features], "angular"),
     }
-    parts: dict[str, Measured] = {}
+    scores: dict[str, AbxScore] = {}
     details: dict[str, Any] = {"unit": settings.unit, "items": len(heard.items), "triples": {}, "left_out": {}}
     for task in TASKS:
         for source, (sequences, distance) in sources.items():
@@ -294,11 +149,11 @@ def _abx(tokenizer: Tokenizer, settings: Settings, heard: Heard) -> Result:
             except ValueError as error:
                 details["left_out"][task] = str(error)
                 break
-            parts[f"{task}_{source}"] = score
+            scores[f"{task}_{source}"] = score
             details["triples"][task] = score.triples
-    if not parts:
+    if not scores:
         raise ValueError(next(iter(details["left_out"].values())))
-    return _drawn(_Joined(parts), settings, "speakers", details)
+    return _drawn(_AbxScores(scores), settings, "speakers", details)
 
 
 def _robustness(tokenizer: Tokenizer, speech: Speech, settings: Settings, progress: Progress) -> Result:
@@ -343,8 +198,6 @@ def _speaker(speech: Speech, settings: Settings, heard: Heard) -> Result:
 
 
 def _probe(tokenizer: Tokenizer, speech: Speech, settings: Settings, progress: Progress) -> Result:
-    import torch
-
     layers = layers_of(tokenizer, settings.layers)
     phones = {key: alignment.phones for key, alignment in speech.alignments.items() if alignment.phones}
     aligned = [utterance for utterance in speech.utterances if utterance.key in phones]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from spintok.evaluate.alignments import Interval, frame_intervals
 from spintok.evaluate.compare import Ratios
-from spintok.evaluate.hearing import layer_features
+from spintok.evaluate.features import layer_features
 from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 

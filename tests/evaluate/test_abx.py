@@ -120,7 +120,7 @@ def test_against_fastabx(task: Task, kind: str) -> None:
             "speaker": [item.speaker for item in items],
         }
     )
-    dataset = Dataset(labels, InMemoryAccessor(spans, data))
+    dataset = Dataset(labels, InMemoryAccessor(spans, data, torch.device("cpu")))
     on, by, across, levels = {
         "phone_within": ("phone", ["context", "speaker"], None, ["context", "speaker"]),
         "phone_across": ("phone", ["context"], ["speaker"], ["context", "speaker"]),

@@ -10,11 +10,12 @@ import soundfile
 from typer.testing import CliRunner
 from voices import mfcc_tokenizer, small_encoder
 
+from spintok.audio import AudioError
 from spintok.cli import app
 from spintok.evaluate.alignments import Alignment, Interval
 from spintok.evaluate.conditions import Condition, Material
 from spintok.evaluate.evaluation import evaluate
-from spintok.evaluate.families import METRICS, Settings, Speech
+from spintok.evaluate.settings import METRICS, Settings, Speech
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
@@ -97,6 +98,7 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
     assert value["mfcc_features"] > value["primary_tokens"] > value["chance"]
     assert value["3gram_bits_per_token"] > 0
     assert value["ued_mean_white_10"] > 0
+    assert 0 < value["silence_share"] < 0.5
     assert value["hours"] == pytest.approx(10 * 59 / 50 / 3600)
     for family in ("phones", "abx", "robustness", "speaker", "predictability", "probe"):
         assert any("low" in figure for figure in found["metrics"][family]["figures"].values()), family
@@ -142,6 +144,7 @@ def test_two_tokenizers_side_by_side(corpus: Path) -> None:
     assert 0 < apart["pnmi"]["low"] < apart["pnmi"]["value"] < apart["pnmi"]["high"]
     # Both read the same MFCC.
     assert report["similarity"]["mfcc-24-0"]["cka"] == pytest.approx(1.0)
+    assert [one["left_out"] for one in report["tokenizers"]] == [{}, {}]
     with pytest.raises(ValueError, match="different names"):
         evaluate([mfcc_tokenizer(4), mfcc_tokenizer(4)], speech_of(corpus), SMALL)
 
@@ -160,6 +163,18 @@ def test_what_the_data_do_not_allow_is_left_out_or_refused(corpus: Path) -> None
         evaluate([mfcc_tokenizer(8)], aligned, SMALL, ["abx"])
     with pytest.raises(ValueError, match="no utterances"):
         evaluate([mfcc_tokenizer(8)], Speech((), {}, Material()), SMALL)
+    for wrong in ({"draws": 0}, {"order": 0}, {"tolerance": 0.0}, {"merges": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Settings(**wrong)
+
+
+def test_a_file_that_cannot_be_read_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.wav").write_bytes(b"not audio")
+    speech = speech_of(corpus)
+    broken = Speech(speech.utterances, {}, Material(speech.utterances, noise=[tmp_path / "noise.wav"]))
+    settings = Settings(conditions=(Condition("noise", 0.0),), robustness_utterances=1)
+    with pytest.raises(AudioError, match=r"noise\.wav"):
+        evaluate([mfcc_tokenizer(8)], broken, settings)
 
 
 def run(*arguments: object) -> str:
@@ -184,6 +199,32 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
     assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 utterances"
 
 
+def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, options in {
+        "usual": [],
+        "other": ["--unit", "phoneme", "--tolerance", "0.05", "--codebook", "auxiliary"],
+    }.items():
+        tokenizer = tmp_path / "two"
+        mfcc_tokenizer(8, books=2).save(tokenizer)
+        run(tokenizer, "--data", corpus / "dev.jsonl", "--alignments", corpus / "phones.jsonl", "--metrics",
+            "phones,abx", "--draws", "5", "--output", tmp_path / name, *options)  # fmt: skip
+        report = json.loads((tmp_path / name / "evaluation.json").read_text(encoding="utf-8"))
+        found[name] = report["tokenizers"][0]["metrics"]
+    assert found["usual"]["abx"]["details"]["unit"] == "triphone"
+    assert found["other"]["abx"]["details"]["unit"] == "phoneme"
+    recalls = [one["phones"]["figures"]["boundary_recall"]["value"] for one in found.values()]
+    assert recalls[1] > recalls[0]
+    assert found["usual"]["phones"]["figures"]["pnmi"] != found["other"]["phones"]["figures"]["pnmi"]
+
+
+def test_words_alone_give_characters(corpus: Path, tmp_path: Path) -> None:
+    shown = run(corpus / "coarse", "--data", corpus / "dev.jsonl", "--words", corpus / "words.ctm", "--metrics",
+                "phones", "--draws", "5", "--output", tmp_path / "out")  # fmt: skip
+    assert "| cnmi | " in shown
+    assert "pnmi" not in shown
+
+
 def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_path: Path) -> None:
     twin: Tokenizer = mfcc_tokenizer(8)
     twin.save(tmp_path / "twin")
@@ -198,7 +239,7 @@ def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_pa
     ("arguments", "message"),
     [
         (["--metrics", "phones,beauty"], "unknown metric 'beauty'"),
-        (["--metrics", "phones"], "phones cannot be measured: no phones are given"),
+        (["--metrics", "phones"], "phones cannot be measured: neither phones nor words"),
         (["--layers", "x"], "--layers takes numbers"),
         (["--codebook", "auxiliary"], "unknown codebook 'auxiliary'"),
         (["--alignments", "none.ctm"], "none.ctm: no such file"),

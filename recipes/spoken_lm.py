@@ -1,0 +1,225 @@
+"""From a folder of speech to a language model of its tokens: the whole way, on a CPU, in some minutes.
+
+    python recipes/spoken_lm.py SPEECH WORK --tokenizer mfcc-kmeans-100 --split speaker
+
+Speech is encoded, exported as packed windows, and a small causal model of ``transformers`` learns from them. Then, on
+held-out utterances: bits a token and a second against a unigram and a bigram model, and how often a real utterance
+scores above itself shuffled in time. SPEECH may be a token folder of ``spintok encode`` too; WORK keeps every step,
+so a second run goes on from what is there.
+
+Expected, with the defaults, on 7.5 hours of read English (2 CPU cores): see the figures in recipes/spoken_lm.md.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from spintok.corpus import Options, encode_corpus
+from spintok.export.dataset import Windows, export_packed, read_packed
+from spintok.export.packed import Packed
+from spintok.export.sequence import speech_only
+from spintok.export.vocabulary import Vocabulary
+from spintok.manifest import scan
+from spintok.tokenizer import load
+from spintok.tokens import Tokens
+
+SHUFFLES = (0.02, 0.1, 0.5)
+"""Lengths of the pieces, in seconds, that a negative of pair scoring is shuffled in."""
+
+
+def main() -> None:
+    arguments = parse()
+    torch.manual_seed(arguments.seed)
+    tokens = encode(arguments)
+    split = {"split_by": arguments.split, "validation": arguments.held_out, "skip_empty": True}
+    export_packed([tokens], arguments.work / "windows", window=arguments.window, shuffle=arguments.seed, **split)
+    export_packed([tokens], arguments.work / "documents", **split)
+    vocabulary = Vocabulary.load(arguments.work / "windows")
+    train, held_out = documents(arguments.work / "documents")
+    seconds = sum(t.seconds for t in held_out)
+    print(f"{len(train)} utterances to learn from, {len(held_out)} held out ({seconds / 60:.1f} minutes)")
+
+    model = fit(arguments, Windows(arguments.work / "windows/train"), vocabulary)
+    counts = sum(t.units.size for t in held_out)
+    bits = {
+        "unigram": sum(map(Unigram(train).bits, held_out)),
+        "bigram": best_bigram(train, held_out),
+        "language model": sum(score(model, held_out, vocabulary, arguments.window)),
+    }
+    report: dict[str, Any] = {"held_out_seconds": seconds, "held_out_tokens": counts}
+    print(f"\n{'held out':16} {'perplexity a token':>20} {'bits a second':>15}")
+    for name, total in bits.items():
+        report[name] = {"perplexity": 2 ** (total / counts), "bits_per_second": total / seconds}
+        print(f"{name:16} {report[name]['perplexity']:20.2f} {report[name]['bits_per_second']:15.2f}")
+
+    rng = np.random.default_rng(arguments.seed)
+    print(f"\n{'pieces of':16} {'real above shuffled':>20} {'pairs':>15}")
+    for piece in SHUFFLES:
+        # One piece cannot be shuffled.
+        pairs = [(t, shuffled(t, piece, rng)) for t in held_out if t.seconds >= 4 * piece]
+        real, other = (score(model, part, vocabulary, arguments.window, mean=True) for part in zip(*pairs, strict=True))
+        wins = float(np.mean(np.array(real) < np.array(other)))
+        report[f"pairs_{piece}"] = {"accuracy": wins, "pairs": len(pairs)}
+        print(f"{piece:.2f} s{'':10} {wins:20.1%} {len(pairs):15}")
+    (arguments.work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speech", type=Path, help="a folder of audio, a manifest, or a token folder")
+    parser.add_argument("work", type=Path, help="the folder for every step")
+    parser.add_argument("--tokenizer", default=None, help="a name (spintok list) or a folder")
+    parser.add_argument("--split", choices=["speaker", "file"], default="file", help="what to hold out by")
+    parser.add_argument("--held-out", type=float, default=0.1, help="the share to hold out")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=8, help="windows a step")
+    parser.add_argument("--window", type=int, default=256, help="tokens a window")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=3e-3, help="the highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def encode(arguments: argparse.Namespace) -> Path:
+    """The token folder of the speech."""
+    if (arguments.speech / "tokenizer.json").is_file():
+        return arguments.speech
+    folder = arguments.work / "tokens"
+    summary = encode_corpus(load(arguments.tokenizer), scan(arguments.speech), folder, Options())
+    print(summary.audit)
+    return folder
+
+
+def documents(folder: Path) -> tuple[list[Tokens], list[Tokens]]:
+    """The tokens of each utterance, to learn from and held out."""
+    _, records = read_packed(folder)
+    tokens = [next(iter(record.tokens.values())) for record in records]
+    # The training part comes first.
+    count = len(Packed(folder / "train"))
+    return tokens[:count], tokens[count:]
+
+
+def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary) -> LlamaForCausalLM:
+    """Train from scratch: AdamW, a linear warm-up over a tenth of the steps, then a cosine to zero."""
+    config = LlamaConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=arguments.width,
+        intermediate_size=3 * arguments.width,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=4,
+        max_position_embeddings=arguments.window,
+        tie_word_embeddings=True,
+        bos_token_id=vocabulary.special("begin_speech"),
+        eos_token_id=vocabulary.special("end_speech"),
+    )
+    model = LlamaForCausalLM(config)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(windows)} windows of {arguments.window}")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=0.1, betas=(0.9, 0.95))
+    warm = max(1, arguments.steps // 10)
+
+    def rate(step: int) -> float:
+        left = (step - warm) / max(1, arguments.steps - warm)
+        return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * left))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    rng = np.random.default_rng(arguments.seed)
+    started, losses = time.monotonic(), []
+    for step in range(arguments.steps):
+        chosen = [windows[int(i)] for i in rng.integers(len(windows), size=arguments.batch)]
+        batch = {name: torch.from_numpy(np.stack([item[name] for item in chosen])) for name in chosen[0]}
+        # Without a cache, attention stays within documents, which position_ids tell apart.
+        loss = model(**batch, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if (step + 1) % max(1, arguments.steps // 10) == 0:
+            recent = np.mean(losses[-max(1, arguments.steps // 10) :]) / math.log(2)
+            print(f"step {step + 1}: {recent:.3f} bits a token, {time.monotonic() - started:.0f} s", flush=True)
+    return model.eval()
+
+
+@torch.inference_mode()
+def score(
+    model: LlamaForCausalLM, utterances: Sequence[Tokens], vocabulary: Vocabulary, window: int, *, mean: bool = False
+) -> list[float]:
+    """Bits that the model needs for the units of each utterance, or their mean; the end mark does not count.
+
+    An utterance longer than a window is scored in parts, each given only the last token of the one before it.
+    """
+    parts: list[tuple[int, Tensor]] = []
+    for number, tokens in enumerate(utterances):
+        ids = torch.from_numpy(speech_only(tokens, vocabulary).ids[:-1].astype(np.int64))
+        parts += [(number, ids[first : first + window]) for first in range(0, len(ids) - 1, window - 1)]
+    bits = [0.0] * len(utterances)
+    # Like lengths together, so that little is padding.
+    parts.sort(key=lambda part: len(part[1]))
+    for first in range(0, len(parts), 32):
+        group = parts[first : first + 32]
+        ids = torch.nn.utils.rnn.pad_sequence([part for _, part in group], batch_first=True, padding_value=-1)
+        logits = model(input_ids=ids.clamp(min=0)).logits[:, :-1].float()
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], ignore_index=-1, reduction="none")
+        for (number, _), total in zip(group, loss.sum(dim=1).tolist(), strict=True):
+            bits[number] += total / math.log(2)
+    return [b / t.units.size for b, t in zip(bits, utterances, strict=True)] if mean else bits
+
+
+class Unigram:
+    """Each unit by how often it comes, one added to every count."""
+
+    def __init__(self, utterances: Sequence[Tokens]) -> None:
+        size = utterances[0].codebook_size
+        counts = 1.0 + np.bincount(np.concatenate([t.units for t in utterances]), minlength=size)
+        self.share: NDArray[np.float64] = counts / counts.sum()
+
+    def bits(self, tokens: Tokens) -> float:
+        return float(-np.log2(self.share[tokens.units]).sum())
+
+
+class Bigram:
+    """Each unit by the one before it, falling back on its share by ``weight`` counts (Dirichlet smoothing)."""
+
+    def __init__(self, utterances: Sequence[Tokens], weight: float) -> None:
+        size = utterances[0].codebook_size
+        # Row K is the beginning of an utterance.
+        counts = np.zeros((size + 1, size))
+        for tokens in utterances:
+            np.add.at(counts, (_before(tokens), tokens.units), 1)
+        counts += weight * Unigram(utterances).share
+        self.share: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+
+    def bits(self, tokens: Tokens) -> float:
+        return float(-np.log2(self.share[_before(tokens), tokens.units]).sum())
+
+
+def best_bigram(train: Sequence[Tokens], held_out: Sequence[Tokens]) -> float:
+    """Bits of the bigram model at the smoothing that suits the held-out part best: the strongest such rival."""
+    return min(sum(map(Bigram(train, weight).bits, held_out)) for weight in (1, 3, 10, 30, 100))
+
+
+def _before(tokens: Tokens) -> NDArray[np.int32]:
+    return np.concatenate([[tokens.codebook_size], tokens.units[:-1]]).astype(np.int32)
+
+
+def shuffled(tokens: Tokens, piece: float, rng: np.random.Generator) -> Tokens:
+    """The same frames, their pieces in a random order."""
+    length = max(1, round(piece * tokens.frame_rate))
+    pieces = np.split(tokens.codes, range(length, tokens.num_frames, length))
+    return Tokens(np.concatenate([pieces[i] for i in rng.permutation(len(pieces))]), tokens.codebook_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""``spintok export``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spintok.cli.options import Quiet, TokenizerName, load_tokenizer
+
+if TYPE_CHECKING:
+    from spintok.export.targets import Summary
+
+__all__ = ["EPILOG", "export"]
+
+EPILOG = """Examples:
+
+  spintok export wav-tokens/ out/ --to parquet                       for datasets.load_dataset
+
+  spintok export wav-tokens/ out/ --to packed --window 2048 --shuffle 0 --split speaker
+
+  spintok export wav-tokens/ llama-speech/ --to hf-tokenizer --base llama/
+
+  spintok export wav-tokens/ out/ --to packed --vocabulary llama-speech/ --task asr --text texts.jsonl
+
+  spintok export wav-tokens/ units/ --to bpe --vocab-size 1000 --vocab-size 4000"""
+
+Target = Literal[
+    "slamkit",
+    "s3tokenizer",
+    "fairseq",
+    "gslm",
+    "npz",
+    "parquet",
+    "webdataset",
+    "lhotse",
+    "packed",
+    "hf-tokenizer",
+    "bpe",
+]
+
+# The options that only some targets take; one that is given and not taken is an error.
+SHARDED = {"dedup", "skip_empty", "shard_size"}
+TAKEN: dict[Target, set[str]] = {
+    "slamkit": {"dedup", "skip_empty"},
+    "s3tokenizer": {"dedup", "skip_empty"},
+    "fairseq": {"dedup", "skip_empty"},
+    "gslm": {"dedup", "skip_empty"},
+    "npz": SHARDED,
+    "parquet": SHARDED,
+    "webdataset": SHARDED,
+    "lhotse": SHARDED,
+    "packed": {
+        *("vocabulary", "task", "text", "form", "bpe", "dtype", "window", "shuffle", "split", "validation"),
+        "skip_empty",
+    },
+    "hf-tokenizer": {"base", "template", "special", "durations", "tokenizer", "bpe"},
+    "bpe": {"dedup", "skip_empty", "vocab_size", "train_units"},
+}
+
+PACKED, HF, BPE = "--to packed", "--to hf-tokenizer", "--to bpe"
+
+
+def export(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="TOKENS... OUT", help="Token folders of one tokenizer; the folder to write.")
+    ],
+    to: Annotated[Target, typer.Option(help="What to write.", show_choices=True)],
+    codebook: Annotated[
+        list[str] | None, typer.Option(help="A codebook to export; all of them by default, or the first.")
+    ] = None,
+    dedup: Annotated[
+        bool | None, typer.Option("--dedup/--no-dedup", help="Runs with durations, or a code a frame.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(help="Utterances a shard.")] = 10_000,
+    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out utterances without tokens.")] = False,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="An extended tokenizer's folder, whose ids to write.", rich_help_panel=PACKED)
+    ] = None,
+    task: Annotated[
+        Literal["speech", "asr", "tts"], typer.Option(help="Speech alone, or with its text.", rich_help_panel=PACKED)
+    ] = "speech",
+    text: Annotated[
+        Path | None, typer.Option(help="JSON lines with key and text, for asr and tts.", rich_help_panel=PACKED)
+    ] = None,
+    form: Annotated[
+        Literal["units", "frames", "durations"],
+        typer.Option(help="A token a run, a token a frame, or runs with duration tokens.", rich_help_panel=PACKED),
+    ] = "units",
+    bpe: Annotated[
+        Path | None, typer.Option(help="A folder of --to bpe: its pieces are the tokens.", rich_help_panel=PACKED)
+    ] = None,
+    dtype: Annotated[
+        Literal["uint16", "uint32"] | None,
+        typer.Option(help="Of the ids; the narrower one that fits by default.", rich_help_panel=PACKED),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Cut into windows of so many ids, with loss masks.", rich_help_panel=PACKED)
+    ] = None,
+    shuffle: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Shuffle the documents.", rich_help_panel=PACKED)
+    ] = None,
+    split: Annotated[
+        Literal["speaker", "file"] | None,
+        typer.Option(help="Split into train and validation by this.", rich_help_panel=PACKED),
+    ] = None,
+    validation: Annotated[float, typer.Option(help="The share of validation.", rich_help_panel=PACKED)] = 0.05,
+    base: Annotated[
+        str | None, typer.Option(help="The tokenizer to extend: a folder, or a name on the Hub.", rich_help_panel=HF)
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Text of a token; {} is its number. Or: private-use.", rich_help_panel=HF)
+    ] = "<|s_{}|>",
+    special: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=TEXT", help="Another name for a special token: asr=<|asr|>.", rich_help_panel=HF),
+    ] = None,
+    durations: Annotated[int, typer.Option(help="Duration tokens, for 1, 2, ... frames.", rich_help_panel=HF)] = 0,
+    tokenizer: TokenizerName = None,
+    vocab_size: Annotated[
+        list[int] | None, typer.Option(help="Tokens of the BPE; several give several.", rich_help_panel=BPE)
+    ] = None,
+    train_units: Annotated[
+        int, typer.Option(help="Learn from so many units at most, to bound memory.", rich_help_panel=BPE)
+    ] = 10_000_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, deleting the earlier export.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tokens to what language models read: files of other tools, packed data sets, extended tokenizers, BPE.
+
+    Order is kept, keys are unique, and every artefact states the tokenizer. Run it again after a crash.
+    """
+    _check_options(context, to)
+    folders, output = paths[:-1], paths[-1]
+    console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+    common: dict[str, Any] = {"skip_empty": skip_empty, "overwrite": overwrite}
+    match to:
+        case "packed":
+            options = {"form": form, "dtype": dtype, "window": window, "shuffle": shuffle, "split_by": split}
+            summary = _packed(
+                folders, output, codebook, vocabulary, task, text, bpe, {**options, "validation": validation, **common}
+            )
+            _print_summary(summary, output, to, console)
+        case "hf-tokenizer":
+            names = {"template": template, "durations": durations, "overwrite": overwrite}
+            _hf_tokenizer(folders, output, base, tokenizer, codebook, bpe, special or [], names, console)
+        case "bpe":
+            from spintok.export.bpe import export_bpe
+
+            book = _one(codebook)
+            runs = True if dedup is None else dedup
+            sizes = vocab_size or []
+            report = export_bpe(folders, output, sizes, codebook=book, dedup=runs, train_units=train_units, **common)
+            _print_report(report, console)
+        case _:
+            from spintok.export.targets import export_files
+
+            summary = export_files(
+                folders, output, to, codebooks=codebook, dedup=dedup, shard_size=shard_size, **common
+            )
+            _print_summary(summary, output, to, console)
+
+
+def _check_options(context: typer.Context, to: Target) -> None:
+    for name in set().union(*TAKEN.values()) - TAKEN[to]:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            targets = " or ".join(target for target, names in TAKEN.items() if name in names)
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is for --to {targets}, not for {to}")
+
+
+def _one(codebook: list[str] | None) -> str | None:
+    if codebook is not None and len(codebook) > 1:
+        raise ValueError("this target holds one codebook; name it with --codebook")
+    return codebook[0] if codebook else None
+
+
+def _packed(
+    folders: list[Path],
+    output: Path,
+    codebook: list[str] | None,
+    vocabulary: Path | None,
+    task: Literal["speech", "asr", "tts"],
+    text: Path | None,
+    bpe: Path | None,
+    options: dict[str, Any],
+) -> "Summary":
+    from spintok.export.bpe import UnitBpe
+    from spintok.export.dataset import export_packed
+    from spintok.export.hf_tokenizer import text_encoder
+    from spintok.export.transcripts import Transcripts
+    from spintok.export.vocabulary import Vocabulary
+
+    return export_packed(
+        folders,
+        output,
+        codebook=_one(codebook),
+        vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
+        task=task,
+        transcripts=None if text is None else Transcripts(text),
+        encode_text=text_encoder(vocabulary) if vocabulary is not None and task != "speech" else None,
+        bpe=None if bpe is None else UnitBpe.load(bpe),
+        **options,
+    )
+
+
+def _hf_tokenizer(
+    folders: list[Path],
+    output: Path,
+    base: str | None,
+    tokenizer: str | None,
+    codebook: list[str] | None,
+    bpe: Path | None,
+    special: list[str],
+    names: dict[str, Any],
+    console: Console,
+) -> None:
+    from spintok.export.bpe import UnitBpe
+    from spintok.export.hf_tokenizer import extend_tokenizer
+    from spintok.export.source import open_source
+    from spintok.export.vocabulary import SPECIALS
+
+    if base is None:
+        raise ValueError("name the tokenizer to extend: --base FOLDER")
+    if bool(folders) == (tokenizer is not None):
+        raise ValueError("say whose tokens to add: token folders, or --tokenizer NAME, one of them")
+    if tokenizer is not None:
+        loaded = load_tokenizer(tokenizer, "cpu")
+        name, fingerprint = loaded.name, loaded.fingerprint
+        sizes = {book: loaded.size_of(book) for book in codebook or loaded.codebook_names}
+    else:
+        header = open_source(folders, codebook).header
+        name, fingerprint, sizes = header.tokenizer, header.fingerprint, dict(header.codebooks)
+    if bpe is not None:
+        model = UnitBpe.load(bpe)
+        if model.fingerprint != fingerprint:
+            raise ValueError(f"{bpe}: a BPE of another tokenizer than {name}")
+        sizes = {"bpe": model.size}
+    renamed = dict(item.partition("=")[::2] for item in special)
+    vocabulary = extend_tokenizer(
+        base,
+        output,
+        tokenizer=name,
+        fingerprint=fingerprint,
+        codebooks=sizes,
+        specials={**SPECIALS, **renamed},
+        **names,
+    )
+    console.print(
+        f"{output}: {vocabulary.size:,} tokens, speech from {vocabulary.first_id:,} on; tokenizer {name}, "
+        f"{fingerprint[:12]}",
+        markup=False,
+    )
+
+
+def _print_summary(summary: "Summary", output: Path, to: str, console: Console) -> None:
+    done = "there already" if summary.already else "written"
+    counts = f"{summary.utterances:,} utterances, {summary.tokens:,} tokens, {len(summary.files)} files"
+    console.print(f"{output}: {to}, {counts} {done}", markup=False)
+
+
+def _print_report(report: list[dict[str, Any]], console: Console) -> None:
+    table = Table("vocabulary", "tokens", "compression", "tokens a second", "bit/s", "entropy bit/s", box=None)
+    for row in report:
+        figures = (row[name] for name in ("compression", "token_rate", "token_bitrate", "entropy_bitrate"))
+        table.add_row(f"{row['vocab_size']:,}", f"{row['tokens']:,}", *(f"{figure:.2f}" for figure in figures))
+    console.print(table)
