@@ -1,4 +1,5 @@
 import csv
+import io
 import math
 import os
 import signal
@@ -57,7 +58,7 @@ def test_the_rate_rises_and_falls_in_straight_lines() -> None:
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tiny, speech, tmp_path) -> None:
     """SIGKILL in the middle of training, more than once: log and weights are those of a run in one go, bit for bit."""
-    steps = 8
+    steps = 6
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code = f"""
 import sys
@@ -74,7 +75,7 @@ if sys.argv[1] == "killed":
     real = loop.save_checkpoint
     def slow(*arguments):
         real(*arguments)
-        time.sleep(0.5)
+        time.sleep(0.3)
     loop.save_checkpoint = slow
 plan = recipe({str(tiny)!r}, optimizer=dict(steps={steps}, accumulation=2))
 train(plan, Speech(Path({str(speech)!r})), Path(sys.argv[2]), CPU, Console(quiet=True))
@@ -85,7 +86,7 @@ train(plan, Speech(Path({str(speech)!r})), Path(sys.argv[2]), CPU, Console(quiet
         return subprocess.Popen([sys.executable, "-c", code, kind, str(output)], env=environment)
 
     assert start("whole", whole).wait() == 0
-    for so_far in (2, 5):
+    for so_far in (2, 4):
         process = start("killed", killed)
         deadline = time.monotonic() + 120
         while not (killed / "training" / "log.csv").exists() or len(losses(killed)) < so_far:
@@ -204,6 +205,16 @@ def test_checks_are_written_and_do_not_disturb(tiny, speech, tmp_path) -> None:
     assert [row["step"] for row in rows(tmp_path / "checked", "checks.csv")] == ["4", "6"]
     train(plan, Speech(speech), tmp_path / "plain", CPU, QUIET)
     assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
+
+
+def test_a_log_file_gets_lines_instead_of_a_bar(tiny, speech, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("spintok.train.log.LINE_SECONDS", 0.0)
+    heard = io.StringIO()
+    train(recipe(tiny, loop={"log_every": 3}), Speech(speech), tmp_path, CPU, Console(file=heard, width=200))
+    lines = [line for line in heard.getvalue().splitlines() if line.startswith("step")]
+    assert [line.partition(":")[0] for line in lines] == ["step 3 of 6", "step 6 of 6"]
+    for figure in ("loss", "perplexity primary", "agreement primary", "x real time"):
+        assert figure in lines[0]
 
 
 def test_tensorboard_when_asked_for(tiny, speech, tmp_path) -> None:
