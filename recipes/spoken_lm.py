@@ -7,7 +7,7 @@ held-out utterances: bits a token and a second against a unigram and a bigram mo
 scores above itself shuffled in time. SPEECH may be a token folder of ``spintok encode`` too; WORK keeps every step,
 so a second run goes on from what is there.
 
-Expected, with the defaults, on 7.5 hours of read English (2 CPU cores): see the figures in recipes/spoken_lm.md.
+What to expect, with the defaults, on 7.5 hours of read English: recipes/spoken_lm.md.
 """
 
 import argparse

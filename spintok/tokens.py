@@ -21,7 +21,7 @@ def deduplicate(codes: ArrayLike) -> tuple[Codes, Codes]:
     array = _codes(codes)
     if array.size == 0:
         return array, array.copy()
-    starts = np.flatnonzero(np.diff(array, prepend=array[0] - 1))
+    starts = np.concatenate([[0], np.flatnonzero(array[1:] != array[:-1]) + 1])
     durations = np.diff(starts, append=array.size)
     return array[starts], durations.astype(np.int32)
 
@@ -67,7 +67,12 @@ class Tokens:
         cls, units: ArrayLike, durations: ArrayLike, codebook_size: int, num_samples: int | None = None
     ) -> "Tokens":
         """Tokens from the code of each run and its duration in frames."""
-        return cls(expand(units, durations), codebook_size, num_samples)
+        units, durations = _codes(units), _codes(durations)
+        tokens = cls(expand(units, durations), codebook_size, num_samples)
+        if not (units[1:] == units[:-1]).any():
+            # They are maximal, so they need not be found again.
+            tokens.__dict__["_runs"] = (units, durations)
+        return tokens
 
     @cached_property
     def _runs(self) -> tuple[Codes, Codes]:

@@ -31,6 +31,12 @@ def test_tokens_keep_codes_and_books(codes: list[int]) -> None:
         assert tokens.times[-1, 1] == pytest.approx(tokens.seconds)
 
 
+def test_runs_that_are_not_maximal_are_joined() -> None:
+    tokens = Tokens.from_runs([1, 1, 2], [2, 3, 1], 3)
+    assert tokens.units.tolist() == [1, 2]
+    assert tokens.durations.tolist() == [5, 1]
+
+
 def test_tokens_do_not_share_memory_with_the_caller() -> None:
     codes = np.array([1, 1, 2], dtype=np.int32)
     tokens = Tokens(codes, 3)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spintok.cli import bench, encode, evaluate, export, stats, tokenizers, train
+from spintok.cli import bench, encode, evaluate, export, report, stats, tokenizers, train
 from spintok.cli.options import FAILED, INTERRUPTED, USAGE
 
 __all__ = ["app", "main"]
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.command(epilog=encode.EPILOG)(encode.encode)
 app.command(epilog=stats.EPILOG)(stats.stats)
+app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=export.EPILOG)(export.export)
 app.command("list")(tokenizers.list_tokenizers)

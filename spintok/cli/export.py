@@ -237,7 +237,7 @@ def _hf_tokenizer(
         model = UnitBpe.load(bpe)
         if model.fingerprint != fingerprint:
             raise ValueError(f"{bpe}: a BPE of another tokenizer than {name}")
-        sizes = {"bpe": model.size}
+        fingerprint, sizes = model.identity, {"bpe": model.size}
     renamed = dict(item.partition("=")[::2] for item in special)
     vocabulary = extend_tokenizer(
         base,

@@ -1,5 +1,6 @@
 """Byte-pair encoding over units: a character a code, Hugging Face ``tokenizers`` underneath, decoding exact."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,6 +56,11 @@ class UnitBpe:
         self._flat = np.concatenate(pieces)
         if [piece.tolist() for piece in pieces[:codebook_size]] != [[code] for code in range(codebook_size)]:
             raise ExportError("not a BPE of spintok's: its first ids are not the codes")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the speech tokenizer's fingerprint and of every merge: whose codes its ids are."""
+        return hashlib.sha256(f"{self.fingerprint}\n{self.model.to_str()}".encode()).hexdigest()
 
     @classmethod
     def train(

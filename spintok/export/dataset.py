@@ -98,12 +98,14 @@ def export_packed(
     kind = id_type(vocabulary.size, dtype)
     if window is not None and window < 2:
         raise ExportError(f"a window needs at least 2 ids, got {window}")
+    if not 0 <= validation <= 1:
+        raise ExportError(f"the validation share must lie in [0, 1], got {validation}")
     options: dict[str, Any] = {
         "vocabulary": vocabulary.to_dict(),
         "task": task,
-        "transcripts": None if transcripts is None else str(transcripts.path),
+        "transcripts": None if transcripts is None else transcripts.digest,
         "form": form,
-        "bpe": None if bpe is None else bpe.size,
+        "bpe": None if bpe is None else bpe.identity,
         "dtype": kind,
         "window": window,
         "shuffle": shuffle,
@@ -187,9 +189,10 @@ def _vocabulary(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | No
         if not bpe.dedup or form != "units":
             raise ExportError("a BPE shortens de-duplicated units: train it with --dedup, and use the form units")
     sizes = dict(header.codebooks) if bpe is None else {"bpe": bpe.size}
+    fingerprint = header.fingerprint if bpe is None else bpe.identity
     if vocabulary is None:
-        return Vocabulary(header.tokenizer, header.fingerprint, sizes)
-    vocabulary.check(header.fingerprint)
+        return Vocabulary(header.tokenizer, fingerprint, sizes)
+    vocabulary.check(fingerprint)
     name, size = next(iter(sizes.items()))
     if vocabulary.codebooks.get(name) != size:
         raise ExportError(f"the vocabulary has no {size} tokens of {name!r}; it has {dict(vocabulary.codebooks)}")

@@ -64,11 +64,11 @@ def begin(folder: Path, description: Mapping[str, Any], *, overwrite: bool = Fal
     elif any(not path.name.endswith(".tmp") for path in folder.iterdir()):
         raise ExportError(f"{folder}: not empty, and not an export of spintok's; name another output folder")
     # A killed run leaves its temporary files.
-    for path in folder.rglob(".*.tmp"):
+    for path in list(folder.rglob(".*.tmp")):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
     _write(sidecar, {**description, "state": "writing"})
     return False
 

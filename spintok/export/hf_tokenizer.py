@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spintok.export.errors import ExportError
+from spintok.export.folder import SIDECAR
 from spintok.export.optional import optional
 from spintok.export.sequence import TextEncoder
 from spintok.export.vocabulary import SPECIALS, VOCABULARY_FILE, Vocabulary
@@ -100,7 +101,7 @@ def _add(extended: Any, vocabulary: Vocabulary) -> None:
 def _already(output: Path, vocabulary: Vocabulary, overwrite: bool) -> bool:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
-    if not (output / VOCABULARY_FILE).is_file():
+    if not (output / VOCABULARY_FILE).is_file() or (output / SIDECAR).exists():
         raise ExportError(f"{output}: not empty, and not a tokenizer of spintok's; name another output folder")
     if not overwrite and Vocabulary.load(output) != vocabulary:
         raise ExportError(f"{output}: holds another extended tokenizer; name another output folder, or add --overwrite")

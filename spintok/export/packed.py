@@ -30,6 +30,7 @@ IdType = Literal["uint8", "uint16", "uint32"]
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
+LENGTH = struct.Struct("<i")
 CODES: dict[IdType, tuple[int, str]] = {"uint8": (1, "|u1"), "uint16": (8, "<u2"), "uint32": (4, "<i4")}
 BLOCK = 1 << 16
 """Lengths turned into pointers at a time."""
@@ -59,17 +60,18 @@ def packed_writer(prefix: Path, dtype: IdType) -> Iterator[Callable[[ArrayLike],
     The function raises ``ExportError`` for ids that do not fit. Memory does not grow with the number of sequences.
     """
     code, kind = CODES[dtype]
-    limit = 2**31 if dtype == "uint32" else 2 ** (8 * np.dtype(kind).itemsize)
+    limit = np.iinfo(kind).max + 1
     data_path, index_path = packed_paths(prefix)
     with atomic(index_path) as index, atomic(data_path) as data, tempfile.TemporaryFile() as lengths:
         with data.open("wb") as file:
 
             def append(ids: ArrayLike) -> None:
-                array = np.asarray(ids)
-                if array.size and not 0 <= int(array.min()) <= int(array.max()) < limit:
+                array = np.asarray(ids, dtype=np.int64)
+                # As unsigned numbers, negative ones are large: one comparison finds both.
+                if array.view(np.uint64).max(initial=0) >= limit:
                     raise ExportError(f"ids from {array.min()} to {array.max()} do not fit below {limit}")
                 file.write(array.astype(kind).tobytes())
-                lengths.write(struct.pack("<i", array.size))
+                lengths.write(LENGTH.pack(array.size))
 
             yield append
         _write_index(index, code, np.dtype(kind).itemsize, lengths)

@@ -76,7 +76,11 @@ def join(parts: Iterable[Part]) -> Sequence:
     """Parts end to end."""
     parts = list(parts)
     ids = np.concatenate([part.ids for part in parts])
-    mask = np.repeat([part.loss for part in parts], [part.ids.size for part in parts])
+    mask = np.empty(ids.size, dtype=bool)
+    end = 0
+    for part in parts:
+        start, end = end, end + part.ids.size
+        mask[start:end] = part.loss
     mask[:1] = False
     return Sequence(ids, mask, lambda: "".join(part.spelling() for part in parts))
 

@@ -57,7 +57,7 @@ class Vocabulary:
 
     Attributes:
         tokenizer: the speech tokenizer's name.
-        fingerprint: of the speech tokenizer.
+        fingerprint: of the speech tokenizer; with a BPE over its units, the BPE's ``identity``.
         codebooks: K of each codebook by name.
         first_id: the id of code 0 of the first codebook; the ids below are text's.
         template: the text of a code, ``{}`` standing for its number, or ``"private-use"``.
@@ -125,13 +125,19 @@ class Vocabulary:
         """The id of a special token by its role."""
         if role not in self.specials:
             raise ExportError(f"the vocabulary has no {role!r} token; it has {', '.join(self.specials)}")
-        return self.duration_offset + 1 + self.durations + list(self.specials).index(role)
+        return self._special_ids[role]
+
+    @cached_property
+    def _special_ids(self) -> dict[str, int]:
+        first = self.duration_offset + 1 + self.durations
+        return {role: first + number for number, role in enumerate(self.specials)}
 
     def ids(self, codes: ArrayLike, codebook: str | None = None) -> NDArray[np.int32]:
         """Ids of codes. Raises ``ExportError`` for codes outside the codebook."""
         array = np.asarray(codes, dtype=np.int64)
         size = self.codebooks[codebook or next(iter(self.codebooks))]
-        if array.size and not 0 <= array.min() <= array.max() < size:
+        # As unsigned numbers, negative ones are large: one comparison finds both.
+        if array.view(np.uint64).max(initial=0) >= size:
             raise ExportError(f"codes from {array.min()} to {array.max()} in a vocabulary of {size}")
         return (array + self.offset(codebook)).astype(np.int32)
 

@@ -74,6 +74,7 @@ def test_tokenizers_reads_what_is_saved(bpe, tmp_path):
     )
     again = UnitBpe.load(tmp_path)
     assert (again.size, again.codebook_size, again.fingerprint, again.dedup) == (100, SIZE, "f", True)
+    assert again.identity == bpe.identity
     np.testing.assert_array_equal(again.decode(again.encode(units)), units)
     with pytest.raises(ExportError, match="missing"):
         UnitBpe.load(tmp_path / "nowhere")

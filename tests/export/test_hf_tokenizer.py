@@ -160,6 +160,10 @@ def test_bad_input_leaves_nothing(base, tmp_path):
             run()
         assert message in str(error.value)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
+    (tmp_path / "first/spintok.json").touch()
+    with pytest.raises(ExportError, match="not a tokenizer of spintok's"):
+        extend(base, tmp_path / "first", template="<Un{}>", overwrite=True)
+    (tmp_path / "first/spintok.json").unlink()
     with pytest.raises(ExportError, match="another extended tokenizer"):
         extend(base, tmp_path / "first", template="<Un{}>")
     assert extend(base, tmp_path / "first") == Vocabulary.load(tmp_path / "first")

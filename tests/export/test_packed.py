@@ -201,6 +201,12 @@ def test_bpe_shortens_and_comes_back(folder, records, tmp_path, same):
         export_packed([folder], tmp_path / "mixed", bpe=other)
     with pytest.raises(ExportError, match="form units"):
         export_packed([folder], tmp_path / "mixed", bpe=bpe, form="frames")
+    # Another BPE of the same size gives other ids.
+    twin = UnitBpe.train([u[::-1] for u in [*units, *units]], 100, 130, fingerprint="f" * 64, dedup=True)
+    with pytest.raises(ExportError, match="another tokenizer"):
+        export_packed([folder], tmp_path / "mixed", bpe=twin, vocabulary=Vocabulary.load(tmp_path / "out"))
+    with pytest.raises(ExportError, match="other options"):
+        export_packed([folder], tmp_path / "out", bpe=twin)
 
 
 def test_bad_input_leaves_nothing(folder, tmp_path):
@@ -210,6 +216,7 @@ def test_bad_input_leaves_nothing(folder, tmp_path):
         "another tokenizer": {"vocabulary": Vocabulary("other", "e" * 64, {"primary": 100})},
         "no 100 tokens of 'primary'": {"vocabulary": Vocabulary("random", "f" * 64, {"primary": 50})},
         "at least 2 ids": {"window": 1},
+        "share must lie": {"split_by": "file", "validation": 1.5},
         "no codebook": {"codebook": "nope"},
     }
     for message, options in cases.items():

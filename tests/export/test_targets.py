@@ -13,7 +13,7 @@ from spintok.export.folder import read_sidecar
 from spintok.export.targets import FILE_TARGETS, Stream, export_files, read_export
 from spintok.shards import Record
 from spintok.tokens import Tokens
-from tests.export.token_folders import SIZES, export_and_die, make_records, write_folder
+from tests.export.token_folders import SIZES, export, export_and_die, make_records, write_folder
 
 # Lhotse and WebDataset leave it to the garbage collector to close what they read.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -179,10 +179,10 @@ def test_same_bytes_every_time(target, folder, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("target", ["fairseq", "npz", "webdataset"])
+@pytest.mark.parametrize("target", ["fairseq", "npz", "webdataset", "packed"])
 def test_killed_at_any_rename_then_run_again(target, folder, records, tmp_path, same):
     whole = tmp_path / "whole"
-    export_files([folder], whole, target, shard_size=7)
+    export(folder, whole, target)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.export.token_folders"])
     for renames in range(50):
@@ -196,7 +196,7 @@ def test_killed_at_any_rename_then_run_again(target, folder, records, tmp_path, 
         if (out / "spintok.json").exists():
             with pytest.raises(ExportError, match="not finished"):
                 read_sidecar(out)
-        export_files([folder], out, target, shard_size=7)
+        export(folder, out, target)
         assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
     assert renames >= 4
 

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from spintok.export.dataset import export_packed
 from spintok.export.targets import FileTarget, export_files
 from spintok.frames import num_samples
 from spintok.shards import Record, write_shard
@@ -56,7 +58,15 @@ def write_folder(folder: Path, records: list[Record], shard_size: int = 10, fing
     return folder
 
 
-def export_and_die(folder: Path, output: Path, target: FileTarget, renames: int) -> None:
+def export(folder: Path, output: Path, target: FileTarget | Literal["packed"]) -> None:
+    """Any target, with shards or windows so small that there are several."""
+    if target == "packed":
+        export_packed([folder], output, window=16, shuffle=0, split_by="file", validation=0.3)
+    else:
+        export_files([folder], output, target, shard_size=7)
+
+
+def export_and_die(folder: Path, output: Path, target: FileTarget | Literal["packed"], renames: int) -> None:
     """An export in a process that is killed at the rename after so many."""
     replace = Path.replace
     left = renames
@@ -69,4 +79,4 @@ def export_and_die(folder: Path, output: Path, target: FileTarget, renames: int)
         return replace(self, target)
 
     Path.replace = dying
-    export_files([folder], output, target, shard_size=7)
+    export(folder, output, target)

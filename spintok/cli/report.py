@@ -1,0 +1,51 @@
+"""``spintok report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spintok.cli.options import Device, Quiet, TokenizerName, load_tokenizer
+
+__all__ = ["EPILOG", "report"]
+
+EPILOG = """Examples:
+
+  spintok report wav-tokens/                                     a folder of tokens
+
+  spintok report wav-tokens/ --alignments phones.jsonl --evaluation my-evaluation/evaluation.json
+
+  spintok report speech.flac --tokenizer my-tokenizer -o speech.html"""
+
+
+def report(
+    source: Annotated[Path, typer.Argument(help="A token folder, or an audio file of at most 10 minutes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    tokenizer: TokenizerName = None,
+    codebook: Annotated[str | None, typer.Option(help="Of a token folder; its first one by default.")] = None,
+    alignments: Annotated[
+        Path | None, typer.Option(help="Phones: TextGrid files or a folder of them, .ctm, .tsv at 100 Hz, .jsonl.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="The evaluation.json of the token folder's tokenizer.")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """A page to look at: one HTML file that needs no network, of a token folder or of one recording."""
+    from spintok.atomic import atomic
+    from spintok.report import corpus_report, recording_report
+
+    if source.is_dir():
+        if tokenizer is not None:
+            raise ValueError("--tokenizer is for audio; a token folder has its tokens already")
+        page = corpus_report(source, codebook=codebook, alignments=alignments, evaluation=evaluation)
+    else:
+        for name, value in (("--codebook", codebook), ("--evaluation", evaluation)):
+            if value is not None:
+                raise ValueError(f"{name} is for token folders; the page of a recording shows all codebooks")
+        page = recording_report(source, load_tokenizer(tokenizer, device), alignments=alignments)
+    with atomic(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    if not quiet:
+        print(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")

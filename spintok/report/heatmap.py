@@ -1,0 +1,113 @@
+"""P(phone | code) as an image: phones down, codes across, sorted so that what a codebook has learnt is a staircase."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spintok.evaluate.phones import SILENCE_LABELS, LabelCounts
+from spintok.report.chart import Table
+from spintok.report.page import percent
+
+__all__ = ["MOST_CODES", "HeatMap", "heat_map", "sorted_phones"]
+
+MOST_CODES = 2000
+"""Codes across, the most frequent ones; more would be wider than a browser draws."""
+
+# ARPAbet by manner, from open to closed; stress digits are ignored.
+_MANNERS = (
+    "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW",
+    "Y W R L",
+    "M N NG",
+    "HH V DH Z ZH F TH S SH",
+    "JH CH",
+    "B D G P T K",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """P(phone | code).
+
+    Attributes:
+        phones: of each row.
+        codes: of each column.
+        share: (phones, codes); a column sums to 1.
+        frames: labelled frames of each column, (codes,).
+        left_out: codes that had labelled frames but no room.
+    """
+
+    phones: tuple[str, ...]
+    codes: tuple[int, ...]
+    share: NDArray[np.float64]
+    frames: NDArray[np.int64]
+    left_out: int
+
+    @property
+    def main(self) -> list[int]:
+        """The row of each column's most probable phone."""
+        return [int(row) for row in self.share.argmax(axis=0)]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the script draws: shares in steps of 1 / 255, row by row."""
+        image = np.rint(self.share * 255).astype(np.uint8)
+        return {
+            "phones": self.phones,
+            "codes": self.codes,
+            "frames": self.frames.tolist(),
+            "share": base64.b64encode(image.tobytes()).decode(),
+        }
+
+    @property
+    def table(self) -> Table:
+        """Each code with its most probable phones."""
+        rows = []
+        for column, code in enumerate(self.codes):
+            order = np.argsort(-self.share[:, column], kind="stable")[:3]
+            best = [f"{self.phones[row]} {percent(float(self.share[row, column]))}" for row in order.tolist()]
+            rows.append((code, *best, *[""] * (3 - len(best)), f"{self.frames[column]:,}"))
+        return Table.of(("code", "main phone", "second", "third", "labelled frames"), rows, chips=(0,))
+
+
+def heat_map(labels: LabelCounts) -> HeatMap:
+    """The heat map of counts that hold at least one labelled frame; ``ValueError`` when there is none."""
+    if labels.pairs.total == 0:
+        raise ValueError("no frame of these tokens has a phone: the alignments are empty or lie elsewhere in time")
+    present = [label for row, label in enumerate(labels.labels) if labels.pairs.row_counts[row] > 0]
+    phones = sorted_phones(present)
+    frames = labels.pairs.column_counts
+    known = np.flatnonzero(frames)
+    kept = np.sort(known[np.argsort(-frames[known], kind="stable")][:MOST_CODES])
+    row_of = {label: row for row, label in enumerate(phones)}
+    place = {int(code): column for column, code in enumerate(kept)}
+    share = np.zeros((len(phones), len(kept)))
+    entries = zip(labels.pairs.row.tolist(), labels.pairs.column.tolist(), labels.pairs.counts.tolist(), strict=True)
+    for row, code, count in entries:
+        if code in place:
+            share[row_of[labels.labels[row]], place[code]] = count / frames[code]
+    best = share.argmax(axis=0)
+    order = np.lexsort((kept, -share[best, np.arange(len(kept))], best))
+    return HeatMap(
+        tuple(phones),
+        tuple(kept[order].tolist()),
+        share[:, order],
+        frames[kept][order],
+        len(known) - len(kept),
+    )
+
+
+def sorted_phones(labels: Sequence[str]) -> list[str]:
+    """ARPAbet by manner of articulation, then other labels by name, then silence."""
+    known = [phone for manner in _MANNERS for phone in manner.split()]
+
+    def place(label: str) -> tuple[int, int, str]:
+        base = label.rstrip("012")
+        if label in SILENCE_LABELS:
+            return 2, 0, label
+        return (0, known.index(base), label) if base in known else (1, 0, label)
+
+    return sorted(labels, key=place)

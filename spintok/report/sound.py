@@ -1,0 +1,84 @@
+"""A waveform as the page needs it: something to play, an outline, and a spectrogram."""
+
+import base64
+import io
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from spintok.frames import SAMPLE_RATE
+
+__all__ = ["BANDS", "MEL_RATE", "OUTLINE_RATE", "WAV_SECONDS", "data_uri", "mel_image", "outline"]
+
+WAV_SECONDS = 60
+"""Up to here the page holds the very samples, as 16-bit wav (2.6 MB a minute); beyond, Ogg Opus (0.25 MB a minute)."""
+_OPUS_KBITS = 24
+
+OUTLINE_RATE = 400  # pairs a second
+MEL_RATE = 100  # columns a second
+BANDS = 64
+_RANGE_DB = 70.0
+_FFT = 512
+_WINDOW = 400
+_BLOCK = 3000
+
+Waveform = NDArray[np.float32]
+
+
+def data_uri(waveform: Waveform) -> tuple[str, str]:
+    """The sound as a ``data:`` address, and its format in words. Samples beyond full scale are clipped."""
+    file = io.BytesIO()
+    limited = np.clip(waveform, -1, 1)
+    if len(waveform) <= WAV_SECONDS * SAMPLE_RATE:
+        soundfile.write(file, limited, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        kind, words = "audio/wav", "16-bit wav"
+    else:
+        # libsndfile maps its compression level from 0 to 1 on 256 to 6 kbit/s a channel.
+        level = (256 - _OPUS_KBITS) / 250
+        soundfile.write(file, limited, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=level)
+        kind, words = "audio/ogg", f"Ogg Opus at {_OPUS_KBITS} kbit/s"
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}", words
+
+
+def outline(waveform: Waveform) -> NDArray[np.int8]:
+    """The lowest and the highest sample of each 1 / OUTLINE_RATE s, relative to the loudest: (N, 2) int8."""
+    size = SAMPLE_RATE // OUTLINE_RATE
+    count = -(-len(waveform) // size)
+    pieces = np.pad(waveform, (0, count * size - len(waveform)), mode="edge").reshape(count, size)
+    loudest = float(np.abs(waveform).max(initial=0.0)) or 1.0
+    return np.rint(np.stack([pieces.min(axis=1), pieces.max(axis=1)], axis=1) / loudest * 127).astype(np.int8)
+
+
+def mel_image(waveform: Waveform) -> NDArray[np.uint8]:
+    """The log-mel spectrogram, (N, BANDS) uint8: 255 is the loudest band of all, 0 is 70 dB and more below it.
+
+    Column i shows a Hann window of 25 ms around (i + 1/2) / MEL_RATE s; bands are triangles, even on the mel scale
+    2595 log10(1 + f / 700) from 0 to 8 kHz.
+    """
+    hop = SAMPLE_RATE // MEL_RATE
+    count = -(-len(waveform) // hop)
+    ahead = (_WINDOW - hop) // 2
+    padded = np.pad(waveform, (ahead, count * hop - len(waveform) + _WINDOW))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop][:count]
+    hann = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(_WINDOW) + 0.5) / _WINDOW)).astype(np.float32)
+    bands = _mel_bands()
+    # In blocks: all spectra of ten minutes at once would take 250 MB.
+    power = np.concatenate(
+        [
+            np.square(np.abs(np.fft.rfft(windows[i : i + _BLOCK] * hann, n=_FFT))).astype(np.float32) @ bands
+            for i in range(0, count, _BLOCK)
+        ]
+    )
+    floor = max(float(power.max()), 1e-12)
+    decibels = 10 * np.log10(np.maximum(power / floor, 1e-12))
+    return np.rint(np.clip(1 + decibels / _RANGE_DB, 0, 1) * 255).astype(np.uint8)
+
+
+def _mel_bands() -> NDArray[np.float32]:
+    """Triangles over the bins of the spectrum, (257, BANDS)."""
+    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), BANDS + 2) / 2595) - 1)
+    bins = np.arange(_FFT // 2 + 1)[:, None] * SAMPLE_RATE / _FFT
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)

@@ -1,0 +1,60 @@
+"""A token folder with two codebooks, its phones and its evaluation, and a tokenizer with two codebooks."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import spintok
+from spintok.corpus import Options, encode_corpus
+from spintok.evaluate.conditions import Condition, Material
+from spintok.evaluate.evaluation import evaluate
+from spintok.evaluate.families import Settings, Speech
+from spintok.manifest import Utterance, scan
+from spintok.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def two_codebooks() -> Tokenizer:
+    """The default tokenizer with an auxiliary codebook of 300 codewords around its 100."""
+    default = spintok.load()
+    primary = default.codebooks["primary"]
+    auxiliary = type(primary)(dataclasses.replace(primary.config, name="auxiliary", size=300))
+    noise = torch.randn(300, primary.config.width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        auxiliary.codewords.copy_(primary.codewords.repeat(3, 1) + 0.3 * noise)
+    return Tokenizer(default.encoder, [primary, auxiliary], name="two")
+
+
+@pytest.fixture(scope="session")
+def token_folder(tmp_path_factory, speech, two_codebooks) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "six-voices"
+    utterances = [Utterance(u.key, u.path, speaker=u.key.split("_")[0]) for u in scan(speech)]
+    encode_corpus(two_codebooks, utterances, folder, Options(codebooks=("primary", "auxiliary"), shard_size=4))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phones(tmp_path_factory, speech) -> Path:
+    """Phones of all utterances but one: a cycle of labels, 70 ms each, from 0.1 s on."""
+    path = tmp_path_factory.mktemp("phones") / "phones.jsonl"
+    labels = ["AA", "T", "SIL", "<b>"]
+    rows = []
+    for number, utterance in enumerate(scan(speech)[1:]):
+        times = [0.1 + 0.07 * i for i in range(21)]
+        intervals = [[labels[(i + number) % 4], times[i], times[i + 1]] for i in range(20)]
+        rows.append(json.dumps({"id": utterance.key, "phones": intervals}))
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def evaluation(tmp_path_factory, speech, two_codebooks) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    utterances = tuple(scan(speech))
+    conditions = (Condition("gain", -12.0), Condition("white", 20.0), Condition("white", 0.0))
+    settings = Settings(conditions=conditions, draws=20)
+    evaluate([two_codebooks], Speech(utterances, {}, Material(utterances)), settings, ["robustness"], output=folder)
+    return folder / "evaluation.json"

@@ -1,0 +1,59 @@
+import sys
+
+import pytest
+from pages import Page
+
+from spintok import cli
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of ``spintok report``, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["spintok", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+def test_a_folder_with_all_there_is(capsys, tmp_path, token_folder, phones, evaluation) -> None:
+    page = tmp_path / "page.html"
+    code, out, err = run(
+        capsys, token_folder, "-o", page, "--alignments", phones, "--evaluation", evaluation, "--codebook", "primary"
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{page}: 0.")
+    found = Page(page.read_text(encoding="utf-8"))
+    assert found.all("h1") == ["six-voices"]
+    assert {"heat", "robustness", "usage", "imbalance", "run-lengths", "speakers", "bitrates"} <= found.ids
+
+
+def test_a_file_to_the_default_page(capsys, tmp_path, speech, two_codebooks, monkeypatch) -> None:
+    two_codebooks.save(tmp_path / "two")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, speech / "fred_yes.flac", "--tokenizer", "two", "--quiet", "--device", "cpu") == (0, "", "")
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [lane["name"] for lane in found.data["lanes"]] == ["primary", "auxiliary"]
+    assert "tokens of two" in "".join(found.all("p"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["TOKENS", "--tokenizer", "mfcc-kmeans-100"], "--tokenizer is for audio"),
+        (["AUDIO", "--codebook", "primary"], "--codebook is for token folders"),
+        (["AUDIO", "--evaluation", "e.json"], "--evaluation is for token folders"),
+        (["nowhere.wav"], "nowhere.wav: no such file"),
+        (["."], "not a folder of tokens"),
+    ],
+)
+def test_a_users_error_is_one_line_and_no_page(
+    capsys, tmp_path, speech, token_folder, monkeypatch, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"TOKENS": token_folder, "AUDIO": speech / "fred_yes.flac"}
+    code, out, err = run(capsys, *(places.get(argument, argument) for argument in arguments))
+    assert (code, out) == (cli.USAGE, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
