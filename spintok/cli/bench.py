@@ -18,7 +18,7 @@ FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": T
 
 def bench(
     context: typer.Context,
-    name: Annotated[Literal["encode", "kernels", "perturb"], typer.Argument(help="What to measure.")],
+    name: Annotated[Literal["encode", "kernels", "perturb", "train"], typer.Argument(help="What to measure.")],
 ) -> int:
     """Measure speed and memory on this machine, beside what you would use instead; agreement is checked first."""
     from importlib import import_module

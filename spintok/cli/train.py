@@ -30,7 +30,7 @@ def train(
         list[str] | None, typer.Option("--set", help="field=value or section.field=value, over the recipe's.")
     ] = None,
     dev: Annotated[Path | None, typer.Option(help="Other speech, to check on: a folder or a manifest.")] = None,
-    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev, as JSON lines, for PNMI.")] = None,
+    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev (TextGrid, .ctm, .jsonl), for PNMI.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and steps.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -38,6 +38,7 @@ def train(
     """Make a tokenizer from speech, as a recipe says."""
     from spintok.train.ranks import joined
     from spintok.train.read import read_recipe
+    from spintok.train.recipe import RecipeError
     from spintok.train.run import Speech, outlook, started_from
     from spintok.train.run import train as run
 
@@ -46,11 +47,14 @@ def train(
         plan = started_from(plan, init)
     speech = Speech(data, dev, alignments)
     with joined(device) as ranks:
-        silent = quiet or ranks.rank > 0
-        if dry_run:
-            if not silent:
-                print(outlook(plan, speech, ranks))
-            return
-        result = run(plan, speech, output, ranks, Console(stderr=True, quiet=silent))
-        if not silent:
-            print(f"{output}: tokenizer {result.name}, {result.codebook_size} codewords, {result.fingerprint[:12]}")
+        console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
+        try:
+            if dry_run:
+                told = outlook(plan, speech, ranks)
+            else:
+                result = run(plan, speech, output, ranks, console)
+                told = f"{output}: tokenizer {result.name}, {result.codebook_size} codewords, {result.fingerprint[:12]}"
+        except RecipeError as error:
+            raise RecipeError(f"{recipe}: {error}") from None
+        if not console.quiet:
+            print(told)

@@ -1,5 +1,6 @@
 """Which utterances share a batch, in every epoch: a pure function of the seed, so any batch can be found again."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,22 +69,22 @@ class BatchPlan:
         return cls(used, round(data.seconds * SAMPLE_RATE), seed, rank, ranks)
 
     def epoch(self, epoch: int) -> list[tuple[int, ...]]:
-        """All batches of an epoch, for all ranks, in order: every utterance at most once.
+        """All batches of an epoch, for all ranks, in order: every utterance once.
 
-        A last batch of less than half the size waits for another epoch, unless it is the only one.
+        The batches of a pool hold about the same, ``batch_samples`` or less and at most an utterance more.
         """
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(np.flatnonzero(self.samples))
+        pools = max(1, round(int(self.samples.sum()) / (_POOL * self.batch_samples)))
         batches: list[tuple[int, ...]] = []
-        # An utterance belongs to the pool that the sum of lengths before it falls into.
-        before = np.cumsum(self.samples[order]) - self.samples[order]
-        pools = before // (_POOL * self.batch_samples)
-        for pool in range(int(pools[-1]) + 1):
-            members = order[pools == pool]
-            batches += self._cut(members[np.argsort(-self.samples[members], kind="stable")])
-        small = [i for i, batch in enumerate(batches) if 2 * int(self.samples[list(batch)].sum()) < self.batch_samples]
-        if len(small) < len(batches):
-            batches = [batch for i, batch in enumerate(batches) if i not in small]
+        for members in _shared_out(order, self.samples[order], pools):
+            members = members[np.argsort(-self.samples[members], kind="stable")]
+            samples = self.samples[members]
+            for count in range(math.ceil(int(samples.sum()) / self.batch_samples), 0, -1):
+                parts = _shared_out(members, samples, count)
+                if min(map(len, parts)) >= self.ranks:
+                    break
+            batches += [tuple(part.tolist()) for part in parts]
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def from_place(self, place: Place) -> Iterator[Planned]:
@@ -94,24 +95,6 @@ class BatchPlan:
                 if number >= first:
                     yield Planned(Place(epoch, number), batch[self.rank :: self.ranks])
             epoch, first = epoch + 1, 0
-
-    def _cut(self, members: NDArray[np.int64]) -> list[tuple[int, ...]]:
-        """Consecutive members in batches that are as full as may be; each has a member for every rank."""
-        batches: list[list[int]] = [[]]
-        total = 0
-        for member in members.tolist():
-            samples = int(self.samples[member])
-            if total + samples > self.batch_samples and len(batches[-1]) >= self.ranks:
-                batches.append([])
-                total = 0
-            batches[-1].append(member)
-            total += samples
-        if len(batches[-1]) < self.ranks:
-            rest = batches.pop()
-            if not batches:
-                return []
-            batches[-1] += rest
-        return [tuple(batch) for batch in batches]
 
 
 def listed_samples(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
@@ -127,3 +110,10 @@ def listed_samples(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
 
     with ThreadPoolExecutor(8) as pool:
         return np.fromiter(pool.map(samples, utterances), dtype=np.int64, count=len(utterances))
+
+
+def _shared_out(members: NDArray[np.int64], samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Members in ``count`` consecutive parts with about the same sum of samples each; a part may be empty."""
+    middles = np.cumsum(samples) - samples / 2
+    part = (middles * count / samples.sum()).astype(np.int64)
+    return np.split(members, np.searchsorted(part, np.arange(1, count)))

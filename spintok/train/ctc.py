@@ -9,7 +9,7 @@ from spintok.frames import SAMPLE_RATE
 from spintok.train.batches import Planned
 from spintok.train.examples import Batch, Recordings, pad
 from spintok.train.ranks import Ranks
-from spintok.train.stage import StageModel, Step
+from spintok.train.stage import StageModel, Step, full_precision
 from spintok.train.trainable import TrainableEncoder
 from spintok.train.transcripts import Transcripts
 
@@ -57,7 +57,7 @@ class CtcModel(StageModel):
         assert batch.labels is not None
         features, counts = self.encoder(batch.inputs, batch.lengths)
         with torch.autocast(features.device.type, enabled=False):
-            scores = self.primary.embed(features.float()) @ self.primary.normalized_codewords().T
+            scores = self.primary.embed(full_precision(features)) @ self.primary.normalized_codewords().T
             log_probabilities = F.log_softmax(scores / self.temperature, dim=2)
             present = batch.labels >= 0
             total = F.ctc_loss(

@@ -1,5 +1,7 @@
 """The label of every frame: the codes of a tokenizer, computed once and kept on disk."""
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,8 @@ def label(
         ValueError: a file cannot be encoded; it names the first.
     """
     size = tokenizer.codebook_size
-    name = f"labels-{tokenizer.fingerprint[:12]}"
+    listed = hashlib.sha256("\n".join(f"{u.key}\t{u.path}" for u in utterances).encode()).hexdigest()
+    name = f"labels-{tokenizer.fingerprint[:12]}-{listed[:12]}"
     packed = folder / f"{name}.codes"
     if not Packed.exists(packed):
         bar = progress.add_task(f"labels: codes of {tokenizer.name}", total=len(utterances) // ranks.size)
@@ -67,6 +70,7 @@ def label(
         ranks.wait()
         if ranks.rank == 0:
             _pack(shards, packed, size)
+            shutil.rmtree(shards)
         ranks.wait()
     return Labels(Packed(packed), size, utterances)
 

@@ -14,6 +14,9 @@ from spintok.atomic import atomic
 
 __all__ = ["Log", "Table"]
 
+LINE_SECONDS = 30.0
+"""Between lines about the progress where there is no terminal to draw a bar on."""
+
 
 class Table:
     """A CSV file of rows that each have a ``step``; rows after the step that a run resumes from are taken out."""
@@ -57,12 +60,13 @@ class Log:
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
             console=console,
-            disable=folder is None,
+            disable=folder is None or not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=steps, completed=step)
         self._console = console
-        self._last = time.monotonic()
+        self._last = self._told = time.monotonic()
         self._seconds = 0.0
+        self._total = steps
 
     def __enter__(self) -> "Log":
         self._bar.start()
@@ -94,7 +98,12 @@ class Log:
         short = ", ".join(
             f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items() if name != "gradient_norm"
         )
-        self._bar.update(self._task, description=f"{short}, {speed:.0f} x real time")
+        told = f"{short}, {speed:.0f} x real time"
+        self._bar.update(self._task, description=told)
+        if not self._console.is_terminal and (now - self._told > LINE_SECONDS or step == self._total):
+            # A log file has no bar.
+            self._told = now
+            self._console.print(f"step {step} of {self._total}: {told}", highlight=False)
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
         """Write the figures of the development set."""

@@ -181,6 +181,9 @@ def _trainable(
     train_layers: int | None = None,
     train_front_end: bool = True,
 ) -> TrainableEncoder:
-    trainable = TrainableEncoder(encoder, layer=layer, train_layers=train_layers, train_front_end=train_front_end)
+    try:
+        trainable = TrainableEncoder(encoder, layer=layer, train_layers=train_layers, train_front_end=train_front_end)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     trainable.encoder.recompute = recipe.loop.recompute
     return trainable

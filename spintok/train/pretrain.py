@@ -18,7 +18,7 @@ from spintok.train.labels import Labels
 from spintok.train.masking import span_mask
 from spintok.train.ranks import Ranks
 from spintok.train.recipe import MaskConfig
-from spintok.train.stage import StageModel, Step
+from spintok.train.stage import StageModel, Step, full_precision
 from spintok.train.trainable import TrainableEncoder
 
 __all__ = ["MaskedExamples", "MaskedPrediction"]
@@ -92,7 +92,8 @@ class MaskedPrediction(StageModel):
     def _loss(self, features: Tensor, labels: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy over the chosen frames (B, T) of all ranks, and its figures."""
         labels = labels[chosen]
-        logits = self.primary.embed(features[chosen].float()) @ self.primary.normalized_codewords().T / self.temperature
+        z = self.primary.embed(full_precision(features[chosen]))
+        logits = z @ self.primary.normalized_codewords().T / self.temperature
         total = F.cross_entropy(logits, labels, reduction="sum")
         codes = logits.detach().argmax(1)
         histogram = torch.bincount(codes, minlength=logits.shape[1]).to(logits.dtype)

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from spintok.manifest import Utterance, scan
 from spintok.tokenizer import Tokenizer
-from spintok.train.check import Check, read_phones
+from spintok.train.check import Check
 from spintok.train.estimate import describe
 from spintok.train.loop import Run, fit
 from spintok.train.prepare import prepare
@@ -33,7 +33,7 @@ class Speech:
     Attributes:
         data: a folder or manifest to train on.
         dev: a folder or manifest to check on.
-        alignments: JSON lines with the phones of ``dev``.
+        alignments: phones of ``dev``, in a form that ``spintok.evaluate.alignments`` reads.
     """
 
     data: Path
@@ -46,7 +46,7 @@ class Speech:
             if self.alignments is not None:
                 raise ValueError("alignments belong to a development set: give it too")
             return None
-        return Check(scan(self.dev), count, read_phones(self.alignments) if self.alignments else {})
+        return Check(scan(self.dev), count, self.alignments)
 
 
 def train(recipe: Recipe, speech: Speech, output: Path, ranks: Ranks, console: Console) -> Tokenizer:

@@ -12,7 +12,7 @@ from spintok.tokenizer import Tokenizer
 from spintok.train.examples import Batch
 from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["StageModel", "Step", "valid_frames"]
+__all__ = ["StageModel", "Step", "full_precision", "valid_frames"]
 
 
 class Step(NamedTuple):
@@ -76,6 +76,11 @@ class StageModel(nn.Module):
 
 
 def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
-    """Features (B, T, D) without padding: (N, D) float32, utterance by utterance."""
+    """Features (B, T, D) without padding: (N, D), utterance by utterance, in full precision."""
     mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
-    return features[mask].float()
+    return full_precision(features[mask])
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """What autocast left in 16 bits as float32; other numbers as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,0 +1,160 @@
+"""Two processes that share a batch against one that has all of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_models import tiny_encoder
+from torch.nn.parallel import DistributedDataParallel
+
+from spintok import cli
+from spintok.train.batches import Place
+from spintok.train.ctc import CtcModel
+from spintok.train.examples import Batch
+from spintok.train.pretrain import MaskedPrediction
+from spintok.train.ranks import Ranks, joined
+from spintok.train.recipe import CodebookPlan, SpinLossConfig
+from spintok.train.spin import SpinModel
+from spintok.train.trainable import TrainableEncoder
+
+LENGTHS = torch.tensor([6000, 3000, 5000])
+SHARES = ([0, 2], [1])
+
+
+def whole_batch() -> Batch:
+    """Three utterances of different lengths, with all that any stage reads; in float64."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (0.1 * torch.randn(3, 6000, generator=generator, dtype=torch.float64) for _ in range(2))
+    frames = (LENGTHS - 400) // 320 + 1
+    valid = torch.arange(int(frames.max())) < frames[:, None]
+    labels = torch.randint(0, 5, valid.shape, generator=generator).masked_fill(~valid, -1)
+    masked = (torch.rand(valid.shape, generator=generator) < 0.5) & valid
+    return Batch(Place(), 1.0, first, LENGTHS, second=second, labels=labels, masked=masked)
+
+
+def share(batch: Batch, rows: list[int]) -> Batch:
+    """The batch of some of its utterances, with no more padding than they need."""
+    samples = int(batch.lengths[rows].max())
+    frames = (samples - 400) // 320 + 1
+    return Batch(
+        batch.place,
+        1.0,
+        batch.inputs[rows, :samples],
+        batch.lengths[rows],
+        second=batch.second[rows, :samples],
+        labels=batch.labels[rows, :frames],
+        masked=batch.masked[rows, :frames],
+    )
+
+
+def build(stage: str, ranks: Ranks) -> torch.nn.Module:
+    torch.manual_seed(0)
+    encoder = TrainableEncoder(tiny_encoder())
+    match stage:
+        case "spin":
+            plans = (CodebookPlan("primary", 6, width=5), CodebookPlan("auxiliary", 9, width=4))
+            model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0)
+        case "pretrain":
+            model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, ranks)
+        case "ctc":
+            model = CtcModel(encoder, 6, 4, 0.1, ranks)
+    model.double().normalize_codewords()
+    return model
+
+
+def ctc_labels(batch: Batch) -> Batch:
+    """Symbols 1 ... 5 of few frames, as CTC wants them."""
+    labels = batch.labels[:, :4] + 1
+    return Batch(batch.place, 1.0, batch.inputs, batch.lengths, labels=labels)
+
+
+def compute(stage: str, batch: Batch, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Loss, figures and gradients, as the loop sees them."""
+    model = build(stage, ranks)
+    parallel = model if ranks.group is None else DistributedDataParallel(model, process_group=ranks.group)
+    loss, figures = parallel(ctc_labels(batch) if stage == "ctc" else batch)
+    loss.backward()
+    found = {f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found |= {f"figure.{name}": value.detach() for name, value in figures.items()}
+    return found | {"loss": ranks.total(loss.detach()) / ranks.size}
+
+
+def run_ranks(count: int, *arguments: object) -> None:
+    """Start this file as ``count`` processes of a run, as ``torchrun`` does."""
+    environment = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(29500 + os.getpid() % 2000),
+        "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    children = [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    for child in children:
+        _, errors = child.communicate(timeout=200)
+        assert child.returncode == 0, errors
+
+
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path) -> None:
+    run_ranks(2, __file__, tmp_path)
+    for stage in ("spin", "pretrain", "ctc"):
+        alone = compute(stage, whole_batch(), Ranks(torch.device("cpu")))
+        for rank in range(2):
+            shared = load_file(tmp_path / f"{stage}-{rank}.safetensors")
+            assert shared.keys() == alone.keys()
+            for name, value in alone.items():
+                # Sums in another order, in float64.
+                torch.testing.assert_close(shared[name], value, rtol=1e-9, atol=1e-12, msg=f"{stage} {name}")
+
+
+def test_a_run_of_two_processes_learns_what_one_does(tiny, speech, tmp_path, monkeypatch) -> None:
+    """The command line under torchrun's environment, with frozen features and a development set."""
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        f'stage = "spin"\nname = "t"\nstart = "{tiny}"\n[[codebooks]]\nname = "primary"\nsize = 6\nwidth = 4\n'
+        "[views]\nvariants = 2\n[data]\nseconds = 6\nmax_seconds = 1\nworkers = 0\n"
+        "[optimizer]\nsteps = 4\nwarmup = 1\nlearning_rate = 1e-3\n[loop]\nlog_every = 1\n"
+    )
+    common = ["-m", "spintok", "train", recipe, "--data", speech, "--dev", speech, "--device", "cpu", "--quiet"]
+    run_ranks(2, *common, "--output", tmp_path / "2")
+    # This test's own process is the run of one.
+    monkeypatch.setattr(sys, "argv", ["spintok", *map(str, common[2:]), "--output", str(tmp_path / "1")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    logs = [(tmp_path / str(count) / "training/log.csv").read_text().splitlines() for count in (1, 2)]
+    assert len(logs[0]) == len(logs[1]) == 5
+    header = logs[0][0].split(",")
+    for one, two in zip(logs[0][1:], logs[1][1:], strict=True):
+        for name, a, b in zip(header, one.split(","), two.split(","), strict=True):
+            if name != "real_time":
+                assert float(a) == pytest.approx(float(b), rel=1e-3), name
+    one, two = (load_file(tmp_path / str(count) / "model.safetensors") for count in (1, 2))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+if __name__ == "__main__":
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    with joined("cpu") as ranks:
+        for stage in ("spin", "pretrain", "ctc"):
+            found = compute(stage, share(whole_batch(), SHARES[ranks.rank]), ranks)
+            save_file(
+                {name: value.contiguous() for name, value in found.items()},
+                Path(sys.argv[1], f"{stage}-{ranks.rank}.safetensors"),
+            )
