@@ -15,6 +15,7 @@ __all__ = [
     "Record",
     "ShardError",
     "check_format",
+    "load_parquet",
     "read_shard",
     "shard_path",
     "write_shard",
@@ -48,7 +49,7 @@ class Record:
 def check_format(format: Format) -> None:
     """Raise ``ShardError`` now if shards of this format could not be written later."""
     if format == "parquet":
-        _parquet()
+        load_parquet()
 
 
 def shard_path(folder: Path, index: int, format: Format) -> Path:
@@ -80,7 +81,7 @@ def read_shard(path: Path, sizes: Mapping[str, int]) -> list[Record]:
         case ".jsonl":
             rows = [_json_line(path, line) for line in path.read_text(encoding="utf-8").splitlines()]
         case ".parquet":
-            rows = _parquet().read_table(path).to_pylist()
+            rows = load_parquet().read_table(path).to_pylist()
         case ".km":
             rows = _km_rows(path)
         case _:
@@ -135,7 +136,8 @@ def _json_line(path: Path, line: str) -> dict[str, Any]:
     return row
 
 
-def _parquet() -> Any:
+def load_parquet() -> Any:
+    """``pyarrow.parquet``. Raises ``ShardError`` where it cannot be imported."""
     try:
         from pyarrow import parquet
     except (ImportError, OSError, RuntimeError) as error:
@@ -144,7 +146,7 @@ def _parquet() -> Any:
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    parquet = _parquet()
+    parquet = load_parquet()
     import pyarrow
 
     lists = {name for row in rows for name, value in row.items() if isinstance(value, list)}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from spintok.mfcc import Mfcc
 from spintok.tokens import Tokens
 from spintok.window import Window, pieces
 
-__all__ = ["Tokenizer", "TokenizerError", "load"]
+__all__ = ["Stretches", "Tokenizer", "TokenizerError", "load"]
 
 FORMAT = 1
 """The version of the folder's layout that this release reads and writes."""
@@ -38,6 +38,20 @@ Audio = str | os.PathLike[str] | Tensor | NDArray[Any]
 
 class TokenizerError(ValueError):
     """A tokenizer folder that cannot be used; the message names it and the cause."""
+
+
+class Stretches(NamedTuple):
+    """Features of recordings that went through the encoder together, or of one window of a long one.
+
+    Attributes:
+        indices: which recordings.
+        features: of each, (T_i, D) on the tokenizer's device; the windows of one recording follow each other.
+        samples: of each, at 16 kHz; for a long recording those read so far, at its last window all.
+    """
+
+    indices: list[int]
+    features: list[Tensor]
+    samples: list[int]
 
 
 class Tokenizer(nn.Module):
@@ -119,12 +133,16 @@ class Tokenizer(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and of every weight: equal exactly when all tokens must be equal."""
-        digest = hashlib.sha256(json.dumps(_config(self, with_name=False), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            array = tensor.detach().cpu().contiguous()
-            digest.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
-            digest.update(array.numpy().tobytes())
-        return digest.hexdigest()
+        return _digest(_config(self, with_name=False), self)
+
+    def encoder_fingerprint(self, layer: int) -> str:
+        """SHA-256 of what decides the features of a layer: the encoder up to it, and the windows of long audio.
+
+        Raises ``ValueError`` for a layer that is not there.
+        """
+        self.check_layer(layer)
+        encoder = self.encoder if isinstance(self.encoder, Mfcc) else self.encoder.truncated(layer)
+        return _digest({"encoder": _described(encoder), "window": asdict(self.window)}, encoder)
 
     # Audio to tokens.
 
@@ -168,32 +186,53 @@ class Tokenizer(nn.Module):
         tokens the same either way.
         """
         names = self.codebook_names if codebooks is None else list(codebooks)
-        books = [self._codebook(name) for name in names]
-        found: dict[int, list[Tensor]] = {}
+        books = {name: self._codebook(name) for name in names}
+        found: list[dict[str, list[Tensor]]] = [{name: [] for name in names} for _ in recordings]
         samples: dict[int, int] = {}
+        for batch in self.stretches(recordings, self.layer or 0, batch_seconds):
+            # One assignment a codebook for the whole batch.
+            flat = torch.cat(batch.features)
+            for name, book in books.items():
+                codes = book.codes(flat).cpu().split([len(part) for part in batch.features])
+                for i, part in zip(batch.indices, codes, strict=True):
+                    found[i][name].append(part)
+            samples.update(zip(batch.indices, batch.samples, strict=True))
+        return [
+            {name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i]) for name, codes in parts.items()}
+            for i, parts in enumerate(found)
+        ]
+
+    @torch.inference_mode()
+    def stretches(
+        self, recordings: Sequence[Recording], layer: int, batch_seconds: float = 200.0
+    ) -> Iterator[Stretches]:
+        """Features of each recording from one layer: short recordings whole, long ones window by window in order.
+
+        ``layer`` is 0 ... the encoder's layers, and for MFCC, which have none, 0. A ``batch_seconds`` of 0 lets no
+        recording share a batch on a GPU. Raises ``ValueError`` for a layer that is not there.
+        """
+        self.check_layer(layer)
         waveforms = {i: r.waveform for i, r in enumerate(recordings) if r.waveform is not None}
         for group in self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds):
-            samples.update((i, len(waveforms[i])) for i in group)
-            lengths = torch.tensor([samples[i] for i in group])
+            samples = [len(waveforms[i]) for i in group]
             padded = pad_sequence([waveforms[i] for i in group], batch_first=True)
-            features, counts = self.features(padded.to(self.device), lengths.to(self.device))
-            valid = [features[row, :count] for row, count in enumerate(counts.tolist())]
-            # One assignment a codebook for the whole batch.
-            flat = torch.cat(valid)
-            for book in books:
-                codes = book.codes(flat).cpu().split([len(part) for part in valid])
-                for i, part in zip(group, codes, strict=True):
-                    found.setdefault(i, []).append(part)
+            lengths = torch.tensor(samples)
+            features, counts = self._layer(padded.to(self.device), lengths.to(self.device), layer)
+            yield Stretches(group, [features[row, :count] for row, count in enumerate(counts.tolist())], samples)
         for i, recording in enumerate(recordings):
             if recording.waveform is None:
-                found[i], samples[i] = self._long(recording, books)
-        return [
-            {
-                name: Tokens(codes.numpy(), self.size_of(name), samples[i])
-                for name, codes in zip(names, found[i], strict=True)
-            }
-            for i in range(len(recordings))
-        ]
+                yield from self._long(i, recording, layer)
+
+    def check_layer(self, layer: int) -> None:
+        """Raise ``ValueError`` when the encoder has no such layer."""
+        if isinstance(self.encoder, Mfcc):
+            if layer != 0:
+                raise ValueError(f"MFCC have no layers: 0 names their features, got layer {layer}")
+        elif not 0 <= layer <= self.encoder.config.layers:
+            raise ValueError(
+                f"tokenizer {self.name!r} has layers 0 ... {self.encoder.config.layers} of its encoder, got layer "
+                f"{layer}; a tokenizer may hold its encoder only up to the layer that its codebooks read"
+            )
 
     def features(
         self, waveforms: Tensor, lengths: Tensor, statistics: Statistics | None = None
@@ -202,7 +241,14 @@ class Tokenizer(nn.Module):
 
         ``statistics`` are those of the whole recording when the waveforms are windows of it.
         """
-        features, counts = self.encoder(waveforms, lengths, layer=self.layer, statistics=statistics)
+        return self._layer(waveforms, lengths, self.layer or 0, statistics)
+
+    def _layer(
+        self, waveforms: Tensor, lengths: Tensor, layer: int, statistics: Statistics | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``features``, of any layer."""
+        chosen = None if isinstance(self.encoder, Mfcc) else layer
+        features, counts = self.encoder(waveforms, lengths, layer=chosen, statistics=statistics)
         return features, counts
 
     def record(self, path: str | os.PathLike[str]) -> Recording:
@@ -232,13 +278,12 @@ class Tokenizer(nn.Module):
         if group:
             yield group
 
-    def _long(self, recording: Recording, books: Sequence[Codebook]) -> tuple[list[Tensor], int]:
-        """Codes from each codebook, and the number of samples, of audio that is longer than a window.
+    def _long(self, index: int, recording: Recording, layer: int) -> Iterator[Stretches]:
+        """The windows of audio that is longer than one.
 
         An encoder normalises by statistics of the whole recording, so the audio is read twice.
         """
         statistics = self.encoder.statistics(recording.blocks())
-        codes: list[list[Tensor]] = [[] for _ in books]
         samples = 0
 
         def counted() -> Iterator[Tensor]:
@@ -250,11 +295,8 @@ class Tokenizer(nn.Module):
         for piece in pieces(counted(), self.window):
             waveform = piece.waveform[None].to(self.device)
             lengths = torch.tensor([waveform.shape[1]], device=self.device)
-            features, _ = self.features(waveform, lengths, statistics)
-            kept = features[0, piece.skip : piece.skip + piece.keep]
-            for book, parts in zip(books, codes, strict=True):
-                parts.append(book.codes(kept).cpu())
-        return [torch.cat(parts) for parts in codes], samples
+            features, _ = self._layer(waveform, lengths, layer, statistics)
+            yield Stretches([index], [features[0, piece.skip : piece.skip + piece.keep]], [samples])
 
     def _codebook(self, name: str) -> Codebook:
         if name not in self.codebooks:
@@ -330,12 +372,23 @@ def _device(name: str | torch.device) -> torch.device:
     return device
 
 
+def _digest(config: Mapping[str, Any], module: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
+        digest.update(array.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _described(encoder: AnyEncoder) -> dict[str, Any]:
+    return {"type": "mfcc"} if isinstance(encoder, Mfcc) else {"type": "ssl", **encoder.config.to_dict()}
+
+
 def _config(tokenizer: Tokenizer, with_name: bool = True) -> dict[str, Any]:
-    encoder = tokenizer.encoder
-    described = {"type": "mfcc"} if isinstance(encoder, Mfcc) else {"type": "ssl", **encoder.config.to_dict()}
     config: dict[str, Any] = {
         "spintok_format": FORMAT,
-        "encoder": described,
+        "encoder": _described(tokenizer.encoder),
         "layer": tokenizer.layer,
         "codebooks": [asdict(tokenizer._codebook(name).config) for name in tokenizer.codebook_names],
         "window": asdict(tokenizer.window),

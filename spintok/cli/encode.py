@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,11 +13,13 @@ from spintok.cli.options import FAILED, Device, Quiet, load_tokenizer
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus import Options, Summary
-    from spintok.manifest import Utterance
+    from spintok.corpus import Options
+    from spintok.ledger import Progress, Summary, Work
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "encode"]
+
+S = TypeVar("S")
 
 LINE_SECONDS = 30.0
 """Between lines about the progress where there is no terminal to draw a bar on."""
@@ -27,24 +30,43 @@ EPILOG = """Examples:
 
   spintok encode speech.flac                  a file, to standard output
 
-  spintok encode train.tsv out/ --format km   a fairseq manifest, to fairseq's files"""
+  spintok encode train.tsv out/ --format km   a fairseq manifest, to fairseq's files
+
+  spintok encode wav/ --features 6            layer 6 of the encoder, to wav-features/"""
 
 
 def encode(
     source: Annotated[Path, typer.Argument(help="A folder, an audio file, or a manifest: .tsv, wav.scp, .jsonl.")],
-    output: Annotated[Path | None, typer.Argument(help="The token folder; NAME-tokens by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Argument(help="The folder to write; NAME-tokens or NAME-features by default.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", "-t", help="A name (spintok list) or a folder.")
     ] = None,
-    codebook: Annotated[str, typer.Option(help="primary, auxiliary, or all of them in one pass.")] = "primary",
+    codebook: Annotated[
+        str | None, typer.Option(help="primary (the default), auxiliary, or all of them in one pass.")
+    ] = None,
     dedup: Annotated[
         bool | None, typer.Option("--dedup/--no-dedup", help="Runs with durations (the default), or a code a frame.")
     ] = None,
     format: Annotated[
-        Literal["jsonl", "parquet", "km"], typer.Option(help="Of the shards; km is fairseq's, a code a frame.")
-    ] = "jsonl",
+        Literal["jsonl", "parquet", "km", "safetensors"] | None,
+        typer.Option(
+            help="Of the shards: jsonl (the default), parquet or km (fairseq's, a code a frame); of features "
+            "safetensors (the default) or parquet."
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(help="Write this encoder layer's features, not codes; 0 is the transformer's input, or MFCC."),
+    ] = None,
+    features_dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"] | None, typer.Option(help="Of features; float16 by default.")
+    ] = None,
     device: Device = "auto",
-    batch_seconds: Annotated[float, typer.Option(help="Audio in one batch on a GPU.")] = 200.0,
+    batch_seconds: Annotated[
+        float | None, typer.Option(help="Audio in one batch on a GPU, 200 by default; features have no batches.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads that read audio.")] = 2,
     shard_size: Annotated[int, typer.Option(help="Utterances a shard.")] = 1000,
     rank: Annotated[
@@ -54,39 +76,76 @@ def encode(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Audio to tokens: a folder to a folder of shards, a single file to standard output.
+    """Audio to tokens, or with --features to features: a folder to a folder of shards, one file's tokens to stdout.
 
     Run it again after a crash or with files mended: it does what is left. Files that cannot be read are listed in
     failed.jsonl and make the exit code 1.
     """
-    from spintok.corpus import Options
+    shared: dict[str, Any] = {
+        "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite
+    }  # fmt: skip
+    if features is not None:
+        for option, value in {"--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds}.items():
+            if value is not None:
+                raise ValueError(f"{option} is for tokens: leave it out with --features")
+        if format in ("jsonl", "km"):
+            raise ValueError(f"--format {format} is for tokens: features go to safetensors or parquet")
+        shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
+        return _features(load_tokenizer(tokenizer, device), source, output, shared, quiet)
+    if features_dtype is not None:
+        raise ValueError("--features-dtype says how features are stored: add --features LAYER")
+    if format == "safetensors":
+        raise ValueError("--format safetensors is for features: add --features LAYER")
+    loaded = load_tokenizer(tokenizer, device)
+    shared |= {
+        "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook or "primary",),
+        "format": format or "jsonl",
+        "dedup": format != "km" if dedup is None else dedup,
+        "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
+    }
+    return _tokens(loaded, source, output, shared, quiet)
+
+
+def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool) -> int:
+    from spintok.corpus import Options, encode_corpus
     from spintok.manifest import scan
 
-    loaded = load_tokenizer(tokenizer, device)
-    names = tuple(loaded.codebook_names) if codebook == "all" else (codebook,)
-    for name in names:
-        loaded.size_of(name)
-    runs = format != "km" if dedup is None else dedup
-    options = Options(names, format, runs, shard_size, batch_seconds, workers, rank, ranks, overwrite)
+    for name in settings["codebooks"]:
+        tokenizer.size_of(name)
+    options = Options(**settings)
     if output is None and source.is_file() and not _is_manifest(source):
-        print(_one_file(loaded, source, options))
+        print(_one_file(tokenizer, source, options))
         return 0
     utterances = scan(source)
-    folder = (
-        Path(f"{source.resolve().stem if source.is_file() else source.resolve().name}-tokens")
-        if output is None
-        else output
+    folder = output or _folder(source, "tokens")
+    summary = _with_bar(
+        len(utterances), options, quiet, lambda told: encode_corpus(tokenizer, utterances, folder, options, told)
     )
-    summary = _encode_with_bar(loaded, utterances, folder, options, quiet)
     if not quiet:
-        _print_summary(summary, folder, loaded, names[0])
-    if summary.failures:
-        count = len(summary.failures)
-        print(
-            f"spintok: {count} of {summary.total} files failed; {folder / 'failed.jsonl'} says which and why",
-            file=sys.stderr,
-        )
-    return FAILED if summary.failures else 0
+        print_statistics(summary.statistics, Console())
+    return _end(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
+
+
+def _features(
+    tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool
+) -> int:
+    from spintok.features import FeatureOptions, encode_features
+    from spintok.manifest import scan
+
+    options = FeatureOptions(**settings)
+    utterances = scan(source)
+    folder = output or _folder(source, "features")
+    summary = _with_bar(
+        len(utterances), options, quiet, lambda told: encode_features(tokenizer, utterances, folder, options, told)
+    )
+    what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
+    return _end(summary, folder, what, quiet)
+
+
+def _folder(source: Path, suffix: str) -> Path:
+    """What is written when no folder is named."""
+    resolved = source.resolve()
+    return Path(f"{resolved.stem if source.is_file() else resolved.name}-{suffix}")
 
 
 def _is_manifest(path: Path) -> bool:
@@ -100,12 +159,9 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options") -> str:
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 
-def _encode_with_bar(
-    tokenizer: "Tokenizer", utterances: "list[Utterance]", folder: Path, options: "Options", quiet: bool
-) -> "Summary":
+def _with_bar(utterances: int, work: "Work", quiet: bool, encode: Callable[["Progress"], S]) -> S:
+    """What ``encode`` returns, while its progress is drawn."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from spintok.corpus import encode_corpus
 
     console = Console(stderr=True, quiet=quiet)
     columns = (
@@ -117,7 +173,7 @@ def _encode_with_bar(
     )
     started = told = time.monotonic()
     heard, done = 0.0, 0
-    mine = sum(1 for i in range(len(utterances)) if i // options.shard_size % options.ranks == options.rank)
+    mine = sum(1 for i in range(utterances) if i // work.shard_size % work.ranks == work.rank)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=mine, speed=0.0)
 
@@ -131,17 +187,27 @@ def _encode_with_bar(
                 told = now
                 console.print(f"encoded {done} of {mine} files, {speed:.0f} x real time", highlight=False)
 
-        return encode_corpus(tokenizer, utterances, folder, options, progress)
+        return encode(progress)
 
 
-def _print_summary(summary: "Summary", folder: Path, tokenizer: "Tokenizer", codebook: str) -> None:
-    console = Console()
-    print_statistics(summary.statistics, console)
-    speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
-    parts = [f"{folder}: tokenizer {tokenizer.name}, {codebook} codebook"]
-    if summary.encoded:
-        parts.append(f"{summary.audio_seconds / 3600:.2f} h in {summary.wall_seconds:.1f} s, {speed:.0f} x real time")
-    if summary.resumed:
-        parts.append(f"{summary.resumed} files were there already")
-    console.print("; ".join(parts), highlight=False, soft_wrap=True)
-    console.print(summary.audit, highlight=False)
+def _end(summary: "Summary", folder: Path, what: str, quiet: bool) -> int:
+    """Print the books; the exit code."""
+    if not quiet:
+        console = Console()
+        speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
+        parts = [f"{folder}: {what}"]
+        if summary.encoded:
+            hours = summary.audio_seconds / 3600
+            parts.append(f"{hours:.2f} h in {summary.wall_seconds:.1f} s, {speed:.0f} x real time")
+        if summary.resumed:
+            parts.append(f"{summary.resumed} files were there already")
+        console.print("; ".join(parts), highlight=False, soft_wrap=True)
+        console.print(summary.audit, highlight=False)
+    if not summary.failures:
+        return 0
+    print(
+        f"spintok: {len(summary.failures)} of {summary.total} files failed; "
+        f"{folder / 'failed.jsonl'} says which and why",
+        file=sys.stderr,
+    )
+    return FAILED
