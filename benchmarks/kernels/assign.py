@@ -1,14 +1,14 @@
 """Codebook assignment, against what a user would write or install instead."""
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from spintok_kernels import assign, assign_native
 from torch import Tensor
 
+from . import switches
 from .harness import Case, Provider, Settings, SkipError
 
 __all__ = ["cases"]
@@ -63,7 +63,7 @@ def _providers(z: Tensor, codebook: Tensor, metric: str) -> list[Provider]:
         torch._dynamo.reset()
         return torch.compile(eager, dynamic=False)
 
-    float32, tf32 = (lambda: _matmul_precision("highest")), (lambda: _matmul_precision("high"))
+    float32, tf32 = (lambda: switches.matmul_precision("highest")), (lambda: switches.matmul_precision("high"))
     found = [
         Provider("torch float32", lambda: eager, checks.within(2.0**-20), 1.1 * scores, float32),
         Provider("torch.compile float32", compiled, checks.within(2.0**-20), 1.1 * scores, float32),
@@ -82,10 +82,18 @@ def _providers(z: Tensor, codebook: Tensor, metric: str) -> list[Provider]:
         return found
     if metric == "l2":
         found.append(Provider("scikit-learn", lambda: _sklearn(z, codebook), checks.within(2.0**-18), 0))
-    cores = [core for core in ("torch", "avx2", "avx512") if _runs(core)]
+    cores = [core for core in ("torch", "avx2", "avx512") if switches.runs_here(assign_native.ASSIGN, core)]
     for core in cores:
         call = lambda: lambda: _ours(z, codebook, metric)  # noqa: E731
-        found.append(Provider(f"spintok exact ({core})", call, checks.exact, 0, lambda core=core: _core(core)))
+        found.append(
+            Provider(
+                f"spintok exact ({core})",
+                call,
+                checks.exact,
+                0,
+                lambda core=core: switches.core(assign_native.ASSIGN, core),
+            )
+        )
     return found
 
 
@@ -163,34 +171,3 @@ def _flash(z: Tensor, codebook: Tensor) -> Callable[[], Any]:
     except ImportError as error:
         raise SkipError("not installed (pip install flash-kmeans)") from error
     return lambda: euclid_assign_triton(z[None], codebook[None], z.square().sum(1)[None])
-
-
-def _runs(core: str) -> bool:
-    with _core(core):
-        try:
-            assign_native.ASSIGN.choose()
-        except RuntimeError:
-            return False
-    return True
-
-
-@contextmanager
-def _core(core: str) -> Iterator[None]:
-    before = os.environ.get(assign_native.ASSIGN.variable)
-    os.environ[assign_native.ASSIGN.variable] = core
-    try:
-        yield
-    finally:
-        os.environ.pop(assign_native.ASSIGN.variable)
-        if before is not None:
-            os.environ[assign_native.ASSIGN.variable] = before
-
-
-@contextmanager
-def _matmul_precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

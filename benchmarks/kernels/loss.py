@@ -1,8 +1,7 @@
 """The swapped-prediction loss, forward and backward, against what a user would write instead."""
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from spintok_kernels import loss_native, swapped_prediction_loss
 from torch import Tensor
 
+from . import switches
 from .harness import Case, Provider, Settings
 
 __all__ = ["cases"]
@@ -90,7 +90,10 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
         torch._dynamo.reset()
         return torch.compile(loss, dynamic=False)
 
-    precision = {"highest": lambda: _matmul_precision("highest"), "high": lambda: _matmul_precision("high")}
+    precision = {
+        "highest": lambda: switches.matmul_precision("highest"),
+        "high": lambda: switches.matmul_precision("high"),
+    }
     found = [
         provider("Spin, as published", literal, 1e-5, 6, precision["highest"]),
         provider("torch float32", eager, 1e-5, 5, precision["highest"]),
@@ -113,8 +116,8 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
             provider("spintok float32 scores", ours(score_dtype=torch.float32), 1e-5, 1),
         ]
     for core in ("torch", "avx2", "avx512"):
-        if _runs(core):
-            name, use = f"({core})", lambda core=core: _core(core)
+        if switches.runs_here(loss_native.LOSS, core):
+            name, use = f"({core})", lambda core=core: switches.core(loss_native.LOSS, core)
             found.append(provider(f"spintok kept {name}", ours(memory_budget=1 << 40), 1e-5, 1, use))
     return [*found, provider("spintok recomputed", ours(memory_budget=int(stored / 4)), 1e-5, 0.3)]
 
@@ -181,34 +184,3 @@ def _watch(scores: tuple[Tensor, Tensor], predictions: list[Tensor]) -> tuple[Te
         shares += [torch.bincount(c, minlength=k).float() for c in codes]
         entropies = [torch.special.entr(p / p.sum()).sum().exp() for p in shares]
         return *entropies, (codes[0] == codes[1]).float().mean()
-
-
-def _runs(core: str) -> bool:
-    with _core(core):
-        try:
-            loss_native.LOSS.choose()
-        except RuntimeError:
-            return False
-    return True
-
-
-@contextmanager
-def _core(core: str) -> Iterator[None]:
-    before = os.environ.get(loss_native.LOSS.variable)
-    os.environ[loss_native.LOSS.variable] = core
-    try:
-        yield
-    finally:
-        os.environ.pop(loss_native.LOSS.variable)
-        if before is not None:
-            os.environ[loss_native.LOSS.variable] = before
-
-
-@contextmanager
-def _matmul_precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
