@@ -11,7 +11,7 @@ rounds, in seconds of wall clock. Substitutes: scikit-learn (contingency table, 
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -93,12 +93,12 @@ def mir_eval_boundaries(tokens: dict[str, Tokens], phones: dict[str, list[Interv
     return matched
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--codebook-size", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     tokens, phones = speech(options.hours, options.codebook_size)
     spoken = [(one, None) for one in tokens.values()]
     frames = sum(one.num_frames for one in tokens.values())

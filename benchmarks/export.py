@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,14 @@ K, SHARD = 500, 1000
 HEADER = Header("random", "0" * 64, {"primary": K}, 50, dedup=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", nargs="*", default=[*FILE_TARGETS, "packed"])
     parser.add_argument("--utterances", type=int, default=3000, help="of 10 s each")
     parser.add_argument("--growth", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.child:
         child(*arguments.child)
         return

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 
 import spintok
 from spintok import cli
+from spintok.cli.bench import Name
 
 
 def run(capsys, *arguments):
@@ -116,6 +118,25 @@ def test_bench_runs_a_benchmark_with_its_own_arguments(capsys, tmp_path, monkeyp
     assert code == 0
     assert "N=40 K=5 D=16" in out
     assert any((tmp_path / "results").iterdir())
+
+
+def test_bench_names_what_a_benchmark_lacks(capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "parselmouth", None)
+    monkeypatch.delitem(sys.modules, "spintok.benchmarks.perturb", raising=False)
+    code, _, err = run(capsys, "bench", "perturb", "wav/")
+    assert code == cli.USAGE
+    assert "pip install 'spintok[bench]'" in err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", get_args(Name))
+def test_every_benchmark_can_be_asked_what_it_does(capsys, name) -> None:
+    if name == "perturb":
+        pytest.importorskip("parselmouth")
+        pytest.importorskip("pyworld")
+    code, out, _ = run(capsys, "bench", name, "--", "--help")
+    assert code == 0
+    assert "usage" in out
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,21 @@ EPILOG = """Examples:
 
   spintok bench encode -- --help                 a benchmark's own options"""
 
+Name = Literal["encode", "evaluate", "export", "kernels", "perturb", "train", "windows"]
+
 FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """A benchmark reads its own arguments."""
 
 
 def bench(
     context: typer.Context,
-    name: Annotated[Literal["encode", "kernels", "perturb", "train"], typer.Argument(help="What to measure.")],
+    name: Annotated[Name, typer.Argument(help="What to measure.")],
 ) -> int:
     """Measure speed and memory on this machine, beside what you would use instead; agreement is checked first."""
     from importlib import import_module
 
-    module = import_module(f"spintok.benchmarks.{name}" + (".__main__" if name == "kernels" else ""))
+    try:
+        module = import_module(f"spintok.benchmarks.{name}" + (".__main__" if name == "kernels" else ""))
+    except ImportError as error:
+        raise ValueError(f"this benchmark needs {error.name}: pip install 'spintok[bench]'") from None
     return int(module.main(context.args) or 0)
