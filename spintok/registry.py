@@ -11,7 +11,12 @@ DEFAULT = "mfcc-kmeans-100"
 
 def known() -> dict[str, Path]:
     """Every shipped tokenizer's name and folder."""
-    with as_file(files("spintok.pretrained")) as root:
+    try:
+        shipped = files("spintok.pretrained")
+    except ModuleNotFoundError:
+        # Python was started in a checkout, so this file is the checkout's and not the installed one.
+        shipped = Path(__file__).parents[1] / "pretrained"
+    with as_file(shipped) as root:
         return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / "config.json").is_file()}
 
 
