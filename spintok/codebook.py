@@ -66,6 +66,7 @@ class Codebook(nn.Module):
         """The codewords (K, E) as they are compared: unit rows with the metric "dot"."""
         return F.normalize(self.codewords, dim=-1) if self.config.metric == "dot" else self.codewords
 
+    @torch.no_grad()
     def codes(self, features: Tensor) -> Tensor:
         """The code of each row of features (N, D): (N,) int32 on the same device."""
         codes: Tensor = assign(

@@ -29,6 +29,14 @@ def test_l2_codes_are_the_nearest() -> None:
     assert book.codes(features).tolist() == nearest.tolist()
 
 
+def test_codes_carry_no_gradient_and_take_features_of_inference_mode() -> None:
+    book = make("dot", True)
+    with torch.inference_mode():
+        features = torch.randn(5, 12)
+    assert book.codes(features).shape == (5,)
+    assert not book.codes(torch.randn(5, 12, requires_grad=True)).requires_grad
+
+
 def test_no_frames_have_no_codes() -> None:
     assert make("dot", True).codes(torch.zeros(0, 12)).shape == (0,)
 
