@@ -39,4 +39,4 @@ def small_encoder() -> Tokenizer:
         conv_channels=(8,) * 7, width=16, heads=2, feed_forward=32, layers=2, positional_kernel=8, positional_groups=2
     )
     encoder = random_encoder(config, torch.Generator().manual_seed(0)).eval()
-    return Tokenizer(encoder, [Codebook(CodebookConfig("primary", 8, 16, 16, "dot", projection=False))], layer=2)
+    return Tokenizer(encoder, [Codebook(CodebookConfig("primary", 8, 16, 6, "dot", projection=True))], layer=2)
