@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from spintok.attention import NormPosition, RelativePositions, TransformerLayer
 from spintok.frames import HOP, RECEPTIVE_FIELD
 from spintok.frontend import ConvLayer, FrontEnd, Statistics, check_geometry
+from spintok.log_mel import LogMelFrontEnd
 from spintok.positional import PositionalConv
 
 __all__ = ["Encoder", "EncoderConfig", "frame_lengths", "frame_mask", "random_encoder"]
@@ -33,6 +34,9 @@ class EncoderConfig:
     """The architecture of an encoder; the defaults are HuBERT Base.
 
     Attributes:
+        front_end: "waveform" convolves samples, as HuBERT does. In "log_mel" the first of the convolutions is a bank
+            of filters that is not trained: ``conv_channels[0]`` mel bands, from windows of ``conv_kernels[0]`` samples
+            every ``conv_strides[0]`` (``spintok.log_mel``); ``conv_norm`` is "group".
         conv_channels, conv_kernels, conv_strides: of each convolution of the front end.
         conv_bias: whether these convolutions have a bias.
         conv_norm: "group" normalises the first convolution over time (Base), "layer" normalises every
@@ -52,6 +56,7 @@ class EncoderConfig:
         layer_dropout: in training, the chance to skip a layer.
     """
 
+    front_end: Literal["waveform", "log_mel"] = "waveform"
     conv_channels: tuple[int, ...] = (512,) * 7
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
@@ -92,6 +97,12 @@ class EncoderConfig:
             raise ValueError(f"without a projection the last of conv_channels must be width {self.width}")
         if self.conv_norm not in ("group", "layer"):
             raise ValueError(f'conv_norm is "group" or "layer", got {self.conv_norm!r}')
+        if self.front_end not in ("waveform", "log_mel"):
+            raise ValueError(f'front_end is "waveform" or "log_mel", got {self.front_end!r}')
+        if self.front_end == "log_mel" and (self.conv_norm != "group" or self.normalize_waveform):
+            raise ValueError(
+                'front_end "log_mel" normalises its bands: conv_norm is "group", normalize_waveform is false'
+            )
         if self.norm_position not in ("post", "pre"):
             raise ValueError(f'norm_position is "post" or "pre", got {self.norm_position!r}')
         if not (0 <= self.dropout < 1 and 0 <= self.layer_dropout < 1):
@@ -137,14 +148,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = False
-        self.front_end = FrontEnd(
-            config.conv_channels,
-            config.conv_kernels,
-            config.conv_strides,
-            bias=config.conv_bias,
-            group_norm=config.conv_norm == "group",
-            waveform_eps=config.waveform_eps if config.normalize_waveform else None,
-        )
+        self.front_end = _front_end(config)
         channels = config.conv_channels[-1]
         self.feature_norm = nn.LayerNorm(channels, eps=config.norm_eps) if config.feature_norm else None
         self.projection = nn.Linear(channels, config.width) if config.projection else None
@@ -334,6 +338,18 @@ class Encoder(nn.Module):
         wrong = [layer for layer in layers if not 0 <= layer <= self.config.layers]
         if wrong or not layers:
             raise ValueError(f"this encoder has layers 0 ... {self.config.layers}, asked for {list(layers)}")
+
+
+def _front_end(config: EncoderConfig) -> FrontEnd | LogMelFrontEnd:
+    shape = (config.conv_channels, config.conv_kernels, config.conv_strides)
+    if config.front_end == "log_mel":
+        return LogMelFrontEnd(*shape, bias=config.conv_bias)
+    return FrontEnd(
+        *shape,
+        bias=config.conv_bias,
+        group_norm=config.conv_norm == "group",
+        waveform_eps=config.waveform_eps if config.normalize_waveform else None,
+    )
 
 
 def frame_lengths(lengths: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from spintok.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 
-__all__ = ["Mfcc"]
+__all__ = ["Mfcc", "mel_bands"]
 
 _FFT = 512
 _MELS = 23
@@ -41,7 +41,7 @@ class Mfcc(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", _povey_window(), persistent=False)
-        self.register_buffer("mel", _mel_bands(), persistent=False)
+        self.register_buffer("mel", mel_bands(_MELS, _FFT), persistent=False)
         self.register_buffer("dct", _cepstral_transform(), persistent=False)
 
     def forward(
@@ -102,21 +102,21 @@ def _povey_window() -> Tensor:
     return (0.5 - 0.5 * phase.cos()).pow(0.85).float()
 
 
-def _mel_bands() -> Tensor:
-    """Triangles that are straight on the mel scale, (257, 23)."""
+def mel_bands(bands: int, fft: int) -> Tensor:
+    """Triangles that are straight on the mel scale, from 20 Hz to half the sample rate: (fft / 2 + 1, bands)."""
 
     def mel(hertz: Tensor) -> Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)
 
     ends = mel(torch.tensor([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), _MELS + 2, dtype=torch.float64)
-    bins = mel(torch.arange(_FFT // 2 + 1, dtype=torch.float64) * (SAMPLE_RATE / _FFT))[:, None]
+    edges = torch.linspace(float(ends[0]), float(ends[1]), bands + 2, dtype=torch.float64)
+    bins = mel(torch.arange(fft // 2 + 1, dtype=torch.float64) * (SAMPLE_RATE / fft))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    bands = torch.minimum(rising, falling).clamp(min=0)
+    triangles = torch.minimum(rising, falling).clamp(min=0)
     # Kaldi leaves out the bin at half the sample rate.
-    bands[-1] = 0
-    return bands.float()
+    triangles[-1] = 0
+    return triangles.float()
 
 
 def _cepstral_transform() -> Tensor:

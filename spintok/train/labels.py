@@ -1,24 +1,27 @@
-"""The label of every frame: the codes of a tokenizer, computed once and kept on disk."""
+"""The label of every frame: the code that a tokenizer gives it, computed once and kept on disk, or the phone said."""
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
 from spintok.corpus import Options, encode_corpus, read_corpus
+from spintok.evaluate.alignments import Alignment, frame_intervals
+from spintok.frames import num_frames
 from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 from spintok.train.examples import Crop
 from spintok.train.packed import Packed
 from spintok.train.ranks import Ranks
 
-__all__ = ["Labels", "label"]
+__all__ = ["Labels", "aligned", "label"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class Labels:
     """The labels of a corpus.
 
     Attributes:
-        codes: of each utterance by its number, one a frame.
+        codes: of each utterance by its number, one a frame; -1 where a frame has no label.
         size: K, how many labels there are.
         utterances: for error messages.
     """
 
-    codes: Packed
+    codes: Packed | Sequence[NDArray[np.generic]]
     size: int
     utterances: Sequence[Utterance]
 
@@ -73,6 +76,24 @@ def label(
             shutil.rmtree(shards)
         ranks.wait()
     return Labels(Packed(packed), size, utterances)
+
+
+def aligned(
+    alignments: Mapping[str, Alignment], utterances: Sequence[Utterance], samples: NDArray[np.int64]
+) -> tuple[Labels, tuple[str, ...]]:
+    """The phones of utterances by their key, and the phones' names, sorted: the labels are places among these.
+
+    ``samples`` (N,) are the lengths of the utterances. One without an alignment has no labels at all.
+    """
+    names = sorted({interval.label for alignment in alignments.values() for interval in alignment.phones})
+    number = {name: i for i, name in enumerate(names)}
+    codes: list[NDArray[np.generic]] = []
+    for utterance, length in zip(utterances, samples.tolist(), strict=True):
+        phones = alignments[utterance.key].phones if utterance.key in alignments else ()
+        # The last entry is for frames without a label, whose index is -1.
+        of_interval = np.array([*(number[interval.label] for interval in phones), -1], dtype=np.int16)
+        codes.append(of_interval[frame_intervals(phones, num_frames(length))])
+    return Labels(codes, len(names), utterances), tuple(names)
 
 
 def _pack(shards: Path, packed: Path, size: int) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from spintok.encoder import Encoder, random_encoder
+from spintok.evaluate.alignments import match, read_alignments
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance, scan
 from spintok.tokenizer import Tokenizer, load
@@ -17,11 +18,11 @@ from spintok.train.batches import BatchPlan, listed_samples
 from spintok.train.ctc import CtcExamples, CtcModel
 from spintok.train.examples import Examples, Recordings
 from spintok.train.frozen import FrozenExamples
-from spintok.train.labels import label
+from spintok.train.labels import Labels, aligned, label
 from spintok.train.pretrain import MaskedExamples, MaskedPrediction
 from spintok.train.ranks import Ranks
-from spintok.train.recipe import CtcRecipe, PretrainRecipe, RecipeError, SpinRecipe, TrainedRecipe
-from spintok.train.source import open_encoder
+from spintok.train.recipe import CtcRecipe, PretrainRecipe, RecipeError, SpinRecipe, TrainedRecipe, ViewsConfig
+from spintok.train.source import is_alignments, open_encoder
 from spintok.train.spin import SpinModel
 from spintok.train.stage import StageModel
 from spintok.train.trainable import TrainableEncoder
@@ -82,15 +83,44 @@ def _pretrain(recipe: PretrainRecipe, recordings: Recordings, samples: NDArray[n
         encoder = random_encoder(recipe.encoder, torch.Generator().manual_seed(recipe.loop.seed))
     else:
         encoder = _start(recipe)
-    teacher = _tokenizer("labels", recipe.labels)
+    notes: tuple[str, ...] = ()
+    if is_alignments(recipe.labels):
+        phones, samples, notes = _phones(recipe.labels, recordings.utterances, samples)
+        size = phones.size
+    else:
+        phones, teacher = None, _tokenizer("labels", recipe.labels)
+        size = teacher.codebook_size
     trainable = _trainable(recipe, encoder, layer=recipe.layer)
-    model = MaskedPrediction(trainable, teacher.codebook_size, recipe.width, recipe.temperature, recipe.unmasked, ranks)
+    model = MaskedPrediction(trainable, size, recipe.width, recipe.temperature, recipe.unmasked, ranks)
+    views = SpinExamples(recordings, recipe.views, recipe.loop.seed, _noise(recipe.views))
 
     def examples(folder: Path, progress: Progress) -> Examples:
-        labels = label(teacher.to(ranks.device), recordings.utterances, folder, ranks, progress)
-        return MaskedExamples(recordings, labels, recipe.mask, recipe.loop.seed)
+        labels = phones or label(teacher.to(ranks.device), recordings.utterances, folder, ranks, progress)
+        return MaskedExamples(
+            recordings, labels, recipe.mask, recipe.loop.seed, disguised=recipe.disguised, views=views
+        )
 
-    return Prepared(model, _plan(recipe, samples, ranks), examples)
+    return Prepared(model, _plan(recipe, samples, ranks), examples, notes)
+
+
+def _phones(
+    source: str, utterances: Sequence[Utterance], samples: NDArray[np.int64]
+) -> tuple[Labels, NDArray[np.int64], tuple[str, ...]]:
+    """The labels, the samples (N,) with those of utterances without a phone set to 0, and what to say of it."""
+    try:
+        alignments = match([utterance.key for utterance in utterances], read_alignments(Path(source)))
+    except ValueError as error:
+        raise RecipeError(f"labels: {error}") from None
+    labels, names = aligned(alignments, utterances, samples)
+    usable = np.where([utterance.key in alignments for utterance in utterances], samples, 0)
+    notes = [f"the labels are {len(names)} phones: {' '.join(names)}"]
+    if left_out := int((usable == 0).sum()):
+        notes.append(f"{left_out} of {len(samples)} utterances are left out: they have no alignment")
+    return labels, usable, tuple(notes)
+
+
+def _noise(views: ViewsConfig) -> list[Utterance]:
+    return scan(views.noise_files) if views.noise_files else []
 
 
 def _ctc(recipe: CtcRecipe, recordings: Recordings, samples: NDArray[np.int64], ranks: Ranks, data: Path) -> Prepared:
@@ -139,7 +169,7 @@ def _spin(recipe: SpinRecipe, recordings: Recordings, samples: NDArray[np.int64]
         label_weight=0.0 if recipe.labels is None else recipe.labels.weight,
     )
     plan = _plan(recipe, samples, ranks)
-    noise = scan(recipe.views.noise_files) if recipe.views.noise_files else []
+    noise = _noise(recipe.views)
 
     def examples(folder: Path, progress: Progress) -> Examples:
         utterances = recordings.utterances

@@ -20,27 +20,51 @@ from spintok.train.ranks import Ranks
 from spintok.train.recipe import MaskConfig
 from spintok.train.stage import StageModel, Step, full_precision
 from spintok.train.trainable import TrainableEncoder
+from spintok.train.views import SpinExamples
 
 __all__ = ["MaskedExamples", "MaskedPrediction"]
 
 
 class MaskedExamples:
-    """Batches with labels and masks. Crop and mask depend on the seed, the epoch and the utterance's key only."""
+    """Batches with labels and masks. What is drawn for an utterance depends on the seed, the epoch and its key only.
 
-    def __init__(self, recordings: Recordings, labels: Labels, mask: MaskConfig, seed: int) -> None:
+    Args:
+        recordings: the corpus.
+        labels: of every frame.
+        mask: the spans.
+        seed: of all draws.
+        disguised: the chance that an utterance is heard as its second view.
+        views: makes second views, from the same recordings.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        labels: Labels,
+        mask: MaskConfig,
+        seed: int,
+        *,
+        disguised: float = 0.0,
+        views: SpinExamples | None = None,
+    ) -> None:
         self.recordings = recordings
         self.labels = labels
         self.mask = mask
         self.seed = seed
+        self.disguised = disguised
+        self.views = views
 
     def __call__(self, planned: Planned) -> Batch:
         waveforms, labels, masks = [], [], []
         for row in planned.rows:
             rng = rng_for(self.seed, planned.place.epoch, self.recordings.utterances[row].key)
             crop = self.recordings.crop(row, rng)
-            waveforms.append(crop.waveform)
             labels.append(self.labels.of(row, crop))
             masks.append(torch.from_numpy(span_mask(rng, crop.frames, self.mask)))
+            waveform = crop.waveform
+            if self.views is not None and rng.random() < self.disguised:
+                waveform = self.views.second(waveform, rng)
+            waveforms.append(waveform)
         inputs, lengths = pad(waveforms)
         seconds = int(lengths.sum()) / SAMPLE_RATE
         masked = pad(masks, False)[0]
@@ -84,9 +108,10 @@ class MaskedPrediction(StageModel):
         valid = frame_mask(counts, features.shape[1])
         features = encoder.transformer(features, valid, layers=[self.encoder.layer])[0]
         with torch.autocast(features.device.type, enabled=False):
-            loss, figures = self._loss(features, batch.labels, batch.masked)
+            known = batch.labels >= 0
+            loss, figures = self._loss(features, batch.labels, batch.masked & known)
             if self.unmasked:
-                loss = loss + self.unmasked * self._loss(features, batch.labels, ~batch.masked & (batch.labels >= 0))[0]
+                loss = loss + self.unmasked * self._loss(features, batch.labels, ~batch.masked & known)[0]
         return Step(loss, figures)
 
     def _loss(self, features: Tensor, labels: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -285,13 +285,17 @@ class PretrainRecipe(TrainedRecipe):
     What comes out is a tokenizer too: its codewords are the embeddings of the labels.
 
     Attributes:
-        labels: the tokenizer, a name or a folder, whose codes are the labels.
+        labels: the tokenizer, a name or a folder, whose codes are the labels; or a file or folder of phone alignments
+            (``spintok.evaluate.alignments``), and then utterances without one are left out.
         encoder: the architecture, when training from scratch; left out with ``start``.
         layer: the layer that predicts; the last by default.
         width: of the embeddings of labels.
         temperature: divides the cosines.
         unmasked: the weight of the mean loss over frames that are not masked; 0 leaves it out.
         mask: the spans.
+        disguised: the chance that an utterance is heard as a second view (``views``), in another voice, say; its
+            labels stay those of the recording.
+        views: what a second view is.
     """
 
     labels: str
@@ -301,10 +305,15 @@ class PretrainRecipe(TrainedRecipe):
     temperature: float = 0.1
     unmasked: float = 0.0
     mask: MaskConfig = field(default_factory=MaskConfig)
+    disguised: float = 0.0
+    views: ViewsConfig = field(default_factory=ViewsConfig)
 
     def __post_init__(self) -> None:
         _at_least(1, width=self.width)
         _at_least(0, unmasked=self.unmasked)
+        _share(disguised=self.disguised)
+        if self.views.variants:
+            raise ValueError("views.variants is for frozen layers; every weight trains here")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 

@@ -1,4 +1,4 @@
-"""What a recipe names: an encoder to start from, and a tokenizer for labels."""
+"""What a recipe names: an encoder to start from, and a tokenizer or alignments for labels."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from spintok.importers import load_encoder
 from spintok.mfcc import Mfcc
 from spintok.tokenizer import load
 
-__all__ = ["open_encoder"]
+__all__ = ["is_alignments", "open_encoder"]
 
 
 def open_encoder(source: str) -> Encoder | Mfcc:
@@ -28,6 +28,12 @@ def open_encoder(source: str) -> Encoder | Mfcc:
         f"{source}: no such tokenizer or checkpoint: give a folder that training left, a checkpoint of another "
         "library, or a name such as torchaudio:HUBERT_BASE"
     )
+
+
+def is_alignments(source: str) -> bool:
+    """Whether ``source`` is a file, or a folder that is no tokenizer."""
+    path = Path(source)
+    return source not in registry.known() and path.exists() and not (path / "config.json").exists()
 
 
 def _is_tokenizer(folder: Path) -> bool:

@@ -60,9 +60,16 @@ class SpinExamples:
         rngs = [rng_for(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
         crops = [self.recordings.crop(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         waveforms, lengths = pad([crop.waveform for crop in crops])
+        return crops, waveforms, lengths, self._second(waveforms, lengths, rngs)
+
+    def second(self, waveform: Tensor, rng: np.random.Generator) -> Tensor:
+        """The second view (S,) of a waveform (S,)."""
+        return self._second(waveform[None], torch.tensor([len(waveform)]), [rng])[0]
+
+    def _second(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         second = perturb(waveforms, lengths, [draw(rng, self.views.speaker) for rng in rngs])
         second = self._reverberate(second, lengths, rngs)
-        return crops, waveforms, lengths, self._add_noise(second, lengths, rngs)
+        return self._add_noise(second, lengths, rngs)
 
     def _reverberate(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         if not self.views.reverb:

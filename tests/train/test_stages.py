@@ -1,18 +1,22 @@
 """Every stage from the command line, on the sample speech, each from the folder that the one before left."""
 
 import csv
+import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from small_models import tiny_encoder
 
 from spintok import cli
-from spintok.manifest import scan
+from spintok.evaluate.alignments import Alignment, Interval
+from spintok.manifest import Utterance, scan
 from spintok.tokenizer import load
 from spintok.train.batches import Place
 from spintok.train.estimate import estimate_memory
 from spintok.train.examples import Batch
+from spintok.train.labels import aligned
 from spintok.train.prepare import prepare
 from spintok.train.ranks import Ranks
 from spintok.train.read import read_recipe
@@ -78,9 +82,50 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
     assert all(name.startswith("layers.1.") for name in changed)
 
 
+def test_phones_are_labels_and_voices_change(monkeypatch, capsys, speech, tmp_path) -> None:
+    """Stage II with aligned phones: K is the number of phones, and utterances without an alignment are left out."""
+    phones = {
+        "anna_tokens": [["SIL", 0.0, 0.2], ["AH", 0.2, 0.9], ["K", 0.9, 3.0]],
+        "fred_yes": [["Y", 0.1, 0.5], ["AH", 0.5, 0.6]],
+        "nobody": [["ZH", 0.0, 1.0]],
+    }
+    lines = [json.dumps({"id": name, "phones": intervals}) for name, intervals in phones.items()]
+    (tmp_path / "phones.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "r.toml").write_text(PRETRAIN)
+    settings = [f"labels={tmp_path / 'phones.jsonl'}", "unmasked=1", "optimizer.steps=20"]
+    common = ["train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
+    common += [word for setting in settings for word in ("--set", setting)]
+    losses = {}
+    for chance in (0, 1):
+        name = tmp_path / f"disguised-{chance}"
+        more = ["--set", f"disguised={chance}", "--set", "views.noise=1"]
+        assert run(monkeypatch, *common, "--output", name, *more) == 0, capsys.readouterr().err
+        assert load(name).codebook_size == 4
+        with (name / "training/log.csv").open() as file:
+            losses[chance] = [float(row["loss"]) for row in csv.DictReader(file)]
+        assert losses[chance][-1] < losses[chance][0]
+    assert losses[0][0] != losses[1][0]
+    out = capsys.readouterr()
+    assert "the labels are 4 phones: AH K SIL Y" in out.out + out.err
+    assert "utterances are left out: they have no alignment" in out.out + out.err
+
+
+def test_frames_without_a_phone_have_no_label(speech, tmp_path) -> None:
+    alignment = Alignment(phones=(Interval("B", 0.05, 0.1), Interval("A", 0.2, 9.0)))
+    utterance = Utterance("x", tmp_path / "x.wav")
+    labels, names = aligned({"x": alignment}, [utterance, Utterance("y", tmp_path / "y.wav")], np.array([4000, 4000]))
+    assert names == ("A", "B")
+    # The centres of the frames are 12.5 ms, 32.5 ms, and so on.
+    assert labels.codes[0].tolist() == [-1, -1, 1, 1, 1, -1, -1, -1, -1, -1, 0, 0]
+    assert labels.codes[1].tolist() == [-1] * 12
+
+
 @pytest.mark.parametrize(
     ("recipe", "more", "message"),
     [
+        (PRETRAIN, ["--set", "disguised=2"], "disguised must lie in [0, 1], got 2"),
+        (PRETRAIN, ["--set", "views.variants=2"], "views.variants is for frozen layers"),
+        (PRETRAIN, ["--set", "labels={speech}"], "no .TextGrid files in this folder"),
         (SPIN, [], "the field start is missing"),
         (SPIN, ["--init", "nowhere"], "nowhere: no such tokenizer or checkpoint"),
         (SPIN, ["--init", "mfcc-kmeans-100"], "has no layers to train"),
@@ -99,7 +144,7 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
 )
 def test_what_does_not_fit_is_one_line(monkeypatch, capsys, speech, tiny, tmp_path, recipe, more, message) -> None:
     (tmp_path / "r.toml").write_text(recipe)
-    more = [word.replace("{tiny}", str(tiny)) for word in more]
+    more = [word.replace("{tiny}", str(tiny)).replace("{speech}", str(speech)) for word in more]
     output = tmp_path / "o"
     arguments = ("train", tmp_path / "r.toml", "--data", speech, "--output", output, "--quiet", *more)
     assert run(monkeypatch, *arguments) == cli.USAGE
