@@ -1,0 +1,100 @@
+"""The tables of pretrained/RESULTS.md, from what ``spintok evaluate`` wrote.
+
+    python recipes/small_results.py evaluations/*/evaluation.json > tables.md
+
+Each file may hold several tokenizers; one that occurs in several files has the metrics of all of them.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, dict[str, float]]
+
+QUALITY = {
+    "PNMI": ("phones", "pnmi", 3),
+    "phone purity": ("phones", "phone_purity", 3),
+    "cluster purity": ("phones", "phone_cluster_purity", 3),
+    "ABX within, % (tokens)": ("abx", "phone_within_tokens", 1),
+    "ABX across, % (tokens)": ("abx", "phone_across_tokens", 1),
+    "ABX on speaker, % (tokens)": ("abx", "speaker_tokens", 1),
+    "speaker probe, %": ("speaker", "probe_accuracy_tokens", 1),
+    "UED, another voice, %": ("robustness", "ued_pooled_speaker", 1),
+}
+RATES = {
+    "3-gram, bit/s": ("predictability", "3gram_bits_per_second", 0),
+    "frame bitrate": ("stats", "frame_bitrate", 0),
+    "entropy bitrate": ("stats", "entropy_bitrate", 0),
+    "token bitrate": ("stats", "token_bitrate", 0),
+    "tokens a second": ("stats", "token_rate", 1),
+    "codewords in use": ("stats", "active_codewords", 0),
+    "perplexity": ("stats", "perplexity", 0),
+    "Gini": ("stats", "gini", 3),
+}
+CONDITIONS = {
+    "another voice": "speaker",
+    "white 20 dB": "white_20",
+    "white 5 dB": "white_5",
+    "babble 10 dB": "babble_10",
+    "noise 10 dB": "noise_10",
+    "reverb 0.5 s": "reverb_0.5",
+    "pitch -2": "pitch_-2",
+    "pitch +2": "pitch_2",
+    "tempo 0.9": "tempo_0.9",
+    "tempo 1.1": "tempo_1.1",
+    "Opus 12 kbit/s": "opus_12",
+    "gain -12 dB": "gain_-12",
+    "band 4 kHz": "band_4000",
+    "shift 10 ms": "shift_160",
+}
+
+
+def read(paths: list[Path]) -> dict[str, dict[str, Figures]]:
+    """Figures by tokenizer and metric."""
+    found: dict[str, dict[str, Figures]] = {}
+    for path in paths:
+        for tokenizer in json.loads(path.read_text(encoding="utf-8"))["tokenizers"]:
+            metrics = found.setdefault(tokenizer["name"], {})
+            metrics.update({name: metric["figures"] for name, metric in tokenizer["metrics"].items()})
+    return dict(sorted(found.items(), key=lambda item: [_number(part) for part in re.split(r"(\d+)", item[0])]))
+
+
+def table(found: dict[str, dict[str, Figures]], columns: dict[str, tuple[str, str, int]]) -> list[str]:
+    """Markdown; tokenizers without any of the columns are left out."""
+    lines = ["| tokenizer | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, metrics in found.items():
+        cells = [_cell(metrics.get(metric, {}).get(figure), digits) for metric, figure, digits in columns.values()]
+        if any(cells):
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(figure: Any, digits: int) -> str:
+    if figure is None:
+        return ""
+    value = figure if isinstance(figure, int | float) else figure["value"]
+    text = f"{value:.{digits}f}"
+    if isinstance(figure, dict) and "low" in figure:
+        text += f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    return text
+
+
+def _number(part: str) -> tuple[int, int, str]:
+    return (1, int(part), "") if part.isdigit() else (0, 0, part)
+
+
+def main() -> None:
+    found = read([Path(argument) for argument in sys.argv[1:]])
+    robustness = {label: ("robustness", f"ued_pooled_{name}", 1) for label, name in CONDITIONS.items()}
+    for title, columns in (
+        ("Phones and speakers", QUALITY),
+        ("Rates", RATES),
+        ("Unit edit distance to the tokens of the undisturbed recording, %", robustness),
+    ):
+        print(f"## {title}\n", *table(found, columns), "", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
