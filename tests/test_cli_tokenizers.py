@@ -70,7 +70,7 @@ def test_save_takes_the_card_along(capsys, tmp_path) -> None:
         (["save", "tiny", "new", "--url", "https://example.org"], "give --licence"),
         (["save", "tiny", "new", "--url", "ftp://x", "--licence", "a", "--description", "b"], "must begin with https"),
         (["save", "tiny", "new", "--name", "a/b", "--url", "https://x", "--licence", "a", "--description", "b"], "a/b"),
-        (["download", "nope"], "unknown tokenizer 'nope'; known: mfcc-kmeans-100"),
+        (["download", "nope"], "unknown tokenizer 'nope'; known: "),
         (["download"], "Missing argument"),
     ],
 )
@@ -189,7 +189,8 @@ def test_a_network_that_is_missing_is_one_line(capsys, far, tmp_path, site) -> N
 def test_list_shows_what_there_is(capsys, far) -> None:
     code, out, _ = run(capsys, "list")
     assert code == 0
-    assert f"{registry.DEFAULT} (default): primary 100 codewords; mit; 0.02 MB; shipped\n" in out
+    assert f"{registry.DEFAULT} (default): " in out
+    assert re.search(r"^mfcc-kmeans-100.*: primary 100 codewords; mit; 0.02 MB; shipped$", out, re.MULTILINE)
     assert "far: primary 7 codewords; CC-BY-4.0; 0.02 MB; to download\n    Far away\n" in out
     run(capsys, "download", "far")
     assert "0.02 MB; cached\n" in run(capsys, "list")[1]
