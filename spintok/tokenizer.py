@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from spintok import registry
 from spintok.atomic import atomic
 from spintok.audio import Recording, from_array, record
 from spintok.codebook import Codebook, CodebookConfig
+from spintok.download import Progress
 from spintok.encoder import Encoder, EncoderConfig
 from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
 from spintok.frontend import Statistics
@@ -27,10 +28,13 @@ from spintok.mfcc import Mfcc
 from spintok.tokens import Tokens
 from spintok.window import Window, pieces
 
-__all__ = ["Stretches", "Tokenizer", "TokenizerError", "load"]
+__all__ = ["StoredDtype", "Stretches", "Tokenizer", "TokenizerError", "load"]
 
 FORMAT = 1
 """The version of the folder's layout that this release reads and writes."""
+
+StoredDtype = Literal["float32", "float16"]
+"""Of weights in a file; in memory they are float32."""
 
 AnyEncoder = Mfcc | Encoder
 Audio = str | os.PathLike[str] | Tensor | NDArray[Any]
@@ -309,29 +313,47 @@ class Tokenizer(nn.Module):
 
     # The folder.
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder; each file appears whole or not at all."""
+    def save(self, folder: str | os.PathLike[str], *, dtype: StoredDtype = "float32") -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder; each file appears whole or not at all.
+
+        With a ``dtype`` of "float16" the weights are rounded to nearest, which halves the file. What is loaded from it
+        computes in float32 with the rounded weights, so it is another tokenizer, with a fingerprint of its own, and a
+        frame whose two best codewords are near each other may get the other code. Saved again, in either form, it
+        stays the same.
+
+        Raises:
+            ValueError: a weight lies beyond float16 (65,504), or ``dtype`` is something else.
+        """
+        tensors = {name: _stored(name, tensor, dtype) for name, tensor in self.state_dict().items()}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with atomic(folder / "model.safetensors") as temporary:
             temporary.write_bytes(save(tensors))
         with atomic(folder / "config.json") as temporary:
             temporary.write_text(json.dumps(_config(self), indent=2) + "\n", encoding="utf-8")
 
 
-def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.device = "cpu") -> Tokenizer:
+def load(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    offline: bool | None = None,
+    progress: Progress | None = None,
+) -> Tokenizer:
     """Load a tokenizer.
 
     Args:
-        source: a folder that ``Tokenizer.save`` wrote, the name of a tokenizer that ships with spintok
-            (``spintok list``), or a checkpoint file that Spin's authors released; by default the tokenizer named in
-            ``spintok.registry.DEFAULT``.
+        source: a folder that ``Tokenizer.save`` wrote, the name of a tokenizer that ships with spintok or is in a
+            registry (``spintok list``) and then is downloaded once, or a checkpoint file that Spin's authors released;
+            by default the tokenizer named in ``spintok.registry.DEFAULT``.
         device: where it runs: "cpu", "cuda", "cuda:1", ...
+        offline: whether to download nothing; by default as the environment variable SPINTOK_OFFLINE says.
+        progress: called while files come, with the name of the file, its bytes that are there, and all its bytes.
 
     Raises:
         TokenizerError: the folder is not a whole tokenizer.
         CheckpointError: the file is not a Spin checkpoint, or cannot be read safely.
+        DownloadError: weights that live elsewhere cannot be had.
         ValueError: an unknown name or device.
     """
     where = _device(device)
@@ -344,7 +366,7 @@ def load(source: str | os.PathLike[str] | None = None, *, device: str | torch.de
     elif Path(source).is_file():
         return _from_spin(Path(source)).to(where)
     else:
-        folder = registry.find(os.fspath(source))
+        folder = registry.find(os.fspath(source), offline=offline, progress=progress)
     return _read(folder).to(where)
 
 
@@ -370,6 +392,23 @@ def _device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(name)!r}: this torch sees no CUDA GPU; use cpu")
     return device
+
+
+def _stored(name: str, tensor: Tensor, dtype: StoredDtype) -> Tensor:
+    """A weight as it goes into a file."""
+    tensor = tensor.detach().cpu().contiguous()
+    match dtype:
+        case "float32":
+            return tensor
+        case "float16" if tensor.is_floating_point():
+            half = tensor.half()
+            if not torch.equal(half.isfinite(), tensor.isfinite()):
+                raise ValueError(f"{name} has weights beyond 65,504, the largest of float16: save it in float32")
+            return half
+        case "float16":
+            return tensor
+        case _:
+            raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
 
 
 def _digest(config: Mapping[str, Any], module: nn.Module) -> str:

@@ -6,20 +6,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import soundfile
+from command_line import run
 
 import spintok
 from spintok import cli
 from spintok.cli.bench import Name
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and standard error of the command line, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["spintok", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err
 
 
 def test_a_folder_to_a_folder(capsys, speech, tmp_path, monkeypatch) -> None:

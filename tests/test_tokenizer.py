@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_checkpoints import fairseq_features, spin_checkpoint, wavlm
+from safetensors.torch import load_file
 
 import spintok
 from spintok.audio import AudioError, Recording
@@ -159,6 +160,41 @@ def test_save_and_load_keep_tokens_and_fingerprint(tiny, tmp_path) -> None:
     assert again.encode(noise(9_000), 16_000) == tiny.encode(noise(9_000), 16_000)
     assert (again.sample_rate, again.frame_rate, again.frame_size, again.num_codebooks) == (16_000, 50, 320, 2)
     assert sorted(p.name for p in (tmp_path / "t").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_float16_halves_the_file_and_then_nothing_changes(tiny, tmp_path) -> None:
+    before = tiny.fingerprint
+    tiny.save(tmp_path / "whole")
+    tiny.save(tmp_path / "half", dtype="float16")
+    assert tiny.fingerprint == before
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert 0.49 < sizes[1] / sizes[0] < 0.55
+    stored = load_file(tmp_path / "half/model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    half = spintok.load(tmp_path / "half")
+    assert half.fingerprint != before
+    for name, tensor in tiny.state_dict().items():
+        # What computes is float32, with the weights rounded to nearest.
+        loaded = half.state_dict()[name]
+        assert loaded.dtype == torch.float32
+        assert torch.equal(loaded, torch.from_numpy(tensor.numpy().astype(np.float16).astype(np.float32)))
+    for dtype in ("float16", "float32"):
+        half.save(tmp_path / dtype, dtype=dtype)
+        again = spintok.load(tmp_path / dtype)
+        assert again.fingerprint == half.fingerprint
+        assert again.encode(noise(9_000), 16_000) == half.encode(noise(9_000), 16_000)
+    assert (tmp_path / "float16/model.safetensors").read_bytes() == (tmp_path / "half/model.safetensors").read_bytes()
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path) -> None:
+    tokenizer = ssl_tokenizer()
+    with torch.no_grad():
+        tokenizer.codebooks["primary"].codewords[3, 2] = 70_000
+    with pytest.raises(ValueError, match=r"codebooks.primary.codewords has weights beyond 65,504.*float32"):
+        tokenizer.save(tmp_path / "t", dtype="float16")
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+        tokenizer.save(tmp_path / "t", dtype="int8")  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_of_spins_authors_is_a_tokenizer(tmp_path) -> None:

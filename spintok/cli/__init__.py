@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spintok.cli import bench, encode, evaluate, export, report, stats, tokenizers, train
+from spintok.cli import bench, download, encode, evaluate, export, report, save, stats, tokenizers, train
 from spintok.cli.options import FAILED, INTERRUPTED, USAGE
 
 __all__ = ["app", "main"]
@@ -27,7 +27,9 @@ app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=export.EPILOG)(export.export)
 app.command("list")(tokenizers.list_tokenizers)
+app.command(epilog=download.EPILOG)(download.download)
 app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=save.EPILOG)(save.save)
 app.command(epilog=bench.EPILOG, context_settings=bench.FORWARD)(bench.bench)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.console import Console
 
-from spintok.cli.options import FAILED, Device, Quiet, load_tokenizer
+from spintok.cli.options import FAILED, Device, Offline, Quiet, TokenizerName, load_tokenizer
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def encode(
     output: Annotated[
         Path | None, typer.Argument(help="The folder to write; NAME-tokens or NAME-features by default.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", "-t", help="A name (spintok list) or a folder.")
-    ] = None,
+    tokenizer: TokenizerName = None,
     codebook: Annotated[
         str | None, typer.Option(help="primary (the default), auxiliary, or all of them in one pass.")
     ] = None,
@@ -74,6 +72,7 @@ def encode(
     ] = 0,
     ranks: Annotated[int, typer.Option(envvar="WORLD_SIZE", help="Processes that share the work.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")] = False,
+    offline: Offline = None,
     quiet: Quiet = False,
 ) -> int:
     """Audio to tokens, or with --features to features: a folder to a folder of shards, one file's tokens to stdout.
@@ -91,12 +90,12 @@ def encode(
         if format in ("jsonl", "km"):
             raise ValueError(f"--format {format} is for tokens: features go to safetensors or parquet")
         shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
-        return _features(load_tokenizer(tokenizer, device), source, output, shared, quiet)
+        return _features(load_tokenizer(tokenizer, device, offline, quiet), source, output, shared, quiet)
     if features_dtype is not None:
         raise ValueError("--features-dtype says how features are stored: add --features LAYER")
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
-    loaded = load_tokenizer(tokenizer, device)
+    loaded = load_tokenizer(tokenizer, device, offline, quiet)
     shared |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook or "primary",),
         "format": format or "jsonl",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 from rich.console import Console
 
-from spintok.cli.options import Device, Quiet, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, load_tokenizer
 
 if TYPE_CHECKING:
     from spintok.evaluate.alignments import Alignment
@@ -53,6 +53,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     output: Annotated[Path | None, typer.Option(help="The folder to write; NAME-evaluation by default.")] = None,
     device: Device = "auto",
+    offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
@@ -67,7 +68,8 @@ def evaluate(
 
     listed = scan(data)
     wanted = _metrics(metrics)
-    loaded = _distinct([(source, load_tokenizer(source, device)) for source in [tokenizer, *(against or [])]])
+    sources = [tokenizer, *(against or [])]
+    loaded = _distinct([(source, load_tokenizer(source, device, offline, quiet)) for source in sources])
     if codebook is not None:
         for one in loaded:
             one.size_of(codebook)

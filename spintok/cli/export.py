@@ -7,10 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from spintok.cli.options import Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Offline, Quiet, TokenizerName, load_tokenizer
 
 if TYPE_CHECKING:
     from spintok.export.targets import Summary
+    from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "export"]
 
@@ -126,6 +127,7 @@ def export(
         int, typer.Option(help="Learn from so many units at most, to bound memory.", rich_help_panel=BPE)
     ] = 10_000_000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, deleting the earlier export.")] = False,
+    offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """Tokens to what language models read: files of other tools, packed data sets, extended tokenizers, BPE.
@@ -145,7 +147,10 @@ def export(
             _print_summary(summary, output, to, console)
         case "hf-tokenizer":
             names = {"template": template, "durations": durations, "overwrite": overwrite}
-            _hf_tokenizer(folders, output, base, tokenizer, codebook, bpe, special or [], names, console)
+            if offline and base is not None and not Path(base).is_dir():
+                raise ValueError(f"--base {base} is not a folder, and with --offline the Hub cannot be asked for it")
+            loaded = None if tokenizer is None else load_tokenizer(tokenizer, "cpu", offline, quiet)
+            _hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], names, console)
         case "bpe":
             from spintok.export.bpe import export_bpe
 
@@ -210,7 +215,7 @@ def _hf_tokenizer(
     folders: list[Path],
     output: Path,
     base: str | None,
-    tokenizer: str | None,
+    tokenizer: "Tokenizer | None",
     codebook: list[str] | None,
     bpe: Path | None,
     special: list[str],
@@ -227,9 +232,8 @@ def _hf_tokenizer(
     if bool(folders) == (tokenizer is not None):
         raise ValueError("say whose tokens to add: token folders, or --tokenizer NAME, one of them")
     if tokenizer is not None:
-        loaded = load_tokenizer(tokenizer, "cpu")
-        name, fingerprint = loaded.name, loaded.fingerprint
-        sizes = {book: loaded.size_of(book) for book in codebook or loaded.codebook_names}
+        name, fingerprint = tokenizer.name, tokenizer.fingerprint
+        sizes = {book: tokenizer.size_of(book) for book in codebook or tokenizer.codebook_names}
     else:
         header = open_source(folders, codebook).header
         name, fingerprint, sizes = header.tokenizer, header.fingerprint, dict(header.codebooks)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spintok.cli.options import Device, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
 
 __all__ = ["EPILOG", "report"]
 
@@ -30,6 +30,7 @@ def report(
         Path | None, typer.Option(help="The evaluation.json of the token folder's tokenizer.")
     ] = None,
     device: Device = "auto",
+    offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """A page to look at: one HTML file that needs no network, of a token folder or of one recording."""
@@ -44,7 +45,7 @@ def report(
         for name, value in (("--codebook", codebook), ("--evaluation", evaluation)):
             if value is not None:
                 raise ValueError(f"{name} is for token folders; the page of a recording shows all codebooks")
-        page = recording_report(source, load_tokenizer(tokenizer, device), alignments=alignments)
+        page = recording_report(source, load_tokenizer(tokenizer, device, offline, quiet), alignments=alignments)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     if not quiet:

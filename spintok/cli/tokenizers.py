@@ -1,14 +1,29 @@
 """``spintok list``."""
 
+from typing import Annotated
+
+import typer
+
 __all__ = ["list_tokenizers"]
 
 
-def list_tokenizers() -> None:
-    """The tokenizers that ship with spintok."""
-    from spintok import registry
-    from spintok.tokenizer import load
+def list_tokenizers(
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """The tokenizers that have a name: those that ship with spintok, and those that registry files name."""
+    from dataclasses import asdict
+    from json import dumps
 
-    for name, folder in registry.known().items():
-        tokenizer = load(name)
-        books = ", ".join(f"{book} {tokenizer.size_of(book)}" for book in tokenizer.codebook_names)
-        print(f"{name}{' (default)' if name == registry.DEFAULT else ''}: {books} codewords; {folder}")
+    from spintok import registry
+
+    known = registry.known().values()
+    if json:
+        rows = [{**asdict(one), "folder": str(one.folder), "default": one.name == registry.DEFAULT} for one in known]
+        print(dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for one in known:
+        books = ", ".join(f"{book} {size}" for book, size in one.codebooks.items())
+        default = " (default)" if one.name == registry.DEFAULT else ""
+        print(f"{one.name}{default}: {books} codewords; {one.licence}; {one.size / 1e6:.2f} MB; {one.where}")
+        print(f"    {one.description}")
+        print(f"    {one.folder}")

@@ -1,12 +1,15 @@
 """``spintok train``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from spintok.cli.options import Device, Quiet
+from spintok.cli.options import Device, Offline, Quiet, find_tokenizers
+
+if TYPE_CHECKING:
+    from spintok.train.recipe import Recipe
 
 __all__ = ["EPILOG", "train"]
 
@@ -33,6 +36,7 @@ def train(
     alignments: Annotated[Path | None, typer.Option(help="Phones of --dev (TextGrid, .ctm, .jsonl), for PNMI.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and steps.")] = False,
     device: Device = "auto",
+    offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a tokenizer from speech, as a recipe says."""
@@ -45,6 +49,7 @@ def train(
     plan = read_recipe(recipe, settings or ())
     if init is not None:
         plan = started_from(plan, init)
+    _find(_named(plan), offline, quiet)
     speech = Speech(data, dev, alignments)
     with joined(device) as ranks:
         console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
@@ -58,3 +63,19 @@ def train(
             raise RecipeError(f"{recipe}: {error}") from None
         if not console.quiet:
             print(told)
+
+
+def _find(names: list[str], offline: bool | None, quiet: bool) -> None:
+    """Download the tokenizers among the names, so that training finds them on this machine."""
+    for name in names:
+        origin = name.partition(":")[0]
+        if offline and origin in ("torchaudio", "s3prl") and not Path(name).exists():
+            raise ValueError(f"{name} is downloaded by {origin}, which --offline cannot hold: give a file instead")
+    find_tokenizers(names, offline, quiet)
+
+
+def _named(recipe: "Recipe") -> list[str]:
+    """What the recipe names: encoders to start from, and tokenizers that give labels."""
+    labels = getattr(recipe, "labels", None)
+    named = [getattr(recipe, "start", None), getattr(recipe, "encoder", None), getattr(labels, "tokenizer", labels)]
+    return [name for name in named if isinstance(name, str)]
