@@ -11,6 +11,8 @@ from spintok.tokenizer import load
 
 __all__ = ["is_alignments", "open_encoder"]
 
+_ALIGNMENTS = {".textgrid", ".ctm", ".tsv", ".jsonl", ".json"}
+
 
 def open_encoder(source: str) -> Encoder | Mfcc:
     """The encoder of a tokenizer (a folder, or a name that ships), of another library's checkpoint, or "mfcc".
@@ -31,9 +33,11 @@ def open_encoder(source: str) -> Encoder | Mfcc:
 
 
 def is_alignments(source: str) -> bool:
-    """Whether ``source`` is a file, or a folder that is no tokenizer."""
+    """Whether ``source`` is a file of alignments by its name, or a folder that is no tokenizer."""
     path = Path(source)
-    return source not in registry.known() and path.exists() and not (path / "config.json").exists()
+    if path.is_dir():
+        return not (path / "config.json").exists()
+    return path.suffix.lower() in _ALIGNMENTS
 
 
 def _is_tokenizer(folder: Path) -> bool:
