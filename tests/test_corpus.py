@@ -17,7 +17,7 @@ from spintok.tokens import Tokens
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return spintok.load()
+    return spintok.load("mfcc-kmeans-100")
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_other_tokens_are_never_mixed(tokenizer, audio, tmp_path) -> None:
     ):
         with pytest.raises(CorpusError, match=message):
             encode(tokenizer, audio, tmp_path / "out", **options)
-    other = spintok.load()
+    other = spintok.load("mfcc-kmeans-100")
     with np.errstate(all="ignore"):
         other.codebooks["primary"].codewords.data[0] += 1
     with pytest.raises(CorpusError, match="another tokenizer"):
@@ -173,7 +173,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(tokenizer, audio, tmp_pa
         "fsync = os.fsync\n"
         "os.fsync = lambda descriptor: (time.sleep(0.05), fsync(descriptor), time.sleep(0.05))\n"
         "print('go', flush=True)\n"
-        "encode_corpus(spintok.load(), scan(sys.argv[1]), Path(sys.argv[2]), Options(shard_size=1))\n"
+        "encode_corpus(spintok.load('mfcc-kmeans-100'), scan(sys.argv[1]), Path(sys.argv[2]), Options(shard_size=1))\n"
     )
     kills = 0
     for attempt in range(20):

@@ -118,7 +118,7 @@ def test_others_read_the_shards(tokenizer, audio, tmp_path) -> None:
 
 
 def test_mfcc_have_layer_0(speech, tmp_path) -> None:
-    mfcc = spintok.load()
+    mfcc = spintok.load("mfcc-kmeans-100")
     encode_features(mfcc, scan(speech), tmp_path / "out", FeatureOptions(layer=0, dtype="float32"))
     records = list(read_features(tmp_path / "out")[1])
     assert len(records) == 6

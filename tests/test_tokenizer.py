@@ -106,8 +106,8 @@ def test_shorter_than_a_frame_is_no_tokens(tiny) -> None:
 
 
 def test_mfcc_in_windows_is_the_whole_exactly() -> None:
-    whole = Tokenizer(Mfcc(), [spintok.load().codebooks["primary"]], window=Window(10_000, 2))
-    parts = Tokenizer(Mfcc(), [spintok.load().codebooks["primary"]], window=Window(50, 2))
+    whole = Tokenizer(Mfcc(), [spintok.load("mfcc-kmeans-100").codebooks["primary"]], window=Window(10_000, 2))
+    parts = Tokenizer(Mfcc(), [spintok.load("mfcc-kmeans-100").codebooks["primary"]], window=Window(50, 2))
     waveform = noise(16_000 * 9 + 123)
     assert parts.encode(waveform, 16_000) == whole.encode(waveform, 16_000)
 
@@ -142,7 +142,7 @@ def test_an_hour_has_the_frames_of_the_formula_and_is_never_held() -> None:
             yield block[:left]
             left -= len(block[:left])
 
-    (found,) = spintok.load().encode_recordings([Recording(None, blocks)])
+    (found,) = spintok.load("mfcc-kmeans-100").encode_recordings([Recording(None, blocks)])
     tokens = found["primary"]
     assert tokens.num_frames == num_frames(samples) == 180_000
     assert tokens.num_samples == samples
@@ -236,7 +236,7 @@ def test_unknown_names_list_the_known() -> None:
     with pytest.raises(ValueError, match="unknown tokenizer 'nope'.*mfcc-kmeans-100"):
         spintok.load("nope")
     with pytest.raises(ValueError, match="unknown codebook 'x'.*primary"):
-        spintok.load().encode(noise(999), 16_000, codebook="x")
+        spintok.load("mfcc-kmeans-100").encode(noise(999), 16_000, codebook="x")
     with pytest.raises(ValueError, match="unknown device 'tpu9'"):
         spintok.load(device="tpu9")
     if not torch.cuda.is_available():

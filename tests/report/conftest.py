@@ -18,8 +18,8 @@ from spintok.tokenizer import Tokenizer
 
 @pytest.fixture(scope="session")
 def two_codebooks() -> Tokenizer:
-    """The default tokenizer with an auxiliary codebook of 300 codewords around its 100."""
-    default = spintok.load()
+    """`mfcc-kmeans-100` with an auxiliary codebook of 300 codewords around its 100."""
+    default = spintok.load("mfcc-kmeans-100")
     primary = default.codebooks["primary"]
     auxiliary = type(primary)(dataclasses.replace(primary.config, name="auxiliary", size=300))
     noise = torch.randn(300, primary.config.width, generator=torch.Generator().manual_seed(0))
