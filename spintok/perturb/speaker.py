@@ -130,12 +130,16 @@ def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
 @torch.no_grad()
 def _perturb(waveforms: Tensor, lengths: Tensor, values: Tensor) -> Tensor:
     samples = waveforms.shape[1]
-    # A product is eight times as fast as masked_fill.
-    valid = (torch.arange(samples, device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
-    padded = F.pad(waveforms * valid, (0, -samples % PITCH_HOP))
-    low = decimate(padded)
+    formant, median, spread = values[:, :3].T.contiguous()
+    # As in a batch of crops; on a GPU it would mean waiting for the device.
+    whole = waveforms.device.type == "cpu" and samples % PITCH_HOP == 0 and bool((lengths == samples).all())
+    valid = None
+    if not whole:
+        # A product is eight times as fast as masked_fill.
+        valid = (torch.arange(samples, device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
+        waveforms = F.pad(waveforms * valid, (0, -samples % PITCH_HOP))
+    low = decimate(waveforms, lengths)
     track = track_pitch(low, lengths)
-    formant, median, spread = values[:, :3].unbind(1)
-    moved = resynthesize(padded, low, track, formant, median, spread)[:, :samples]
-    colored = equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :])
-    return colored.clamp_(-1.0, 1.0).mul_(valid)
+    moved = resynthesize(waveforms, lengths, low, track, formant, median, spread)[:, :samples]
+    colored = equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :]).clamp_(-1.0, 1.0)
+    return colored if valid is None else colored.mul_(valid)
