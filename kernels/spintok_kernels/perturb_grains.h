@@ -28,20 +28,16 @@ SPINTOK_INLINE void turn(Vector x, Vector &cosine, Vector &sine) {
 void pulse_phase(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scratch, float *phase) {
     const int64_t samples = cells * LOW_CELL, side = ALIGNMENT / 2;
     const float *low = t.low + row * t.cells * LOW_CELL, *rate = t.old_rate + row * t.cells;
-    double cubes = 0;
-    for (int64_t c = 0; c < cells; ++c) {
-        float part = 0;
-        for (int64_t i = 0; i < LOW_CELL; ++i) part += low[c * LOW_CELL + i] * low[c * LOW_CELL + i] * low[c * LOW_CELL + i];
-        cubes += part;
-    }
-    const float polarity = static_cast<float>((cubes > 0) - (cubes < 0));
     float *pulses = scratch.floats(0, samples + W), *cosines = scratch.floats(1, cells + 2 * side);
     float *sines = scratch.floats(2, cells + 2 * side);
+    pad(pulses, 0, low, samples, samples + W);
+    Vector cubes{};
+    for (int64_t i = 0; i < samples; i += W) cubes += load(pulses + i) * load(pulses + i) * load(pulses + i);
+    const float total = sum(cubes), polarity = static_cast<float>((total > 0) - (total < 0));
     for (int64_t i = 0; i < samples; ++i) {
-        const float x = std::max(low[i] * polarity, 0.0f);
+        const float x = std::max(pulses[i] * polarity, 0.0f);
         pulses[i] = x * x;
     }
-    std::fill_n(pulses + samples, W, 0.0f);
     for (float *edge : {cosines, sines, cosines + side + cells, sines + side + cells}) std::fill_n(edge, side, 0.0f);
     double passed = 0;
     for (int64_t c = 0; c < cells; ++c) {
@@ -130,9 +126,9 @@ SPINTOK_INLINE void fill_planes(float *planes, const float *wave, const float *k
 
 // W samples of a grain from `position` on, counted in columns; NEAR: so slowly that they lie within 2 * W columns.
 template <bool NEAR>
-SPINTOK_INLINE Vector read(const float *planes, double position, float speed) {
+SPINTOK_INLINE Vector read(const float *planes, double position, double last, float speed) {
     // What lies farther away than the planes reach has no weight, but must not be read; nor where NaN says.
-    position = std::min(std::max(0.0, position), static_cast<double>(KEPT - 5 * 16));
+    position = std::min(std::max(0.0, position), last);
     const int64_t whole = static_cast<int64_t>(position);
     const Vector at = static_cast<float>(position - static_cast<double>(whole)) + numbered() * speed;
     const Mask column = __builtin_convertvector(at, Mask);
@@ -161,7 +157,7 @@ SPINTOK_INLINE Vector inverse_root(Vector x) {
 
 template <bool NEAR>
 SPINTOK_INLINE void add_cell(const OverlapAdd &t, int64_t row, int64_t cell, const Grains &grains, const float *planes,
-                             int64_t origin, float *out) {
+                             int64_t origin, double last_column, float *out) {
     const int64_t i = row * t.cells + cell;
     const float speed = t.speed[row], rate = t.new_rate[i], phase = grains.phase[cell];
     const float narrow = t.narrowing[2 * i], narrower = (t.narrowing[2 * i + 1] - narrow) / CELL;
@@ -174,7 +170,8 @@ SPINTOK_INLINE void add_cell(const OverlapAdd &t, int64_t row, int64_t cell, con
         const auto grain = [&](int64_t number) SPINTOK_LAMBDA {
             const int64_t g = std::min(std::max<int64_t>(0, grains.count[cell] + number), grains.last);
             const double late = static_cast<double>(cell * CELL + n) - grains.moment[g];
-            return read<NEAR>(planes, grains.source[g] + speed * late - static_cast<double>(origin), speed);
+            const double position = grains.source[g] + speed * late - static_cast<double>(origin);
+            return read<NEAR>(planes, position, last_column, speed);
         };
         const int64_t first = slot[0], last = std::min<int64_t>(slot[W - 1], MARKS + 1);
         Vector left = grain(first), right = grain(first + 1);
@@ -206,19 +203,21 @@ void overlap_add(const OverlapAdd &t, int64_t row, Scratch &scratch) {
     const bool near = (W - 1) * speed + 1 < 2 * W;
     for (int64_t begin = 0; begin * CELL < length; begin += CHUNK_CELLS) {
         const int64_t end = std::min(begin + CHUNK_CELLS, cells), origin = begin * CELL - REACH;
-        const int64_t needed = KEPT - CHUNK + (end - begin) * CELL, old = begin == 0 ? 0 : KEPT - CHUNK;
+        const int64_t filled = KEPT - CHUNK + ((end - begin) * CELL + 63) / 64 * 64, old = begin == 0 ? 0 : KEPT - CHUNK;
+        // A vector read from there at 4 times the speed ends within the planes.
+        const double last = static_cast<double>(filled - 5 * 16);
         if (old)
             for (int plane = 0; plane < 4; ++plane)
                 std::memmove(planes + plane * KEPT, planes + plane * KEPT + CHUNK, old * sizeof(float));
-        fill_planes(planes, wave + begin * CELL, t.kernels + row * 4 * TAPS, old, std::min(KEPT, (needed + 63) / 64 * 64));
+        fill_planes(planes, wave + begin * CELL, t.kernels + row * 4 * TAPS, old, filled);
         for (int64_t cell = begin; cell < end && cell * CELL < length; ++cell) {
             float samples[CELL];
             const int64_t left = length - cell * CELL;
             float *out = left < CELL ? samples : output + cell * CELL;
             if (near)
-                add_cell<true>(t, row, cell, grains, planes, origin, out);
+                add_cell<true>(t, row, cell, grains, planes, origin, last, out);
             else
-                add_cell<false>(t, row, cell, grains, planes, origin, out);
+                add_cell<false>(t, row, cell, grains, planes, origin, last, out);
             if (left < CELL) std::copy_n(samples, left, output + cell * CELL);
         }
     }

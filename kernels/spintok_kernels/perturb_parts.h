@@ -33,10 +33,11 @@ SPINTOK_INLINE Vector repeated(const float *p) {
 }
 
 SPINTOK_INLINE float sum(Vector v) {
-    float part[W], total = 0;
+    float part[W];
     store(part, v);
-    for (float x : part) total += x;
-    return total;
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) part[i] += part[i + half];
+    return part[0];
 }
 
 // (first[1], ..., first[W - 1], second[0])

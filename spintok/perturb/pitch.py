@@ -70,7 +70,7 @@ def track_pitch(low: Tensor, lengths: Tensor) -> PitchTrack:
     voiced = _open(loud & (best > VOICING_THRESHOLD), 3)
     # Past an utterance's end its last frame is repeated, as before its begin the first is.
     last = (inside.sum(1, keepdim=True) - 1).clamp_min(0)
-    position = _median_filter((index + offset).gather(1, frame.minimum(last)), 5)
+    position = _median_of_five((index + offset).gather(1, frame.minimum(last)))
     f0 = FLOOR * torch.exp2(position / STEPS_PER_OCTAVE)
     _, median, _ = _quartiles(f0, voiced, 0.0)
     return PitchTrack(f0, voiced, median)
@@ -137,9 +137,13 @@ def _parabola(strength: Tensor, index: Tensor) -> Tensor:
     return (0.5 * (left - right) / curvature).clamp(-0.5, 0.5)
 
 
-def _median_filter(values: Tensor, width: int) -> Tensor:
-    padded = F.pad(values[:, None], (width // 2, width // 2), mode="replicate")[:, 0]
-    return padded.unfold(1, width, 1).median(-1).values
+def _median_of_five(values: Tensor) -> Tensor:
+    """The median of every number of a row (B, J), its two neighbours before and its two after."""
+    padded = F.pad(values[:, None], (2, 2), mode="replicate")[:, 0]
+    a, b, c, d, e = padded.unfold(1, values.shape[1], 1).unbind(1)
+    # Of the lower of two, the higher, and of the higher the lower: one of these or the fifth is the middle.
+    low, high = a.minimum(b).maximum(c.minimum(d)), a.maximum(b).minimum(c.maximum(d))
+    return low.minimum(high).maximum(low.maximum(high).minimum(e))
 
 
 def _open(mask: Tensor, width: int) -> Tensor:

@@ -106,7 +106,7 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
     device = waveforms.device
     values = torch.tensor([[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters])
     values = values.to(device, non_blocking=True)
-    lengths = lengths.to(device, non_blocking=True)
+    waveforms, lengths = waveforms.contiguous(), lengths.to(device, torch.int64, non_blocking=True).contiguous()
     rows = batch if device.type != "cpu" else math.ceil(CPU_SAMPLES / samples)
     parts = zip(waveforms.split(rows), lengths.split(rows), values.split(rows), strict=True)
     return torch.cat([_perturb(*part) for part in parts])
