@@ -77,9 +77,9 @@ def track_pitch(low: Tensor, lengths: Tensor) -> PitchTrack:
 
 
 def decimate(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase; S must be a multiple of PITCH_HOP.
+    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase: (B, 40 ceil(S / PITCH_HOP)).
 
-    The waveforms are silent past their ``lengths`` (B,).
+    Where nothing is compiled S must be a multiple of PITCH_HOP and what lies past the ``lengths`` (B,) silent.
     """
     if perturb_native.runs_on(waveforms):
         return perturb_native.decimate(waveforms, lengths, _low_pass().float())

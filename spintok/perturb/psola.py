@@ -4,7 +4,7 @@ Every period of the output is a grain of the input, read faster or slower to mov
 at the new pitch (Moulines and Charpentier 1990; the procedure behind Praat's "Change gender"). No loop runs
 over the grains: the phase of the new pitch says for every output sample which two grains meet there, and all
 samples of all utterances are read at once. Pitch is constant within cells of 5 ms and positions are kept
-relative to a cell, where float32 has digits to spare.
+relative to a cell, where float32 has digits to spare. ``spintok_kernels`` does the same for the CPU, compiled.
 """
 
 import math
@@ -28,7 +28,8 @@ UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
 COHERENCE = 2.0  # samples by which noise must be displaced to lose its correlation
 ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
 PIECE = 512  # cells that a CPU works on at a time: what it touches stays in its cache
-# Samples: no grain reads farther from its cell than the longest new period, stretched, and half an old one.
+# Samples: no grain that is heard is read farther from its cell than an old period and a half, or than a period
+# without pitch at 4 times the speed.
 REACH = 768
 
 
@@ -41,14 +42,14 @@ def resynthesize(
     median: Tensor,
     spread: Tensor,
 ) -> Tensor:
-    """(B, S) -> (B, S); S must be a multiple of PITCH_HOP and what lies past the ``lengths`` (B,) silent.
+    """(B, S) -> (B, S), each row to its length (``lengths``, (B,)); what comes after is left to the caller.
 
+    Where nothing is compiled S must be a multiple of PITCH_HOP and what lies past the lengths silent.
     ``low`` is the waveforms' ``decimate``; ``formant``, ``median`` and ``spread`` are ratios (B,). As in
     Praat, the new pitch is M + (r f0 - M) s with the new median M = r m, the median ratio r and the range
     ratio s; it is held within LOWEST and HIGHEST.
     """
     batch, samples = waveforms.shape
-    cells = samples // CELL
     f0, voiced = _cells(track)
     middle = (track.median * median)[:, None]
     new_f0 = (middle + (f0 * median[:, None] - middle) * spread[:, None]).clamp(LOWEST, HIGHEST)
@@ -79,6 +80,7 @@ def resynthesize(
         narrow,
         overlap,
     )
+    cells = samples // CELL
     piece = PIECE if low.device.type == "cpu" else batch * cells
     pieces = zip(*(part.flatten(0, 1).split(piece) for part in each_cell), strict=True)
     output = torch.empty(batch * cells, CELL, device=low.device, dtype=low.dtype)
