@@ -78,6 +78,10 @@ SPINTOK_INLINE Vector gather(const float *p, Mask index) {
 SPINTOK_INLINE Vector pick(const float *p, Mask index) {
 #if SPINTOK_WIDTH == 16
     return (Vector)_mm512_permutex2var_ps((__m512)load(p), (__m512i)index, (__m512)load(p + W));
+#elif SPINTOK_WIDTH == 8
+    const __m256 low = _mm256_permutevar8x32_ps((__m256)load(p), (__m256i)index);
+    const __m256 high = _mm256_permutevar8x32_ps((__m256)load(p + W), (__m256i)index);
+    return (Vector)_mm256_blendv_ps(low, high, (__m256)(index << 28));
 #else
     return gather(p, index);
 #endif

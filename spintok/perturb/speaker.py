@@ -21,7 +21,7 @@ from spintok.perturb.psola import resynthesize
 
 __all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb", "rng_for"]
 
-# That one pass works on, so that memory does not grow with the batch: of torch, what stays in the cache.
+# Samples that one pass on the CPU works on, so that memory does not grow with the batch.
 TORCH_SAMPLES, COMPILED_SAMPLES = 1 << 19, 1 << 22
 
 
@@ -103,7 +103,6 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
     others. ``ValueError`` when the arguments do not fit together.
     """
     check_batch(waveforms, lengths, len(parameters))
-    batch, samples = waveforms.shape
     if waveforms.numel() == 0:
         return waveforms.clone()
     device = waveforms.device
@@ -112,7 +111,7 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
     waveforms, lengths = waveforms.contiguous(), lengths.to(device, torch.int64, non_blocking=True).contiguous()
     at_once = COMPILED_SAMPLES if perturb_native.runs_on(waveforms) else TORCH_SAMPLES
     passes = math.ceil(waveforms.numel() / at_once) if device.type == "cpu" else 1
-    rows = math.ceil(batch / passes)
+    rows = math.ceil(len(waveforms) / passes)
     parts = zip(waveforms.split(rows), lengths.split(rows), values.split(rows), strict=True)
     done = [_perturb(*part) for part in parts]
     return done[0] if len(done) == 1 else torch.cat(done)
