@@ -16,6 +16,14 @@ __all__ = ["PERTURB", "candidates", "cascade", "choose", "decimate", "overlap_ad
 # Of the compiled sizes, see perturb_cpu.cpp.
 LAGS, LOW_HOP, PITCH_HOP = 96, 40, 160
 
+_DTYPES = {
+    "decimate": (torch.float32, torch.int64),
+    "candidates": (torch.float32,),
+    "choose": (torch.float32,),
+    "overlap_add": (torch.float32, torch.int64, torch.bool),
+    "cascade": (torch.float32, torch.float64),
+}
+
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
@@ -122,17 +130,13 @@ def cascade(waveforms: Tensor, sections: Tensor) -> Tensor:
 def _call(function: str, inputs: tuple[Tensor | float, ...], results: tuple[Tensor | int, ...]) -> None:
     """Call with tensors as addresses; the instruction set and the threads come between inputs and results."""
     core, _ = PERTURB.choose()
-    before, after = ([_plain(x) for x in part] for part in (inputs, results))
+    for x in (*inputs, *results):
+        # Addresses carry no type: a slip would be read as garbage.
+        assert not isinstance(x, Tensor) or (x.is_contiguous() and x.dtype in _DTYPES[function]), (function, x.dtype)
+    before, after = ([x.data_ptr() if isinstance(x, Tensor) else x for x in part] for part in (inputs, results))
     library = PERTURB.functions()
     status = getattr(library, f"spintok_{function}")(*before, LEVELS.index(core), torch.get_num_threads(), *after)
     if status == 1:
         raise MemoryError(f"{function}: no memory for an utterance")
     if status:
         raise RuntimeError(f"{function}: this CPU cannot run the {core} core")
-
-
-def _plain(x: Tensor | float) -> float:
-    if not isinstance(x, Tensor):
-        return x
-    assert x.is_contiguous()
-    return x.data_ptr()

@@ -106,7 +106,9 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
     if waveforms.numel() == 0:
         return waveforms.clone()
     device = waveforms.device
-    values = torch.tensor([[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters])
+    drawn = [[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters]
+    # Numbers of numpy would make it float64.
+    values = torch.tensor(drawn, dtype=torch.float32)
     values = values.to(device, non_blocking=True)
     waveforms, lengths = waveforms.contiguous(), lengths.to(device, torch.int64, non_blocking=True).contiguous()
     at_once = COMPILED_SAMPLES if perturb_native.runs_on(waveforms) else TORCH_SAMPLES

@@ -182,6 +182,12 @@ class TestContract:
         assert new.isfinite().all()
         assert new.abs().max() > 0.05
 
+    def test_parameters_of_numpy_are_as_good(self):
+        wave, plain = vowel(np.full(4000, 120.0)), draw(rng_for(0, 0, "a"))
+        numpy = replace(plain, formant=np.float64(plain.formant), gains=tuple(np.array(plain.gains)))
+        length = torch.tensor([4000])
+        assert torch.equal(perturb(wave[None], length, [numpy]), perturb(wave[None], length, [plain]))
+
     def test_empty(self):
         none = torch.zeros(0, dtype=torch.long)
         assert perturb(torch.zeros(0, 5), none, []).shape == (0, 5)
