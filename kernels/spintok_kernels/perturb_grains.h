@@ -203,7 +203,8 @@ void overlap_add(const OverlapAdd &t, int64_t row, Scratch &scratch) {
     const bool near = (W - 1) * speed + 1 < 2 * W;
     for (int64_t begin = 0; begin * CELL < length; begin += CHUNK_CELLS) {
         const int64_t end = std::min(begin + CHUNK_CELLS, cells), origin = begin * CELL - REACH;
-        const int64_t filled = KEPT - CHUNK + ((end - begin) * CELL + 63) / 64 * 64, old = begin == 0 ? 0 : KEPT - CHUNK;
+        const int64_t filled = KEPT - CHUNK + ((end - begin) * CELL + 63) / 64 * 64;
+        const int64_t old = begin == 0 ? 0 : KEPT - CHUNK;
         // A vector read from there at 4 times the speed ends within the planes.
         const double last = static_cast<double>(filled - 5 * 16);
         if (old)

@@ -1,8 +1,9 @@
 """The random equalizer of Spin's perturbation: a low shelf, eight peaks and a high shelf, in one filter.
 
-The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". Their product is evaluated on the unit
-circle, becomes one impulse response and is applied by overlap-save with the FFT. Ten recursive filters would
-be sequential in time and, at 60 Hz in float32, less exact.
+The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". ``spintok_kernels`` runs them as what they
+are, one behind the other, where that is compiled. In torch ten recursive filters would be sequential in time and, at
+60 Hz in float32, less exact: their product is evaluated on the unit circle, becomes one impulse response and is applied
+by overlap-save with the FFT.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["BANDS", "CENTERS", "equalize", "frequency_response"]
+__all__ = ["BANDS", "CENTERS", "equalize", "frequency_response", "sections"]
 
 BANDS = 10
 # Hertz, even on a logarithmic scale; the first is a low shelf and the last a high shelf.
