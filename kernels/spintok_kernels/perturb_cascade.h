@@ -1,9 +1,9 @@
 // Second-order sections, one a lane: each hears what the lane above it said a sample ago.
 
-// A biquad as a state-variable filter with trapezoidal integrators (its bilinear transform is the biquad): near 0 Hz its
-// coefficients and states keep digits in float32 that those of z^-1 lose. Near half the sample rate it is run on the
-// waveform times (-1)^n, which moves it to 0 Hz: the states then change sign at every sample. States are counted in what
-// an input of 1 adds to them.
+// A biquad as a state-variable filter with trapezoidal integrators (its bilinear transform is the biquad): near 0 Hz
+// its coefficients and states keep digits in float32 that those of z^-1 lose. Near half the sample rate it is run on
+// the waveform times (-1)^n, which moves it to 0 Hz: the states then change sign at every sample. States are counted
+// in what an input of 1 adds to them.
 struct Section {
     // What a state keeps, less 1, and what the other adds; what both and the input are worth in the output. A section
     // that has no coefficients says what it hears.
