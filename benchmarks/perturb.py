@@ -22,6 +22,7 @@ import parselmouth
 import pyworld
 import soundfile
 import torch
+from spintok_kernels import perturb_native
 
 from spintok.perturb import Perturbation, draw, perturb, rng_for
 from spintok.perturb.equalizer import equalize
@@ -254,10 +255,13 @@ def speed(waves: list[Wave], rounds: int) -> None:
         pipe.send(None)
         process.join()
     print(f"\nThroughput, two processes of one thread, {audio:.0f} s in 5 s crops, best of {rounds} turns")
+    core, why = perturb_native.PERTURB.choose()
+    print(f"  ours runs on the {core} core ({why})")
     for name in wall:
         print(
             f"  {name:6s} {audio / min(wall[name]):7.0f} x real time by the clock,"
-            f" {2 * audio / min(busy[name]):7.0f} x by CPU time of two cores"
+            f" {2 * audio / min(busy[name]):7.0f} x by CPU time of two cores,"
+            f" {1e9 * min(busy[name]) / audio / RATE:6.1f} ns a sample"
         )
     print(
         f"  ratio  {min(wall['praat']) / min(wall['ours']):7.1f} by the clock,"

@@ -1,4 +1,7 @@
-"""Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs."""
+"""Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs.
+
+Those of speaker perturbation are in `perturb_native`; `spintok.perturb` is their front.
+"""
 
 from spintok_kernels.assign import Assignment, assign
 from spintok_kernels.backends import Backend, backends

@@ -89,4 +89,4 @@ class NativeLibrary:
 
 @cache
 def _warn(name: str, why_not: str) -> None:
-    warnings.warn(f"spintok_kernels' {name} runs on torch, at about half the speed: {why_not}", stacklevel=2)
+    warnings.warn(f"spintok_kernels' {name} runs on torch, at half the speed or less: {why_not}", stacklevel=2)

@@ -1,8 +1,9 @@
 """The random equalizer of Spin's perturbation: a low shelf, eight peaks and a high shelf, in one filter.
 
-The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". Their product is evaluated on the unit
-circle, becomes one impulse response and is applied by overlap-save with the FFT. Ten recursive filters would
-be sequential in time and, at 60 Hz in float32, less exact.
+The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". ``spintok_kernels`` runs them as what they
+are, one behind the other, where that is compiled. In torch ten recursive filters would be sequential in time and, at
+60 Hz in float32, less exact: their product is evaluated on the unit circle, becomes one impulse response and is applied
+by overlap-save with the FFT.
 """
 
 import math
@@ -10,11 +11,12 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from spintok_kernels import perturb_native
 from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["BANDS", "CENTERS", "equalize", "frequency_response"]
+__all__ = ["BANDS", "CENTERS", "equalize", "frequency_response", "sections"]
 
 BANDS = 10
 # Hertz, even on a logarithmic scale; the first is a low shelf and the last a high shelf.
@@ -26,6 +28,8 @@ RESPONSE = 8192
 def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
     """Filter ``waveforms`` (B, S) from rest; ``gains`` (B, BANDS) decibels, ``qs`` (B, BANDS). Returns (B,
     S)."""
+    if perturb_native.runs_on(waveforms):
+        return perturb_native.cascade(waveforms.contiguous(), sections(gains, qs))
     samples = waveforms.shape[1]
     size = min((1 << bits for bits in (14, 15, 16)), key=lambda size: -(-samples // (size - RESPONSE)) * size)
     hop = size - RESPONSE
@@ -35,6 +39,35 @@ def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(blocks).mul_(response[:, None])
     filtered: Tensor = torch.fft.irfft(spectrum, size)[..., RESPONSE:]
     return filtered.flatten(1)[:, :samples]
+
+
+def sections(gains: Tensor, qs: Tensor) -> Tensor:
+    """(B, BANDS, 5) float64: b0 b1 b2 a1 a2 of the ten biquads as the cookbook has them, with a0 = 1."""
+    centre = 2 * math.pi * torch.tensor(CENTERS, dtype=torch.float64, device=gains.device) / SAMPLE_RATE
+    a = torch.exp2(gains.double() * (math.log2(10) / 40))
+    alpha, cosine = torch.sin(centre) / (2 * qs.double()), torch.cos(centre).expand_as(a)
+    peak = torch.stack(
+        [1 + alpha * a, -2 * cosine, 1 - alpha * a, 1 + alpha / a, -2 * cosine, 1 - alpha / a],
+        -1,
+    )
+    # The high shelf is the low one with the cosine's sign changed, and with it that of the odd coefficients.
+    sign = torch.ones(BANDS, dtype=torch.float64, device=gains.device)
+    sign[-1] = -1
+    cosine, edge = cosine * sign, 2 * a.sqrt() * alpha
+    up, down = a + 1, a - 1
+    shelf = torch.stack(
+        [
+            a * (up - down * cosine + edge),
+            2 * a * sign * (down - up * cosine),
+            a * (up - down * cosine - edge),
+            up + down * cosine + edge,
+            -2 * sign * (down + up * cosine),
+            up + down * cosine - edge,
+        ],
+        -1,
+    )
+    both = torch.cat([shelf[:, :1], peak[:, 1:-1], shelf[:, -1:]], 1)
+    return torch.cat([both[..., :3], both[..., 4:]], -1) / both[..., 3:4]
 
 
 def frequency_response(gains: Tensor, qs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Planes", "interpolants", "read"]
+__all__ = ["Planes", "interpolants", "kernels", "read"]
 
 Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -35,10 +35,10 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
     columns += -columns % BLOCK
     padded = F.pad(waveforms, (margin + HALF_WIDTH - 1, columns - samples - margin + HALF_WIDTH))
     blocks = padded.unfold(1, BLOCK + TAPS - 1, BLOCK).contiguous()
-    kernels = F.pad(_kernels(speed).to(waveforms.dtype), (0, 1))
+    padded_kernels = F.pad(kernels(speed).to(waveforms.dtype), (0, 1))
     # Column j of the matrix is the kernel moved down by j rows: BLOCK outputs in one matrix product.
     constant, linear, square, cube = (
-        torch.bmm(blocks, kernel[:, _moves(speed.device)]).view(batch, columns) for kernel in kernels
+        torch.bmm(blocks, kernel[:, _moves(speed.device)]).view(batch, columns) for kernel in padded_kernels
     )
     return constant, linear, square, cube
 
@@ -50,7 +50,7 @@ def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
     return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
 
 
-def _kernels(speed: Tensor) -> Tensor:
+def kernels(speed: Tensor) -> Tensor:
     """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
     distance, window, to_coefficients = _design(speed.device)
     # At real time and slower nothing folds, and a sample of the input is read as it is.

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from spintok_kernels import perturb_native
 from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
@@ -52,38 +53,36 @@ def track_pitch(low: Tensor, lengths: Tensor) -> PitchTrack:
 
     J = ceil(S / PITCH_HOP) frames. Frames that begin after an utterance's end are unvoiced.
     """
-    hop = PITCH_HOP // DECIMATION
-    num_frames = low.shape[1] // hop
-    side = (WINDOW - hop) // 2
-    frames = F.pad(low, (side, side)).unfold(1, WINDOW, hop)
-    correlation = (frames @ _spectrum(low.device)).square_() @ _lags(low.device)
-    energy = correlation[..., -1]
-    inside = torch.arange(num_frames, device=low.device) * PITCH_HOP < lengths[:, None]
+    strength, energy = _candidates(low)
+    frame = torch.arange(energy.shape[1], device=low.device)
+    inside = frame * PITCH_HOP < lengths[:, None]
     loud = inside & (energy > SILENCE_THRESHOLD**2 * energy.amax(1, keepdim=True))
-    strength = correlation[..., :-1] / energy.clamp_min(torch.finfo(low.dtype).tiny)[..., None]
-    strength = strength + OCTAVE_COST / STEPS_PER_OCTAVE * torch.arange(CANDIDATES, device=low.device)
 
     # First pass: the speaker's range, from the frames that are surely voiced.
-    best, index = strength.max(-1)
-    low_quartile, _, high_quartile = _quartiles(index.to(low.dtype), loud & (best > 0.6), CANDIDATES / 2)
+    lowest, highest = low.new_zeros(len(low)), low.new_full((len(low),), CANDIDATES - 1)
+    best, index, _ = _choose(strength, lowest, highest)
+    low_quartile, _, high_quartile = _quartiles(index, loud & (best > 0.6), CANDIDATES / 2)
     lowest = low_quartile + STEPS_PER_OCTAVE * math.log2(0.75)
     highest = high_quartile + STEPS_PER_OCTAVE * math.log2(1.5)
-    grid = torch.arange(CANDIDATES, device=low.device, dtype=low.dtype)
-    outside = (grid < lowest[:, None]) | (grid > highest[:, None])
-    strength = strength.masked_fill(outside[:, None], -1.0)
 
     # Second pass.
-    best, index = strength.max(-1)
+    best, index, offset = _choose(strength, lowest, highest)
     voiced = _open(loud & (best > VOICING_THRESHOLD), 3)
-    position = _median_filter(index.to(low.dtype) + _parabola(strength, index), 5)
+    # Past an utterance's end its last frame is repeated, as before its begin the first is.
+    last = (inside.sum(1, keepdim=True) - 1).clamp_min(0)
+    position = _median_of_five((index + offset).gather(1, frame.minimum(last)))
     f0 = FLOOR * torch.exp2(position / STEPS_PER_OCTAVE)
     _, median, _ = _quartiles(f0, voiced, 0.0)
     return PitchTrack(f0, voiced, median)
 
 
-def decimate(waveforms: Tensor) -> Tensor:
-    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase; S must be a multiple of
-    PITCH_HOP."""
+def decimate(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Low-pass (B, S) at 1.4 kHz and keep every fourth sample, in phase: (B, 40 ceil(S / PITCH_HOP)).
+
+    Where nothing is compiled S must be a multiple of PITCH_HOP and what lies past the ``lengths`` (B,) silent.
+    """
+    if perturb_native.runs_on(waveforms):
+        return perturb_native.decimate(waveforms, lengths, _low_pass().float())
     block = 64
     kernel, matrix = _decimator(waveforms.device, block)
     batch, samples = waveforms.shape
@@ -92,6 +91,31 @@ def decimate(waveforms: Tensor) -> Tensor:
     blocks = F.pad(waveforms, (side, side + tail)).unfold(1, block + kernel, block)
     low = (blocks @ matrix).reshape(batch, -1)
     return low[:, : samples // DECIMATION]
+
+
+def _candidates(low: Tensor) -> tuple[Tensor, Tensor]:
+    """Strengths of the candidates (B, J, CANDIDATES or more) and energies (B, J) of the frames."""
+    bonus = OCTAVE_COST / STEPS_PER_OCTAVE
+    if perturb_native.runs_on(low):
+        return perturb_native.candidates(low, *_half_spectrum(), _padded_lags(), bonus)
+    hop = PITCH_HOP // DECIMATION
+    side = (WINDOW - hop) // 2
+    frames = F.pad(low, (side, side)).unfold(1, WINDOW, hop)
+    correlation = (frames @ _spectrum(low.device)).square_() @ _lags(low.device)
+    energy = correlation[..., -1]
+    strength = correlation[..., :-1] / energy.clamp_min(torch.finfo(low.dtype).tiny)[..., None]
+    return strength + bonus * torch.arange(CANDIDATES, device=low.device), energy
+
+
+def _choose(strength: Tensor, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best strength, its index and its parabola's offset (B, J), of the candidates in a row's range (B,)."""
+    if perturb_native.runs_on(strength):
+        return perturb_native.choose(strength, lowest, highest)
+    grid = torch.arange(CANDIDATES, device=strength.device, dtype=strength.dtype)
+    outside = (grid < lowest[:, None]) | (grid > highest[:, None])
+    strength = strength.masked_fill(outside[:, None], -1.0)
+    best, index = strength.max(-1)
+    return best, index.to(strength.dtype), _parabola(strength, index)
 
 
 def _quartiles(values: Tensor, mask: Tensor, default: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,9 +137,13 @@ def _parabola(strength: Tensor, index: Tensor) -> Tensor:
     return (0.5 * (left - right) / curvature).clamp(-0.5, 0.5)
 
 
-def _median_filter(values: Tensor, width: int) -> Tensor:
-    padded = F.pad(values[:, None], (width // 2, width // 2), mode="replicate")[:, 0]
-    return padded.unfold(1, width, 1).median(-1).values
+def _median_of_five(values: Tensor) -> Tensor:
+    """The median of every number of a row (B, J), its two neighbours before and its two after."""
+    padded = F.pad(values[:, None], (2, 2), mode="replicate")[:, 0]
+    a, b, c, d, e = padded.unfold(1, values.shape[1], 1).unbind(1)
+    # Of the lower of two, the higher, and of the higher the lower: one of these or the fifth is the middle.
+    low, high = a.minimum(b).maximum(c.minimum(d)), a.maximum(b).minimum(c.maximum(d))
+    return low.minimum(high).maximum(low.maximum(high).minimum(e))
 
 
 def _open(mask: Tensor, width: int) -> Tensor:
@@ -129,6 +157,16 @@ def _window() -> Tensor:
     return torch.hann_window(WINDOW + 1, periodic=False, dtype=torch.float64)[:WINDOW]
 
 
+@lru_cache(maxsize=1)
+def _low_pass() -> Tensor:
+    """The decimator's kernel, float64, its middle on the sample that is kept."""
+    half = 24
+    time = torch.arange(-half, half + 1, dtype=torch.float64)
+    cutoff = 2 * 1400 / SAMPLE_RATE
+    kernel = cutoff * torch.sinc(cutoff * time) * torch.hann_window(2 * half + 3, False, dtype=torch.float64)[1:-1]
+    return kernel / kernel.sum()
+
+
 @lru_cache(maxsize=8)
 def _spectrum(device: torch.device) -> Tensor:
     """(WINDOW, 2 * BINS): a frame -> real and imaginary spectrum of the windowed frame without its mean.
@@ -139,6 +177,21 @@ def _spectrum(device: torch.device) -> Tensor:
     angle = 2 * math.pi / DFT_SIZE * time[:, None] * torch.arange(BINS, dtype=torch.float64)
     matrix = torch.cat([torch.cos(angle), torch.sin(angle)], 1) * _window()[:, None]
     return (matrix - matrix.mean(0)).float().to(device)
+
+
+@lru_cache(maxsize=1)
+def _half_spectrum() -> tuple[Tensor, Tensor]:
+    """(WINDOW / 2, BINS) each: the window's cosines and sines from its middle on, where both are even or odd."""
+    time = torch.arange(WINDOW // 2, dtype=torch.float64)
+    angle = 2 * math.pi / DFT_SIZE * time[:, None] * torch.arange(BINS, dtype=torch.float64)
+    window = _window()[WINDOW // 2 :, None]
+    return (torch.cos(angle) * window).float(), (torch.sin(angle) * window).float()
+
+
+@lru_cache(maxsize=1)
+def _padded_lags() -> Tensor:
+    """The part of ``_lags`` for the power spectrum, with columns for whole vectors."""
+    return F.pad(_lags(torch.device("cpu"))[:BINS], (0, -(CANDIDATES + 1) % 16)).contiguous()
 
 
 @lru_cache(maxsize=8)
@@ -159,12 +212,9 @@ def _lags(device: torch.device) -> Tensor:
 def _decimator(device: torch.device, block: int) -> tuple[int, Tensor]:
     """Length of the low-pass and the (block + length, block / 4) matrix that filters a block and drops
     samples."""
-    half = 24
-    time = torch.arange(-half, half + 1, dtype=torch.float64)
-    cutoff = 2 * 1400 / SAMPLE_RATE
-    kernel = cutoff * torch.sinc(cutoff * time) * torch.hann_window(2 * half + 3, False, dtype=torch.float64)[1:-1]
-    kernel = kernel / kernel.sum()
-    matrix = torch.zeros(block + 2 * half, block // DECIMATION, dtype=torch.float64)
+    kernel = _low_pass()
+    length = len(kernel) - 1
+    matrix = torch.zeros(block + length, block // DECIMATION, dtype=torch.float64)
     for column in range(block // DECIMATION):
-        matrix[column * DECIMATION : column * DECIMATION + 2 * half + 1, column] = kernel
-    return 2 * half, matrix.float().to(device)
+        matrix[column * DECIMATION : column * DECIMATION + length + 1, column] = kernel
+    return length, matrix.float().to(device)

@@ -4,7 +4,7 @@ Every period of the output is a grain of the input, read faster or slower to mov
 at the new pitch (Moulines and Charpentier 1990; the procedure behind Praat's "Change gender"). No loop runs
 over the grains: the phase of the new pitch says for every output sample which two grains meet there, and all
 samples of all utterances are read at once. Pitch is constant within cells of 5 ms and positions are kept
-relative to a cell, where float32 has digits to spare.
+relative to a cell, where float32 has digits to spare. ``spintok_kernels`` does the same for the CPU, compiled.
 """
 
 import math
@@ -12,10 +12,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from spintok_kernels import perturb_native
 from torch import Tensor
 
 from spintok.frames import SAMPLE_RATE
-from spintok.perturb.interpolate import Planes, interpolants, read
+from spintok.perturb.interpolate import Planes, interpolants, kernels, read
 from spintok.perturb.pitch import DECIMATION, PITCH_HOP, PitchTrack
 
 __all__ = ["resynthesize"]
@@ -27,47 +28,59 @@ UNVOICED_PERIOD = 160  # samples from grain to grain where there is no pitch
 COHERENCE = 2.0  # samples by which noise must be displaced to lose its correlation
 ALIGNMENT = 9  # cells over which the place of the glottal pulses is averaged
 PIECE = 512  # cells that a CPU works on at a time: what it touches stays in its cache
-# Samples: no grain reads farther from its cell than the longest new period, stretched, and half an old one.
+# Samples: no grain that is heard is read farther from its cell than an old period and a half, or than a period
+# without pitch at 4 times the speed.
 REACH = 768
 
 
 def resynthesize(
-    waveforms: Tensor, low: Tensor, track: PitchTrack, formant: Tensor, median: Tensor, spread: Tensor
+    waveforms: Tensor,
+    lengths: Tensor,
+    low: Tensor,
+    track: PitchTrack,
+    formant: Tensor,
+    median: Tensor,
+    spread: Tensor,
 ) -> Tensor:
-    """(B, S) -> (B, S); S must be a multiple of PITCH_HOP.
+    """(B, S) -> (B, S), each row to its length (``lengths``, (B,)); what comes after is left to the caller.
 
+    Where nothing is compiled S must be a multiple of PITCH_HOP and what lies past the lengths silent.
     ``low`` is the waveforms' ``decimate``; ``formant``, ``median`` and ``spread`` are ratios (B,). As in
     Praat, the new pitch is M + (r f0 - M) s with the new median M = r m, the median ratio r and the range
     ratio s; it is held within LOWEST and HIGHEST.
     """
     batch, samples = waveforms.shape
-    cells = samples // CELL
     f0, voiced = _cells(track)
     middle = (track.median * median)[:, None]
     new_f0 = (middle + (f0 * median[:, None] - middle) * spread[:, None]).clamp(LOWEST, HIGHEST)
     # Rates are cycles a sample.
     old_rate = f0 / SAMPLE_RATE
     new_rate = torch.where(voiced, new_f0 / SAMPLE_RATE, 1 / UNVOICED_PERIOD)
-    phase, offsets = _grains(_pulse_phase(low, old_rate), old_rate, new_rate, voiced, formant)
-
-    planes = interpolants(waveforms, formant, REACH)
-    row = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
-    start = row + torch.arange(0, samples, CELL, device=low.device)
     # A grain is as wide as its own period: lowering the pitch leaves gaps between the pulses, not echoes.
     narrowing = torch.where(voiced, old_rate * formant[:, None] / new_rate, 1.0).clamp_min(1.0)
     # Where two grains of noise overlap their powers add up, not their amplitudes.
     displacement = (1 - formant[:, None]) * UNVOICED_PERIOD / COHERENCE
-    incoherence = torch.where(voiced, 0.0, 1 - torch.exp(-displacement.square()))
+    noise = -2 * (1 - torch.exp(-displacement.square()))
+    narrow, overlap = _edges(narrowing, torch.ones_like(noise)), _edges(torch.where(voiced, 0.0, noise), noise)
+    if perturb_native.runs_on(low):
+        weights, smoother = kernels(formant).transpose(0, 1).float().contiguous(), _smoother(low.device)
+        rates = (low, old_rate, new_rate, voiced)
+        return perturb_native.overlap_add(waveforms, lengths, *rates, narrow, overlap, formant, weights, smoother)
 
+    phase, offsets = _grains(_pulse_phase(low, old_rate), old_rate, new_rate, voiced, formant)
+    planes = interpolants(waveforms, formant, REACH)
+    row = torch.arange(batch, device=low.device)[:, None] * planes[0].shape[1]
+    start = row + torch.arange(0, samples, CELL, device=low.device)
     each_cell = (
         phase,
         new_rate,
         formant[:, None].expand_as(phase),
         offsets,
         start,
-        _edges(narrowing),
-        _edges(-2 * incoherence),
+        narrow,
+        overlap,
     )
+    cells = samples // CELL
     piece = PIECE if low.device.type == "cpu" else batch * cells
     pieces = zip(*(part.flatten(0, 1).split(piece) for part in each_cell), strict=True)
     output = torch.empty(batch * cells, CELL, device=low.device, dtype=low.dtype)
@@ -183,14 +196,16 @@ def _grains(
     moment, source = (part.gather(1, nearby).view(batch, cells, -1) for part in table)
     # Counted from REACH before the cell, no position is negative: truncation is the floor.
     offsets = source - begin + REACH - speed.double()[:, None, None] * (moment - begin)
+    # What lies out of reach has no weight but is read all the same.
+    offsets = offsets.clamp(0, 2 * REACH - 4 * CELL)
     kept = slice(0, cells - extra)
     return phase[:, kept].to(new_rate.dtype), offsets[:, kept].to(new_rate.dtype).contiguous()
 
 
-def _edges(values: Tensor) -> Tensor:
-    """Values of the cells (B, C) -> at the cells' two edges (B, C, 2), so that lines between them are
-    continuous."""
-    padded = F.pad(values[:, None], (1, 1), mode="replicate")[:, 0]
+def _edges(values: Tensor, beyond: Tensor) -> Tensor:
+    """Values of the cells (B, C) and of the cells past the end (B, 1) -> at the cells' two edges (B, C, 2), so
+    that lines between them are continuous."""
+    padded = torch.cat([values[:, :1], values, beyond], 1)
     edges = (padded[:, 1:] + padded[:, :-1]) / 2
     return torch.stack([edges[:, :-1], edges[:, 1:]], -1)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from spintok_kernels import perturb_native
 from torch import Tensor
 
 from spintok.perturb.equalizer import BANDS, equalize
@@ -20,7 +21,8 @@ from spintok.perturb.psola import resynthesize
 
 __all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb", "rng_for"]
 
-CPU_SAMPLES = 1 << 19  # that one pass works on, so that memory does not grow with the batch
+# Samples that one pass on the CPU works on, so that memory does not grow with the batch.
+TORCH_SAMPLES, COMPILED_SAMPLES = 1 << 19, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,25 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
     parameters.
 
     Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a
-    few utterances are worked on at a time; on CUDA the whole batch, without waiting for the device. What one
-    utterance becomes does not depend on the others. ``ValueError`` when the arguments do not fit together.
+    few utterances are worked on at a time, by ``spintok_kernels`` where its passes are compiled; on CUDA the
+    whole batch by torch, without waiting for the device. What one utterance becomes does not depend on the
+    others. ``ValueError`` when the arguments do not fit together.
     """
     check_batch(waveforms, lengths, len(parameters))
-    batch, samples = waveforms.shape
     if waveforms.numel() == 0:
         return waveforms.clone()
     device = waveforms.device
-    values = torch.tensor([[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters])
+    drawn = [[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters]
+    # Numbers of numpy would make it float64.
+    values = torch.tensor(drawn, dtype=torch.float32)
     values = values.to(device, non_blocking=True)
-    lengths = lengths.to(device, non_blocking=True)
-    rows = batch if device.type != "cpu" else math.ceil(CPU_SAMPLES / samples)
+    waveforms, lengths = waveforms.contiguous(), lengths.to(device, torch.int64, non_blocking=True).contiguous()
+    at_once = COMPILED_SAMPLES if perturb_native.runs_on(waveforms) else TORCH_SAMPLES
+    passes = math.ceil(waveforms.numel() / at_once) if device.type == "cpu" else 1
+    rows = math.ceil(len(waveforms) / passes)
     parts = zip(waveforms.split(rows), lengths.split(rows), values.split(rows), strict=True)
-    return torch.cat([_perturb(*part) for part in parts])
+    done = [_perturb(*part) for part in parts]
+    return done[0] if len(done) == 1 else torch.cat(done)
 
 
 def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
@@ -130,12 +137,19 @@ def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
 @torch.no_grad()
 def _perturb(waveforms: Tensor, lengths: Tensor, values: Tensor) -> Tensor:
     samples = waveforms.shape[1]
-    # A product is eight times as fast as masked_fill.
-    valid = (torch.arange(samples, device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
-    padded = F.pad(waveforms * valid, (0, -samples % PITCH_HOP))
-    low = decimate(padded)
+    formant, median, spread = values[:, :3].T.contiguous()
+    valid = None
+    if not perturb_native.runs_on(waveforms):
+        # A product is eight times as fast as masked_fill.
+        valid = (torch.arange(samples, device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
+        waveforms = F.pad(waveforms * valid, (0, -samples % PITCH_HOP))
+    low = decimate(waveforms, lengths)
     track = track_pitch(low, lengths)
-    formant, median, spread = values[:, :3].unbind(1)
-    moved = resynthesize(padded, low, track, formant, median, spread)[:, :samples]
-    colored = equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :])
-    return colored.clamp_(-1.0, 1.0).mul_(valid)
+    moved = resynthesize(waveforms, lengths, low, track, formant, median, spread)[:, :samples]
+    colored = equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :]).clamp_(-1.0, 1.0)
+    if valid is not None:
+        return colored.mul_(valid)
+    # The equalizer rings on past the end.
+    for row, length in zip(colored, lengths.tolist(), strict=True):
+        row[length:] = 0
+    return colored

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import freqz, lfilter
+from spintok_kernels import perturb_native
 
 from spintok.perturb.equalizer import BANDS, CENTERS, equalize, frequency_response
+
+
+@pytest.fixture(autouse=True, params=["torch", "compiled"])
+def core(request, monkeypatch):
+    if request.param == "torch":
+        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
+    elif perturb_native.PERTURB.choose()[0] == "torch":
+        pytest.skip("no compiled core here")
 
 
 def cookbook(band, gain, q):

@@ -6,11 +6,24 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import lfilter
+from spintok_kernels import perturb_native
 
 from spintok.perturb import Perturbation, PerturbationStrength, draw, perturb, rng_for
+from spintok.perturb.pitch import decimate, track_pitch
+from spintok.perturb.psola import resynthesize
 
 RATE = 16000
 FORMANTS = ((700, 80), (1220, 90), (2600, 120))
+
+
+@pytest.fixture(params=["torch", "compiled"])
+def core(request, monkeypatch):
+    """Everything holds for both; the cores of other instruction sets are judged beside the kernels."""
+    if request.param == "torch":
+        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
+    elif perturb_native.PERTURB.choose()[0] == "torch":
+        pytest.skip("no compiled core here")
+    return request.param
 
 
 def vowel(f0, formants=FORMANTS, seed=0):
@@ -105,6 +118,7 @@ class TestDraw:
         assert outputs == {repr(draw(rng_for(3, 14, "so762-1"))) + "\n"}
 
 
+@pytest.mark.usefixtures("core")
 class TestPitch:
     @pytest.mark.parametrize("f0", [90.0, 140.0, 230.0, 330.0])
     @pytest.mark.parametrize("ratio", [0.5, 0.75, 1.0, 1.3, 1.9])
@@ -134,6 +148,7 @@ class TestPitch:
             assert period(new[4000:12000], 80, 210) == pytest.approx(130, rel=0.01)
 
 
+@pytest.mark.usefixtures("core")
 class TestFormants:
     @pytest.mark.parametrize("ratio", [1 / 1.4, 1 / 1.15, 1.0, 1.15, 1.4])
     @pytest.mark.parametrize("median", [0.8, 1.0, 1.25])
@@ -148,6 +163,7 @@ class TestFormants:
         assert peaks[0] == pytest.approx(peaks[1], rel=0.03)
 
 
+@pytest.mark.usefixtures("core")
 class TestContract:
     @pytest.mark.parametrize("samples", [1, 79, 160, 399, 400, 16001])
     def test_exact_length_and_range(self, samples):
@@ -159,6 +175,18 @@ class TestContract:
         assert new.isfinite().all()
         assert new.abs().max() <= 1
         assert not new[1, samples // 2 :].any()
+
+    def test_the_widest_ratios(self):
+        # A low voice at a quarter of its pitch, read at 4 times the speed: grains end far from where they begin.
+        new = one(vowel(np.full(8000, 70.0)), formant=4.0, median=0.25, spread=4.0)
+        assert new.isfinite().all()
+        assert new.abs().max() > 0.05
+
+    def test_parameters_of_numpy_are_as_good(self):
+        wave, plain = vowel(np.full(4000, 120.0)), draw(rng_for(0, 0, "a"))
+        numpy = replace(plain, formant=np.float64(plain.formant), gains=tuple(np.array(plain.gains)))
+        length = torch.tensor([4000])
+        assert torch.equal(perturb(wave[None], length, [numpy]), perturb(wave[None], length, [plain]))
 
     def test_empty(self):
         none = torch.zeros(0, dtype=torch.long)
@@ -185,7 +213,8 @@ class TestContract:
         waves = torch.stack([vowel(np.full(4000, f0)) for f0 in (110.0, 160.0, 210.0)])
         lengths, drawn = torch.full((3,), 4000), [draw(rng_for(0, 0, str(i))) for i in range(3)]
         whole = perturb(waves, lengths, drawn)
-        monkeypatch.setattr("spintok.perturb.speaker.CPU_SAMPLES", 8000)
+        for limit in ("TORCH_SAMPLES", "COMPILED_SAMPLES"):
+            monkeypatch.setattr(f"spintok.perturb.speaker.{limit}", 8000)
         torch.testing.assert_close(perturb(waves, lengths, drawn), whole, atol=1e-4, rtol=0)
 
     def test_silence_stays_silent(self):
@@ -247,6 +276,65 @@ class TestContract:
         state = torch.get_rng_state()
         one(vowel(np.full(2000, 100.0)), median=1.5)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(perturb_native.PERTURB.found[0] is None, reason="no compiled core here")
+class TestCompiled:
+    """The compiled core does as torch does, stage by stage: in a chain the pitch's last digits add up to
+    time."""
+
+    def batch(self):
+        glides = ((90, 140, 9000), (300, 220, 16000), (150, 150, 4321), (110, 100, 16000))
+        waves = [vowel(np.linspace(a, b, n), seed=n) for a, b, n in glides]
+        # Voice, noise and silence, and voice again.
+        noise = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+        waves[1][4000:8000] = 0.05 * noise
+        waves[3][6000:9000] = 0
+        return torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor([len(w) for w in waves])
+
+    def both(self, monkeypatch, call):
+        results = [call()]
+        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
+        return [*results, call()]
+
+    def test_pitch(self, monkeypatch):
+        waves, lengths = self.batch()
+        lows = self.both(monkeypatch, lambda: decimate(waves, lengths))
+        torch.testing.assert_close(*lows, atol=1e-6, rtol=0)
+        monkeypatch.undo()
+        ours, torchs = self.both(monkeypatch, lambda: track_pitch(lows[1], lengths))
+        assert torch.equal(ours.voiced, torchs.voiced)
+        assert 0.5 < ours.voiced.float().mean() < 0.8
+        # The parabola through three strengths, off by 1e-6 each, over a bend of 0.01 or more.
+        kept = ours.voiced
+        torch.testing.assert_close(ours.f0[kept], torchs.f0[kept], atol=0, rtol=1e-4)
+        torch.testing.assert_close(ours.median, torchs.median, atol=0, rtol=1e-4)
+
+    @pytest.mark.parametrize("formant", [0.72, 1.0, 1.4, 3.0])
+    def test_resynthesis(self, monkeypatch, formant):
+        waves, lengths = self.batch()
+        low = decimate(waves, lengths)
+        track = track_pitch(low, lengths)
+        ratios = (torch.full((4,), formant), torch.tensor([0.6, 1.0, 1.3, 1.9]), torch.tensor([1.0, 1.4, 0.7, 1.0]))
+        results = self.both(monkeypatch, lambda: resynthesize(waves, lengths, low, track, *ratios))
+        # Past the end torch's grains fade, what they are is left to the caller.
+        for ours, torchs, length in zip(*results, lengths, strict=True):
+            # torch reads at float32 positions of up to 2048 samples, 6e-5 off, on slopes of up to 0.5.
+            torch.testing.assert_close(ours[:length], torchs[:length], atol=1e-4, rtol=0)
+
+    def test_whole(self, monkeypatch):
+        waves, lengths = self.batch()
+        drawn = [draw(rng_for(0, 0, str(i))) for i in range(4)]
+        ours, torchs = self.both(monkeypatch, lambda: perturb(waves, lengths, drawn))
+        # Some 200 periods whose length is off by a millionth.
+        torch.testing.assert_close(ours, torchs, atol=2e-3, rtol=0)
+
+    def test_strides_and_small_integers_are_free(self):
+        waves, lengths = self.batch()
+        drawn = [draw(rng_for(0, 0, str(i))) for i in range(4)]
+        strided = torch.stack([waves, waves], -1)[..., 0]
+        results = perturb(waves, lengths, drawn), perturb(strided, torch.stack([lengths] * 2, 1).int()[:, 0], drawn)
+        assert torch.equal(*results)
 
 
 class TestErrors:

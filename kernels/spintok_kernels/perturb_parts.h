@@ -1,0 +1,97 @@
+// The passes of perturb_cpu.cpp, included once for each instruction set.
+
+namespace SPINTOK_ISA {
+namespace {
+
+constexpr int W = SPINTOK_WIDTH;
+typedef float Vector __attribute__((vector_size(W * 4)));
+typedef int32_t Mask __attribute__((vector_size(W * 4)));
+
+SPINTOK_INLINE Vector load(const float *p) {
+    Vector v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+SPINTOK_INLINE void store(float *p, Vector v) { std::memcpy(p, &v, sizeof v); }
+
+SPINTOK_INLINE Vector numbered() {
+    Vector v{};
+    for (int i = 0; i < W; ++i) v[i] = static_cast<float>(i);
+    return v;
+}
+
+// The same number in all lanes. An addition to zero would cost one: it makes +0 of -0.
+SPINTOK_INLINE Vector repeated(const float *p) {
+#if SPINTOK_WIDTH == 16
+    return (Vector)_mm512_set1_ps(*p);
+#elif SPINTOK_WIDTH == 8
+    return (Vector)_mm256_set1_ps(*p);
+#else
+    return Vector{*p, *p, *p, *p};
+#endif
+}
+
+SPINTOK_INLINE float sum(Vector v) {
+    float part[W];
+    store(part, v);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) part[i] += part[i + half];
+    return part[0];
+}
+
+// (first[1], ..., first[W - 1], second[0])
+SPINTOK_INLINE Vector shifted(Vector first, Vector second) {
+#if defined(__clang__)
+#if SPINTOK_WIDTH == 16
+    return __builtin_shufflevector(first, second, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+#elif SPINTOK_WIDTH == 8
+    return __builtin_shufflevector(first, second, 1, 2, 3, 4, 5, 6, 7, 8);
+#else
+    return __builtin_shufflevector(first, second, 1, 2, 3, 4);
+#endif
+#else
+#if SPINTOK_WIDTH == 16
+    return __builtin_shuffle(first, second, Mask{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16});
+#elif SPINTOK_WIDTH == 8
+    return __builtin_shuffle(first, second, Mask{1, 2, 3, 4, 5, 6, 7, 8});
+#else
+    return __builtin_shuffle(first, second, Mask{1, 2, 3, 4});
+#endif
+#endif
+}
+
+// p[index]
+SPINTOK_INLINE Vector gather(const float *p, Mask index) {
+#if SPINTOK_WIDTH == 16
+    return (Vector)_mm512_mask_i32gather_ps(__m512{}, -1, (__m512i)index, p, 4);
+#elif SPINTOK_WIDTH == 8
+    return (Vector)_mm256_mask_i32gather_ps(__m256{}, p, (__m256i)index, (__m256)(Mask{} - 1), 4);
+#else
+    Vector v{};
+    for (int i = 0; i < W; ++i) v[i] = p[index[i]];
+    return v;
+#endif
+}
+
+// As gather, for an index below 2 * W where that is faster.
+SPINTOK_INLINE Vector pick(const float *p, Mask index) {
+#if SPINTOK_WIDTH == 16
+    return (Vector)_mm512_permutex2var_ps((__m512)load(p), (__m512i)index, (__m512)load(p + W));
+#elif SPINTOK_WIDTH == 8
+    const __m256 low = _mm256_permutevar8x32_ps((__m256)load(p), (__m256i)index);
+    const __m256 high = _mm256_permutevar8x32_ps((__m256)load(p + W), (__m256i)index);
+    return (Vector)_mm256_blendv_ps(low, high, (__m256)(index << 28));
+#else
+    return gather(p, index);
+#endif
+}
+
+#include "perturb_pitch.h"
+
+#include "perturb_grains.h"
+
+#include "perturb_cascade.h"
+
+}  // namespace
+}  // namespace SPINTOK_ISA
