@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The small family from nothing to the tokenizer that ships: every stage, each from the folder that the one before left.
+#
+#   bash recipes/small.sh SPEECH WORK
+#
+# SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
+# alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
+# Hardware and time: two CPU cores, some two hours for 7 h of speech.
+set -euo pipefail
+speech=$(realpath "$1")
+recipes=$(realpath "$(dirname "$0")")
+mkdir -p "$2"
+cd "$2"
+
+# One speaker in eight is kept out, to choose settings by; every third utterance is enough for codebooks.
+[ -e train.jsonl ] || python - "$speech" <<'PYTHON'
+import json
+import sys
+import zlib
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+rows = [json.loads(line) for line in (folder / "train.jsonl").open(encoding="utf-8")]
+aligned = {json.loads(line)["id"] for line in (folder / "train_phones.jsonl").open(encoding="utf-8")}
+rows = [row | {"path": str(folder / row["path"])} for row in rows]
+held = [row for row in rows if zlib.crc32(row["speaker"].encode()) % 8 == 0]
+train = [row for row in rows if row not in held]
+parts = {"held": [row for row in held if row["id"] in aligned], "third": train[::3], "train": train}
+for name, part in parts.items():
+    Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+PYTHON
+
+phones=$speech/train_phones.jsonl
+check=(--dev held.jsonl --alignments "$phones" --set loop.check_utterances=150)
+train() { # OUTPUT RECIPE DATA OPTIONS...
+    [ -e "$1/config.json" ] || spintok train "$recipes/$2.toml" --data "$3.jsonl" --output "$1" "${@:4}"
+}
+
+# Stage I: masked prediction of K-means ids on MFCC, then on a layer of the encoder, then of Spin ids.
+train mfcc-ids small_1_mfcc train "${check[@]}"
+train labels-kmeans small_kmeans third --init mfcc-ids --set layer=5 --set kmeans.size=200 --set kmeans.iterations=30
+train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans "${check[@]}"
+train labels-spin small_5_dc_spin third --init kmeans-ids --set codebooks.1.size=512 --set optimizer.steps=250 \
+    --set views.noise=0 --set views.reverb=0
+train spin-ids small_3_spin_ids train --init kmeans-ids --set labels=labels-spin "${check[@]}"
+# Stage II: phones.
+train phones small_4_phones train --init spin-ids --set "labels=$phones" "${check[@]}"
+# Stage III: DC-Spin.
+train dc-spin small_5_dc_spin third --init phones "${check[@]}"
