@@ -40,7 +40,7 @@ train() { # OUTPUT RECIPE DATA OPTIONS...
 train mfcc-ids small_1_mfcc train "${check[@]}"
 train labels-kmeans small_kmeans third --init mfcc-ids --set layer=5 --set kmeans.size=200 --set kmeans.iterations=30
 train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans "${check[@]}"
-train labels-spin small_5_dc_spin third --init kmeans-ids --set codebooks.1.size=512 --set optimizer.steps=250 \
+train labels-spin small_5_dc_spin third --init kmeans-ids --set optimizer.steps=250 \
     --set views.noise=0 --set views.reverb=0
 train spin-ids small_3_spin_ids train --init kmeans-ids --set labels=labels-spin "${check[@]}"
 # Stage II: phones.

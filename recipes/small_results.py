@@ -20,7 +20,7 @@ QUALITY = {
     "ABX within, % (tokens)": ("abx", "phone_within_tokens", 1),
     "ABX across, % (tokens)": ("abx", "phone_across_tokens", 1),
     "ABX on speaker, % (tokens)": ("abx", "speaker_tokens", 1),
-    "speaker probe, %": ("speaker", "probe_accuracy_tokens", 1),
+    "speaker probe": ("speaker", "probe_accuracy_tokens", 2),
     "UED, another voice, %": ("robustness", "ued_pooled_speaker", 1),
 }
 RATES = {
@@ -52,11 +52,14 @@ CONDITIONS = {
 
 
 def read(paths: list[Path]) -> dict[str, dict[str, Figures]]:
-    """Figures by tokenizer and metric."""
+    """Figures by tokenizer, with the codebook where it is not the primary one, and metric."""
     found: dict[str, dict[str, Figures]] = {}
     for path in paths:
-        for tokenizer in json.loads(path.read_text(encoding="utf-8"))["tokenizers"]:
-            metrics = found.setdefault(tokenizer["name"], {})
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        codebook = evaluation["settings"]["codebook"]
+        for tokenizer in evaluation["tokenizers"]:
+            name = tokenizer["name"] if codebook in (None, "primary") else f"{tokenizer['name']}, {codebook}"
+            metrics = found.setdefault(name, {})
             metrics.update({name: metric["figures"] for name, metric in tokenizer["metrics"].items()})
     return dict(sorted(found.items(), key=lambda item: [_number(part) for part in re.split(r"(\d+)", item[0])]))
 

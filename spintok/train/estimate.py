@@ -87,8 +87,12 @@ def _lines(
     encoder = model.encoder
     config = encoder.encoder.config
     channels = config.conv_channels
+    bands = ""
+    if config.front_end == "log_mel":
+        bands, channels = f"{channels[0]} mel bands, ", channels[1:]
     convolutions = f"{len(channels)} x {channels[0]}" if len(set(channels)) == 1 else " ".join(map(str, channels))
-    yield "encoder", f"convolutions {convolutions}, {encoder.layer} layers of {config.width}, {config.heads} heads"
+    front_end = f"{bands}convolutions {convolutions}"
+    yield "encoder", f"{front_end}, {encoder.layer} layers of {config.width}, {config.heads} heads"
     trains = "all" if encoder.frozen is None else f"layers {encoder.frozen + 1} to {encoder.layer}"
     yield "trains", trains if encoder.frozen != encoder.layer else "the codebooks only"
     weights = sum(parameter.numel() for parameter in model.parameters())
