@@ -5,7 +5,7 @@
 #
 # SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
 # alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
-# Hardware and time: two CPU cores, some two hours for 7 h of speech.
+# Hardware and time: two CPU cores, 80 minutes for 7 h of speech.
 set -euo pipefail
 speech=$(realpath "$1")
 recipes=$(realpath "$(dirname "$0")")
@@ -36,14 +36,14 @@ train() { # OUTPUT RECIPE DATA OPTIONS...
     [ -e "$1/config.json" ] || spintok train "$recipes/$2.toml" --data "$3.jsonl" --output "$1" "${@:4}"
 }
 
-# Stage I: masked prediction of K-means ids on MFCC, then on a layer of the encoder, then of Spin ids.
+# Stage I: masked prediction of K-means ids on MFCC, then on a layer of the encoder.
 train mfcc-ids small_1_mfcc train "${check[@]}"
 train labels-kmeans small_kmeans third --init mfcc-ids --set layer=5 --set kmeans.size=200 --set kmeans.iterations=30
 train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans "${check[@]}"
-train labels-spin small_5_dc_spin third --init kmeans-ids --set optimizer.steps=250 \
-    --set views.noise=0 --set views.reverb=0
-train spin-ids small_3_spin_ids train --init kmeans-ids --set labels=labels-spin "${check[@]}"
-# Stage II: phones.
-train phones small_4_phones train --init spin-ids --set "labels=$phones" "${check[@]}"
+# Stage II: phones, in two rounds.
+train phones small_3_phones train --init kmeans-ids --set "labels=$phones" "${check[@]}"
+train phones-again small_3_phones train --init phones --set "labels=$phones" "${check[@]}" \
+    --set optimizer.steps=1500 --set optimizer.learning_rate=7e-4 --set optimizer.warmup=50
 # Stage III: DC-Spin.
-train dc-spin small_5_dc_spin third --init phones "${check[@]}"
+train dc-spin small_4_dc_spin third --init phones-again "${check[@]}"
+spintok save dc-spin dc-spin-7m-en --dtype float16 --name dc-spin-7m-en
