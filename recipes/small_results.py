@@ -1,13 +1,13 @@
-"""The tables of pretrained/RESULTS.md, from what ``spintok evaluate`` wrote.
+"""The tables and the picture of pretrained/RESULTS.md, from what ``spintok evaluate`` wrote.
 
-    python recipes/small_results.py evaluations/*/evaluation.json > tables.md
+    python recipes/small_results.py evaluations/*/evaluation.json --plot codewords.svg > tables.md
 
 Each file may hold several tokenizers; one that occurs in several files has the metrics of all of them.
 """
 
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,44 @@ def _number(part: str) -> tuple[int, int, str]:
     return (1, int(part), "") if part.isdigit() else (0, 0, part)
 
 
+def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
+    """PNMI by the number of codewords, a line for each family of two sizes or more; needs matplotlib."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    families: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    for name, metrics in found.items():
+        if "pnmi" in metrics.get("phones", {}) and "stats" in metrics and ", auxiliary" not in name:
+            family = re.sub(r"(-\d+|, units-\d+)$", "", name)
+            families.setdefault(family, []).append(
+                (metrics["stats"]["codebook_size"]["value"], metrics["phones"]["pnmi"])
+            )
+    # Text stays text, and the file is the same each time.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spintok"}):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for family, points in families.items():
+            sizes, scores = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            if len(set(sizes)) > 1:
+                values = [score["value"] for score in scores]
+                spread = [[abs(score["value"] - score[end]) for score in scores] for end in ("low", "high")]
+                axes.errorbar(sizes, values, yerr=spread, marker="o", capsize=2, label=family)
+        axes.set(xscale="log", xlabel="codewords", ylabel="PNMI")
+        axes.set_xticks([50, 100, 200, 500], labels=["50", "100", "200", "500"])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left", fontsize="small")
+        figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
-    found = read([Path(argument) for argument in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluations", nargs="+", type=Path)
+    parser.add_argument("--plot", type=Path, help="An SVG of PNMI by the number of codewords.")
+    arguments = parser.parse_args()
+    found = read(arguments.evaluations)
+    if arguments.plot:
+        plot(found, arguments.plot)
     robustness = {label: ("robustness", f"ued_pooled_{name}", 1) for label, name in CONDITIONS.items()}
     for title, columns in (
         ("Phones and speakers", QUALITY),
