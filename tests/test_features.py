@@ -204,7 +204,8 @@ def test_memory_does_not_grow_with_a_recording(tmp_path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     short, long = map(int, done.stdout.split())
-    assert long - short < 20_000
+    # Holding either would take 46 MB or more; the allocator's pools differ by up to 31 from run to run.
+    assert long - short < 42_000
     assert next(read_features(tmp_path / "long")[1]).features.shape == (num_frames(16_000 * 1200), 256)
 
 
@@ -339,7 +340,7 @@ def test_the_command_line(capsys, speech, tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--features", "7"], "MFCC have no layers"),
+        (["--features", "7", "--tokenizer", "mfcc-kmeans-100"], "MFCC have no layers"),
         (["--features", "0", "--format", "km"], "--format km is for tokens"),
         (["--features", "0", "--codebook", "primary"], "--codebook is for tokens"),
         (["--features", "0", "--no-dedup"], "--dedup is for tokens"),
