@@ -47,6 +47,10 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
 
+    def __getitem__(self, rows: slice) -> "Statistics":
+        """Those of some of the waveforms."""
+        return Statistics(*(values[rows] for values in self._all()))
+
     def _all(self) -> tuple[Tensor, ...]:
         return (self.samples, self.sum, self.squares, self.patches, self.patch_sum, self.patch_gram)
 

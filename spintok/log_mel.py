@@ -56,8 +56,12 @@ class LogMelFrontEnd(nn.Module):
 
     def statistics(self, waveforms: Tensor, lengths: Tensor) -> Statistics:
         """Statistics of each of the waveforms (B, S), zero from their ``lengths`` (B,) on; patches are bands."""
+        return self._statistics(waveforms, lengths, self._log_mel(waveforms))
+
+    def _statistics(self, waveforms: Tensor, lengths: Tensor, bands: Tensor) -> Statistics:
+        """``statistics`` from the bands (B, T, bands) that are known already; those past the lengths do not count."""
         counts = self._counts(lengths)
-        bands = self._log_mel(waveforms).double()
+        bands = bands.double()
         index = torch.arange(bands.shape[1], device=bands.device)
         bands = bands * (index < counts[:, None])[:, :, None]
         waveforms = waveforms.double()
@@ -92,28 +96,29 @@ class LogMelFrontEnd(nn.Module):
         frames = num_frames(samples)
         if frames == 0 or batch == 0:
             return waveforms.new_zeros(batch, frames, self.num_channels)
-        if statistics is None:
-            statistics = self.statistics(waveforms, lengths)
-        mean, covariance = statistics.patch_mean_and_covariance()
-        scale = (covariance.diagonal(dim1=1, dim2=2).clamp(min=0) + _VARIANCE_FLOOR).rsqrt()
         if torch.is_grad_enabled() or waveforms.device.type != "cpu":
-            return self._convolve(waveforms, mean, scale)
+            return self._features(waveforms, lengths, statistics)
         # One utterance at a time and no padding: its rows go through products of the size that they have alone.
         out = waveforms.new_zeros(batch, frames, self.num_channels)
         for index, length in enumerate(lengths.tolist()):
             if own := num_frames(length):
                 one = slice(index, index + 1)
-                out[index, :own] = self._convolve(waveforms[one, :length], mean[one], scale[one])[0]
+                whole = None if statistics is None else statistics[one]
+                out[index, :own] = self._features(waveforms[one, :length], lengths[one], whole)[0]
         return out
 
-    def _convolve(self, waveforms: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    def _features(self, waveforms: Tensor, lengths: Tensor, statistics: Statistics | None) -> Tensor:
         """All of a batch at once: features (B, num_frames(S), C)."""
         batch, samples = waveforms.shape
         frames = num_frames(samples)
-        # Each a whole number of hops, and the samples that its last window reads past them.
-        waveforms = F.pad(waveforms, (0, -samples % HOP + max(0, self.length - self.hop)))
         hops = (samples + HOP - 1) // HOP
-        bands = self._log_mel(waveforms)[:, : hops * (HOP // self.hop)]
+        # Each a whole number of hops, and the samples that its last window reads past them.
+        padded = F.pad(waveforms, (0, -samples % HOP + max(0, self.length - self.hop)))
+        bands = self._log_mel(padded)[:, : hops * (HOP // self.hop)]
+        if statistics is None:
+            statistics = self._statistics(waveforms, lengths, bands)
+        mean, covariance = statistics.patch_mean_and_covariance()
+        scale = (covariance.diagonal(dim1=1, dim2=2).clamp(min=0) + _VARIANCE_FLOOR).rsqrt()
         # In float64, as the statistics are: the variance of a band may be small beside its mean.
         rows = ((bands.double() - mean[:, None]) * scale[:, None]).to(self.window.dtype).flatten(0, 1)
         for layer in self.layers:
