@@ -31,9 +31,9 @@
 #include <limits>
 #include <memory>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
+
+#include "cpu.h"
 
 #if !defined(__GNUC__)
 #error "assign_cpu.cpp needs GCC or Clang; without it spintok_kernels computes with torch"
@@ -44,7 +44,6 @@
 
 namespace {
 
-enum Isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 enum Status { OK = 0, NONFINITE_CODEBOOK = 1, NO_MEMORY = 2, UNSUPPORTED = 3 };
 
 constexpr float INF = std::numeric_limits<float>::infinity();
@@ -148,17 +147,7 @@ template <class Work> void parallel(int64_t count, int threads, const Work &work
         _mm_setcsr(modes);
 #endif
     };
-    std::vector<std::thread> team;
-    for (int64_t t = 1; t < std::min<int64_t>(threads, count); t++) {
-        // A machine out of threads does the work with those it has.
-        try {
-            team.emplace_back(loop);
-        } catch (const std::system_error &) {
-            break;
-        }
-    }
-    loop();
-    for (auto &thread : team) thread.join();
+    on_threads(std::min<int64_t>(threads, count), loop);
     if (failed) throw std::bad_alloc();
 }
 
@@ -207,15 +196,7 @@ extern "C" {
 __attribute__((visibility("default"))) int spintok_assign_abi() { return 1; }
 
 // The best instruction set of this machine that has a kernel: 0 portable, 1 AVX2, 2 AVX-512.
-__attribute__((visibility("default"))) int spintok_assign_isa() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
-    return PORTABLE;
-}
+__attribute__((visibility("default"))) int spintok_assign_isa() { return best_isa(); }
 
 // ids[n] of z (n, d) in the codebook c (k, d), k >= 1; -1 for rows with NaN or infinities. scores and margins are
 // both null or both [n]. Returns a Status.

@@ -15,9 +15,9 @@
 #include <cstring>
 #include <limits>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
+
+#include "cpu.h"
 
 #if !defined(__GNUC__)
 #error "loss_cpu.cpp needs GCC or Clang; without it spintok_kernels computes with torch"
@@ -31,7 +31,6 @@
 
 namespace {
 
-enum Isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 enum Status { OK = 0, NO_MEMORY = 1, UNSUPPORTED = 2 };
 
 constexpr int64_t GROUPS = 64;
@@ -69,15 +68,7 @@ void parallel(int threads, int64_t pieces, Work work) {
             failed = true;
         }
     };
-    std::vector<std::thread> others;
-    const int64_t wanted = std::min<int64_t>(threads, pieces) - 1;
-    try {
-        for (int64_t i = 0; i < wanted; ++i) others.emplace_back(run);
-    } catch (const std::system_error &) {
-        // No more threads to be had: those that run do all the work.
-    }
-    run();
-    for (auto &thread : others) thread.join();
+    on_threads(std::min<int64_t>(threads, pieces), run);
     if (failed) throw std::bad_alloc();
 }
 
@@ -122,16 +113,6 @@ void parallel(int threads, int64_t pieces, Work work) {
 #endif
 
 namespace {
-
-int best_isa() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
-    return PORTABLE;
-}
 
 using Pass = void (*)(const Task &, int64_t group);
 

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
+
+#include "cpu.h"
 
 #if !defined(__GNUC__)
 #error "perturb_cpu.cpp needs GCC or Clang; without it spintok perturbs with torch"
@@ -31,7 +31,6 @@
 
 namespace {
 
-enum Isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 enum Status { OK = 0, NO_MEMORY = 1, UNSUPPORTED = 2 };
 
 // Arrays of floats that a thread keeps from one utterance to the next, cache-line aligned.
@@ -58,15 +57,7 @@ int each_utterance(int threads, int64_t batch, Work work) {
             failed = true;
         }
     };
-    std::vector<std::thread> others;
-    const int64_t wanted = std::min<int64_t>(threads, batch) - 1;
-    try {
-        for (int64_t i = 0; i < wanted; ++i) others.emplace_back(run);
-    } catch (const std::system_error &) {
-        // No more threads to be had: those that run do all the work.
-    }
-    run();
-    for (auto &thread : others) thread.join();
+    on_threads(std::min<int64_t>(threads, batch), run);
     return failed ? NO_MEMORY : OK;
 }
 
@@ -198,16 +189,6 @@ struct FlushToZero {
 #endif
 
 namespace {
-
-int best_isa() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
-    return PORTABLE;
-}
 
 template <class Task>
 using Pass = void (*)(const Task &, int64_t utterance, Scratch &);
