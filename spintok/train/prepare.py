@@ -167,6 +167,7 @@ def _spin(recipe: SpinRecipe, recordings: Recordings, samples: NDArray[np.int64]
         ranks,
         labels=0 if teacher is None else teacher.codebook_size,
         label_weight=0.0 if recipe.labels is None else recipe.labels.weight,
+        label_source="features" if recipe.labels is None else recipe.labels.source,
     )
     plan = _plan(recipe, samples, ranks)
     noise = _noise(recipe.views)

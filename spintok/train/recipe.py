@@ -215,10 +215,13 @@ class LabelConfig:
     Attributes:
         tokenizer: whose codes are the labels, a name or a folder.
         weight: of the cross-entropy.
+        source: what the labels are predicted from: "features", by a linear layer (R-Spin), or "codes", by each
+            codebook (``spintok.train.code_labels``), so that its codewords keep to the labels too.
     """
 
     tokenizer: str
     weight: float = 5.0
+    source: Literal["features", "codes"] = "features"
 
     def __post_init__(self) -> None:
         if self.weight <= 0:

@@ -6,6 +6,7 @@ its own over the same features, and their losses add.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from spintok_kernels import swapped_prediction_loss
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spintok.codebook import Codebook, CodebookConfig
+from spintok.train.code_labels import CodeLabels
 from spintok.train.examples import Batch
 from spintok.train.ranks import Ranks
 from spintok.train.recipe import CodebookPlan, SpinLossConfig
@@ -30,8 +32,9 @@ class SpinModel(StageModel):
         plans: the codebooks; initialised at random by torch's generator.
         loss: temperatures and iterations.
         ranks: over which the code totals of Sinkhorn are summed.
-        labels, label_weight: K of the pseudo-labels, 0 for none, and the weight of their cross-entropy, which is the
-            mean over the frames of both views.
+        labels, label_weight: how many pseudo-labels there are, 0 for none, and the weight of their cross-entropy, which
+            is the mean over the frames of both views.
+        label_source: "features" has a linear layer predict them, "codes" each codebook, with the weights of their plans.
     """
 
     watches_collapse = True
@@ -45,6 +48,7 @@ class SpinModel(StageModel):
         *,
         labels: int = 0,
         label_weight: float = 0.0,
+        label_source: Literal["features", "codes"] = "features",
     ) -> None:
         width = encoder.encoder.num_features
         books = [
@@ -54,7 +58,12 @@ class SpinModel(StageModel):
         self.weights = [plan.weight for plan in plans]
         self.loss = loss
         self.ranks = ranks
-        self.label_head = nn.Linear(width, labels) if labels else None
+        self.label_head = nn.Linear(width, labels) if labels and label_source == "features" else None
+        self.code_labels = (
+            nn.ModuleList(CodeLabels(plan.size, labels, ranks) for plan in plans)
+            if labels and label_source == "codes"
+            else None
+        )
         self.label_weight = label_weight
 
     def forward(self, batch: Batch) -> Step:
@@ -75,14 +84,24 @@ class SpinModel(StageModel):
                 assert isinstance(book, Codebook)
                 one = self._swapped(book, frames, figures)
                 loss = loss + weight * one
-            if self.label_head is not None:
-                labels = self._labels(batch)
-                total = F.cross_entropy(self.label_head(frames), torch.cat([labels, labels]), reduction="sum")
+            if self.label_head is not None or self.code_labels is not None:
                 everywhere = self.ranks.total(torch.tensor(float(len(frames)), device=frames.device))
-                one = total * self.ranks.size / everywhere
+                one = self._label_loss(frames, self._labels(batch).repeat(2)) * self.ranks.size / everywhere
                 figures["label_loss"] = self.ranks.total(one.detach()) / self.ranks.size
                 loss = loss + self.label_weight * one
         return Step(loss, figures)
+
+    def _label_loss(self, frames: Tensor, labels: Tensor) -> Tensor:
+        """The summed cross-entropy of ``labels`` (N,), of all codebooks or of the layer on the features (N, D)."""
+        if self.label_head is not None:
+            return F.cross_entropy(self.label_head(frames), labels, reduction="sum")
+        assert self.code_labels is not None
+        total = frames.new_zeros(())
+        for book, weight, code_labels in zip(self.codebooks, self.weights, self.code_labels, strict=True):
+            assert isinstance(book, Codebook)
+            cosines = book.embed(frames) @ book.normalized_codewords().T
+            total = total + weight * code_labels((cosines / self.loss.temperature).softmax(1), labels)
+        return total
 
     def _swapped(self, book: Codebook, frames: Tensor, figures: dict[str, Tensor]) -> Tensor:
         z1, z2 = book.embed(frames).chunk(2)

@@ -58,6 +58,11 @@ def build(stage: str, ranks: Ranks) -> torch.nn.Module:
         case "spin":
             plans = (CodebookPlan("primary", 6, width=5), CodebookPlan("auxiliary", 9, width=4))
             model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0)
+        case "spin from codes":
+            plans = (CodebookPlan("primary", 6, width=5),)
+            model = SpinModel(
+                encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0, label_source="codes"
+            )
         case "pretrain":
             model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, ranks)
         case "ctc":
@@ -110,7 +115,7 @@ def run_ranks(count: int, *arguments: object) -> None:
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path) -> None:
     run_ranks(2, __file__, tmp_path)
-    for stage in ("spin", "pretrain", "ctc"):
+    for stage in ("spin", "spin from codes", "pretrain", "ctc"):
         alone = compute(stage, whole_batch(), Ranks(torch.device("cpu")))
         for rank in range(2):
             shared = load_file(tmp_path / f"{stage}-{rank}.safetensors")
@@ -152,7 +157,7 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     with joined("cpu") as ranks:
-        for stage in ("spin", "pretrain", "ctc"):
+        for stage in ("spin", "spin from codes", "pretrain", "ctc"):
             found = compute(stage, share(whole_batch(), SHARES[ranks.rank]), ranks)
             save_file(
                 {name: value.contiguous() for name, value in found.items()},

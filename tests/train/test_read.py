@@ -44,6 +44,7 @@ def test_settings_take_the_place_of_fields(path) -> None:
         "data.seconds = 4",
         "start=some/folder",
         'labels.tokenizer="mfcc-kmeans-100"',
+        "labels.source=codes",
         "optimizer.betas=[0.9, 0.98]",
         "loop.recompute=true",
         "views.speaker.formant=1.2",
@@ -57,6 +58,7 @@ def test_settings_take_the_place_of_fields(path) -> None:
     assert recipe.start == "some/folder"
     assert recipe.labels is not None
     assert recipe.labels.tokenizer == "mfcc-kmeans-100"
+    assert recipe.labels.source == "codes"
     assert recipe.loop.recompute
     assert recipe.views.speaker.formant == 1.2
 

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 from reference_spin import swapped_loss, targets
 from small_models import tiny_encoder
 
 from spintok.train.batches import Place
+from spintok.train.code_labels import CodeLabels
 from spintok.train.examples import Batch
 from spintok.train.ranks import Ranks
 from spintok.train.recipe import CodebookPlan, SpinLossConfig
@@ -159,6 +162,46 @@ def test_pseudo_labels_let_all_layers_train() -> None:
     torch.testing.assert_close(figures["label_loss"], expected.detach())
     torch.testing.assert_close(loss.detach(), figures["loss_primary"] + 5 * figures["label_loss"])
     assert any(name.startswith("encoder.encoder.front_end") for name in gradients(made, step))
+
+
+def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
+    made = SpinModel(
+        TrainableEncoder(tiny_encoder()),
+        PLANS,
+        SpinLossConfig(),
+        CPU,
+        labels=9,
+        label_weight=2.0,
+        label_source="codes",
+    )
+    made.normalize_codewords()
+    labels = torch.randint(0, 9, (2, 18))
+    labels[1, 12:] = -1
+    step = batch(labels=labels)
+    loss, figures = made(step)
+    frames = torch.cat([valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)])
+    flat = torch.cat([labels[0], labels[1, :12]] * 2)
+    expected = 0.0
+    for book, plan in zip(made.codebooks, PLANS, strict=True):
+        posterior = (book.embed(frames).double() @ book.normalized_codewords().double().T / 0.1).softmax(1)
+        joint = torch.stack([posterior[flat == label].sum(0) for label in range(9)], dim=1) + 1e-3
+        right = (posterior @ (joint / joint.sum(1, keepdim=True)))[torch.arange(60), flat]
+        expected -= plan.weight * right.log().mean()
+    torch.testing.assert_close(figures["label_loss"], expected.float())
+    added = sum(plan.weight * figures[f"loss_{plan.name}"] for plan in PLANS)
+    torch.testing.assert_close(loss.detach(), added + 2 * figures["label_loss"])
+    made._label_loss(frames, flat).backward()
+    assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks)
+
+
+def test_counts_of_labels_by_code_forget() -> None:
+    counted = CodeLabels(2, 3, CPU)
+    first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    counted(first, torch.tensor([0, 2]))
+    assert counted.counts.tolist() == [[1, 0, 0], [0, 0, 1]]
+    loss = counted(first[:1], torch.tensor([1]))
+    torch.testing.assert_close(counted.counts, torch.tensor([[0.98, 0.02, 0], [0, 0, 0.98]]))
+    assert float(loss) == pytest.approx(-math.log(0.021 / 1.003), rel=1e-5)
 
 
 def test_the_tokenizer_reads_the_primary_codebook(speech) -> None:
