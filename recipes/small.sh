@@ -40,10 +40,13 @@ train() { # OUTPUT RECIPE DATA OPTIONS...
 train mfcc-ids small_1_mfcc train "${check[@]}"
 train labels-kmeans small_kmeans third --init mfcc-ids --set layer=5 --set kmeans.size=200 --set kmeans.iterations=30
 train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans "${check[@]}"
-# Stage II: phones, in two rounds.
+# Stage II: phones, in three rounds.
 train phones small_3_phones train --init kmeans-ids --set "labels=$phones" "${check[@]}"
 train phones-again small_3_phones train --init phones --set "labels=$phones" "${check[@]}" \
     --set optimizer.steps=1500 --set optimizer.learning_rate=7e-4 --set optimizer.warmup=50
-# Stage III: DC-Spin.
-train dc-spin small_4_dc_spin third --init phones-again "${check[@]}"
+train phones-long small_3_phones train --init phones-again --set "labels=$phones" "${check[@]}" \
+    --set optimizer.steps=6500 --set optimizer.warmup=100 --set disguised=0.6 --set views.snr_min=0 \
+    --set views.reverb=0.3 --set data.max_seconds=15
+# Stage III: DC-Spin, with the phones that this encoder predicts.
+train dc-spin small_4_dc_spin_phones train --init phones-long --set labels.tokenizer=phones-long "${check[@]}"
 spintok save dc-spin dc-spin-7m-en --dtype float16 --name dc-spin-7m-en

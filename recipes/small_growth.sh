@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# What more speech and a larger encoder buy: stage II of the small family on parts of the speech, and at three sizes.
+#
+#   bash recipes/small_growth.sh WORK PHONES
+#
+# WORK: where `small.sh` ran: its train.jsonl, held.jsonl, and the encoder kmeans-ids. PHONES: train_phones.jsonl. The
+# runs go into WORK/growth; then a table and a picture:
+#
+#   python recipes/small_growth.py WORK/growth --plot growth.svg
+#
+# Hardware and time: one CPU core, 40 minutes.
+set -euo pipefail
+recipes=$(realpath "$(dirname "$0")")
+phones=$(realpath "$2")
+cd "$1"
+mkdir -p growth
+
+# Utterances with an alignment, a ninth, a third and all of them, evenly from the list.
+[ -e growth/hours-1.jsonl ] || python - "$phones" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    aligned = {json.loads(line)["id"] for line in file}
+lines = Path("train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+lines = [line for line in lines if json.loads(line)["id"] in aligned]
+for part in (9, 3, 1):
+    Path(f"growth/hours-{part}.jsonl").write_text("".join(lines[::part]), encoding="utf-8")
+PYTHON
+
+run() { # OUTPUT DATA OPTIONS...
+    [ -e "growth/$1/config.json" ] || spintok train "$recipes/small_3_phones.toml" --data "growth/$2.jsonl" \
+        --output "growth/$1" --set "labels=$phones" --set optimizer.steps=1000 --set data.seconds=16 --set loop.check_every=0 \
+        --dev held.jsonl --alignments "$phones" --set loop.check_utterances=150 "${@:3}"
+}
+
+# Hours, from the encoder of stage I.
+for part in 9 3 1; do
+    run "hours-$part" "hours-$part" --init kmeans-ids
+done
+# Sizes, from nothing, on all hours.
+encoder=(--set encoder.front_end=log_mel --set 'encoder.conv_channels=[64, 256]' --set 'encoder.conv_kernels=[240, 2]'
+    --set 'encoder.conv_strides=[160, 2]' --set encoder.norm_position=pre --set encoder.positional_kernel=64
+    --set encoder.heads=4)
+size() { # LAYERS WIDTH
+    run "size-$1x$2" hours-1 "${encoder[@]}" --set "encoder.layers=$1" --set "encoder.width=$2" \
+        --set "encoder.feed_forward=$((4 * $2))"
+}
+size 4 128
+size 6 192
+size 8 256
