@@ -1,6 +1,6 @@
 """The table and the picture of what recipes/small_growth.sh measured.
 
-    python recipes/small_growth.py WORK/growth --plot growth.svg > growth.md
+python recipes/small_growth.py WORK/growth --plot growth.svg > growth.md
 """
 
 import argparse
@@ -45,9 +45,7 @@ def _point(folder: Path, manifest: Path) -> Point:
 def table(points: list[Point]) -> list[str]:
     """Markdown."""
     lines = ["| run | hours | parameters, M | PNMI | UED, another voice, % |", "|---|---|---|---|---|"]
-    for p in points:
-        lines.append(f"| `{p.name}` | {p.hours:.1f} | {p.millions:.1f} | {p.pnmi:.3f} | {p.edits:.1f} |")
-    return lines
+    return lines + [f"| `{p.name}` | {p.hours:.1f} | {p.millions:.1f} | {p.pnmi:.3f} | {p.edits:.1f} |" for p in points]
 
 
 def plot(by_hours: list[Point], by_size: list[Point], path: Path) -> None:

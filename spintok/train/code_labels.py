@@ -3,7 +3,8 @@
 A frame chooses codeword k with probability p(k), the softmax of swapped prediction. Of all that chose k so far, a share
 q(y | k) had the label y. The loss is the cross-entropy of sum_k p(k) q(y | k): a classifier whose only input is the
 code, so that to lower it is to raise the information that codes have of labels, which PNMI measures. The shares are
-counted, not learnt by gradient: they are at their best for the counts at every step.
+counted, not learnt by gradient: they are at their best for the counts at every step. Unlike Spin's loss, this one holds
+all N x K probabilities of a batch.
 """
 
 import torch
@@ -45,8 +46,9 @@ class CodeLabels(nn.Module):
         """
         with torch.no_grad():
             joint = probabilities.T @ F.one_hot(labels, self.counts.shape[1]).to(probabilities.dtype)
-            # Before the first batch there is nothing to remember, and no weight to give it.
-            self.counts.mul_(_MEMORY).add_(self.ranks.total(joint), alpha=1 - _MEMORY if self.counts.any() else 1.0)
+            # The first batch has nothing before it to share its weight with; no waiting for a GPU to say so.
+            share = torch.where(self.counts.any(), 1 - _MEMORY, 1.0)
+            self.counts.mul_(_MEMORY).add_(share * self.ranks.total(joint))
             shares = self.counts + _FLOOR
             shares /= shares.sum(1, keepdim=True)
         predicted = (probabilities @ shares).gather(1, labels[:, None])

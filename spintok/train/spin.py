@@ -34,7 +34,7 @@ class SpinModel(StageModel):
         ranks: over which the code totals of Sinkhorn are summed.
         labels, label_weight: how many pseudo-labels there are, 0 for none, and the weight of their cross-entropy, which
             is the mean over the frames of both views.
-        label_source: "features" has a linear layer predict them, "codes" each codebook, with the weights of their plans.
+        label_source: "features" has a linear layer predict them, "codes" each codebook, with the weight of its plan.
     """
 
     watches_collapse = True

@@ -60,9 +60,7 @@ def build(stage: str, ranks: Ranks) -> torch.nn.Module:
             model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0)
         case "spin from codes":
             plans = (CodebookPlan("primary", 6, width=5),)
-            model = SpinModel(
-                encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0, label_source="codes"
-            )
+            model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0, label_source="codes")
         case "pretrain":
             model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, ranks)
         case "ctc":
