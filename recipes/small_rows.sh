@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The rows of pretrained/RESULTS.md: what dc-spin-7m-en is compared with, made and measured.
+#
+#   bash recipes/small_rows.sh WORK DEV
+#
+# WORK: where `small.sh` ran. DEV: a folder with dev.jsonl, dev_phones.jsonl and noise/, of speakers not heard in training.
+# The tokenizers go into WORK/rows, what is measured into WORK/evaluations; then the tables and the picture:
+#
+#   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
+#
+# Hardware and time: two CPU cores, 2 hours.
+set -euo pipefail
+recipes=$(realpath "$(dirname "$0")")
+dev=$(realpath "$2")
+cd "$1"
+mkdir -p rows evaluations
+# An hour of speech is enough for K-means.
+[ -e seventh.jsonl ] || awk 'NR % 7 == 1' train.jsonl > seventh.jsonl
+
+row() { # NAME RECIPE DATA OPTIONS...
+    [ -e "rows/$1/config.json" ] || spintok train "$recipes/$2.toml" --data "$3.jsonl" --output "rows/$1" \
+        --set "name=\"$1\"" "${@:4}"
+}
+measure() { # TOKENIZER METRICS [CODEBOOK]
+    local output=evaluations/$(basename "$1")-${3:-primary}
+    [ -e "$output/evaluation.json" ] || spintok evaluate "$1" --data "$dev/dev.jsonl" \
+        --alignments "$dev/dev_phones.jsonl" --noise "$dev/noise" --utterances 60 --draws 300 \
+        --metrics "$2" --codebook "${3:-primary}" --output "$output"
+}
+quick=phones,stats,predictability
+full=$quick,abx,speaker,robustness
+
+for K in 50 200 500; do
+    row "mfcc-kmeans-$K" mfcc_kmeans_100 seventh --set "kmeans.size=$K"
+done
+for K in 50 100 200 500; do
+    row "small-ssl-kmeans-$K" small_kmeans seventh --init kmeans-ids --set layer=4 --set "kmeans.size=$K"
+    row "small-phones-kmeans-$K" small_kmeans seventh --init phones-long --set layer=8 --set "kmeans.size=$K"
+    row "small-ssl-spin-$K" small_4_spin third --init kmeans-ids --set "codebooks.0.size=$K"
+done
+row small-ssl-dc-spin small_4_dc_spin third --init kmeans-ids
+for A in 1024 4096; do
+    row "small-ssl-dc-spin-aux-$A" small_4_dc_spin third --init kmeans-ids --set "codebooks.4.size=$A"
+done
+# SpinHuBERT: a third round of stage I, whose labels are the codes of that DC-Spin.
+row spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin
+row small-spinhubert-kmeans-100 small_kmeans seventh --init rows/spin-ids --set layer=6
+
+for tokenizer in mfcc-kmeans-100 dc-spin-7m-en rows/small-{ssl-kmeans-100,phones-kmeans-100,spinhubert-kmeans-100} \
+    rows/small-ssl-{spin-100,dc-spin}; do
+    measure "$tokenizer" "$full"
+done
+for K in 50 200 500; do
+    for family in mfcc-kmeans small-ssl-kmeans small-phones-kmeans small-ssl-spin; do
+        measure "rows/$family-$K" "$quick"
+    done
+    measure dc-spin-7m-en "$quick" "units-$K"
+    measure rows/small-ssl-dc-spin "$quick" "units-$K"
+done
+for tokenizer in dc-spin-7m-en rows/small-ssl-dc-spin; do
+    measure "$tokenizer" phones,stats auxiliary
+done
+for A in 1024 4096; do
+    measure "rows/small-ssl-dc-spin-aux-$A" "$quick"
+done
