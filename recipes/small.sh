@@ -5,7 +5,7 @@
 #
 # SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
 # alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
-# Hardware and time: two CPU cores, 80 minutes for 7 h of speech.
+# Hardware and time: two CPU cores, three and a half hours for 7 h of speech.
 set -euo pipefail
 speech=$(realpath "$1")
 recipes=$(realpath "$(dirname "$0")")
