@@ -32,14 +32,19 @@ def read(folder: Path) -> tuple[list[Point], list[Point]]:
     return by_hours, [_point(folder / f"size-{size}", folder / "hours-1.jsonl") for size in SIZES]
 
 
+def checks(folder: Path) -> list[dict[str, float]]:
+    """What ``spintok train`` found on the development set, in the order of updates."""
+    with (folder / "training" / "checks.csv").open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def _point(folder: Path, manifest: Path) -> Point:
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     with safe_open(folder / "model.safetensors", framework="numpy") as weights:
         count = sum(weights.get_tensor(name).size for name in weights.keys() if name.startswith("encoder."))  # noqa: SIM118
-    with (folder / "training" / "checks.csv").open(encoding="utf-8", newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = checks(folder)[-1]
     seconds = sum(row["num_samples"] for row in rows) / 16_000
-    return Point(folder.name, seconds / 3600, count / 1e6, float(last["pnmi"]), float(last["ued_pooled_speaker"]))
+    return Point(folder.name, seconds / 3600, count / 1e6, last["pnmi"], last["ued_pooled_speaker"])
 
 
 def table(points: list[Point]) -> list[str]:
@@ -48,22 +53,24 @@ def table(points: list[Point]) -> list[str]:
     return lines + [f"| `{p.name}` | {p.hours:.1f} | {p.millions:.1f} | {p.pnmi:.3f} | {p.edits:.1f} |" for p in points]
 
 
-def plot(by_hours: list[Point], by_size: list[Point], path: Path) -> None:
-    """PNMI by hours and by millions of weights, side by side; needs matplotlib."""
+def plot(by_hours: list[Point], by_size: list[Point], updates: list[dict[str, float]], path: Path) -> None:
+    """PNMI by hours, by millions of weights and by updates, side by side; needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # Text stays text, and the file is the same each time.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spintok"}):
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, sharey=True)
         left.plot([p.hours for p in by_hours], [p.pnmi for p in by_hours], marker="o")
         left.set(xlabel="hours of aligned speech", ylabel="PNMI of 40 phones", xscale="log")
         left.set_xticks([p.hours for p in by_hours], labels=[f"{p.hours:.1f}" for p in by_hours])
-        right.plot([p.millions for p in by_size], [p.pnmi for p in by_size], marker="o")
-        right.set(xlabel="parameters of the encoder, millions", xscale="log")
-        right.set_xticks([p.millions for p in by_size], labels=[f"{p.millions:.1f}" for p in by_size])
-        for axes in (left, right):
+        middle.plot([p.millions for p in by_size], [p.pnmi for p in by_size], marker="o")
+        middle.set(xlabel="parameters of the encoder, millions", xscale="log")
+        middle.set_xticks([p.millions for p in by_size], labels=[f"{p.millions:.1f}" for p in by_size])
+        right.plot([row["step"] for row in updates], [row["pnmi"] for row in updates], marker="o")
+        right.set(xlabel="updates of phones-long")
+        for axes in (left, middle, right):
             axes.minorticks_off()
             axes.grid(alpha=0.3)
         figure.savefig(path, metadata={"Date": None})
@@ -72,11 +79,11 @@ def plot(by_hours: list[Point], by_size: list[Point], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--plot", type=Path, help="An SVG of both curves.")
+    parser.add_argument("--plot", type=Path, help="An SVG of the curves.")
     arguments = parser.parse_args()
-    by_hours, by_size = read(arguments.folder)
+    by_hours, by_size = read(arguments.folder / "growth")
     if arguments.plot:
-        plot(by_hours, by_size, arguments.plot)
+        plot(by_hours, by_size, checks(arguments.folder / "phones-long"), arguments.plot)
     print(*table(by_hours), "", *table(by_size), sep="\n")
 
 

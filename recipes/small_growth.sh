@@ -4,9 +4,9 @@
 #   bash recipes/small_growth.sh WORK PHONES
 #
 # WORK: where `small.sh` ran: its train.jsonl, held.jsonl, and the encoder kmeans-ids. PHONES: train_phones.jsonl. The
-# runs go into WORK/growth; then a table and a picture:
+# runs go into WORK/growth; then tables and a picture:
 #
-#   python recipes/small_growth.py WORK/growth --plot growth.svg
+#   python recipes/small_growth.py WORK --plot growth.svg
 #
 # Hardware and time: one CPU core, 40 minutes.
 set -euo pipefail

@@ -14,9 +14,11 @@ SCRIPT = Path(__file__).parents[1] / "recipes/small_growth.py"
 
 @pytest.fixture
 def growth(tmp_path) -> Path:
+    (tmp_path / "growth").mkdir()
     for part, seconds in ((9, 360), (3, 1080), (1, 3600)):
-        (tmp_path / f"hours-{part}.jsonl").write_text(json.dumps({"num_samples": 16_000 * seconds}) + "\n")
+        (tmp_path / f"growth/hours-{part}.jsonl").write_text(json.dumps({"num_samples": 16_000 * seconds}) + "\n")
     runs = {"hours-9": 0.30, "hours-3": 0.35, "hours-1": 0.41, "size-4x128": 0.2, "size-6x192": 0.3, "size-8x256": 0.4}
+    runs = {f"growth/{name}": pnmi for name, pnmi in runs.items()} | {"phones-long": 0.45}
     for name, pnmi in runs.items():
         folder = tmp_path / name / "training"
         folder.mkdir(parents=True)
@@ -38,9 +40,10 @@ def test_rows_hold_hours_weights_and_the_last_check(growth) -> None:
     assert rows[5] == "| `size-8x256` | 1.0 | 2.0 | 0.400 | 45.2 |"
 
 
-def test_both_curves_are_drawn(growth) -> None:
+def test_the_curves_are_drawn(growth) -> None:
     pytest.importorskip("matplotlib")
     run(growth, "--plot", growth / "g.svg")
     picture = (growth / "g.svg").read_text()
     assert ">hours of aligned speech<" in picture
     assert ">parameters of the encoder, millions<" in picture
+    assert ">updates of phones-long<" in picture
