@@ -138,11 +138,14 @@ def test_every_shipped_recipe_runs_dry(recipe, tmp_path, speech, capsys, monkeyp
     arguments = ["train", str(recipe), "--data", str(speech), "--output", str(tmp_path / "o"), "--dry-run"]
     needs_start = plan.encoder != "mfcc" if isinstance(plan, KMeansRecipe) else not getattr(plan, "encoder", None)
     if needs_start:
-        config = EncoderConfig(**{**TINY.to_dict(), "layers": plan.layer or 4})
+        layers = plan.layer or max(4, getattr(plan, "train_layers", None) or 0)
+        config = EncoderConfig(**{**TINY.to_dict(), "layers": layers})
         arguments += ["--init", str(save_tiny(tmp_path / "start", config))]
     if isinstance(plan, PretrainRecipe) and plan.labels != "mfcc-kmeans-100":
         # Labels of an earlier stage, or of a file that the user has.
         arguments += ["--set", "labels=mfcc-kmeans-100"]
+    if isinstance(plan, SpinRecipe) and plan.labels is not None:
+        arguments += ["--set", "labels.tokenizer=mfcc-kmeans-100"]
     if isinstance(plan, CtcRecipe):
         (tmp_path / "text").write_text("anna_tokens speech becomes tokens\nfred_yes yes\n")
         arguments += ["--set", f"transcripts={tmp_path / 'text'}"]
