@@ -51,10 +51,11 @@ for tokenizer in mfcc-kmeans-100 dc-spin-7m-en rows/small-{ssl-kmeans-100,phones
     measure "$tokenizer" "$full"
 done
 for K in 50 200 500; do
-    for family in mfcc-kmeans small-ssl-kmeans small-phones-kmeans small-ssl-spin; do
+    for family in mfcc-kmeans small-ssl-kmeans small-ssl-spin; do
         measure "rows/$family-$K" "$quick"
     done
-    measure dc-spin-7m-en "$quick" "units-$K"
+    measure "rows/small-phones-kmeans-$K" "$full"
+    measure dc-spin-7m-en "$full" "units-$K"
     measure rows/small-ssl-dc-spin "$quick" "units-$K"
 done
 for tokenizer in dc-spin-7m-en rows/small-ssl-dc-spin; do
