@@ -1,6 +1,8 @@
-"""The table and the picture of what recipes/small_growth.sh measured.
+"""The tables and the picture of growth, with hours of speech and weights (small_growth.sh) and with updates (small.sh).
 
-python recipes/small_growth.py WORK/growth --plot growth.svg > growth.md
+    python recipes/small_growth.py WORK --plot growth.svg > growth.md
+
+WORK: where both scripts ran.
 """
 
 import argparse

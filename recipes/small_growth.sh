@@ -40,7 +40,7 @@ for part in 9 3 1; do
     run "hours-$part" "hours-$part" --init kmeans-ids
 done
 # A ninth of the hours for longer: does it still gain?
-run hours-9-again hours-9 --init growth/hours-9 --set optimizer.steps=1500
+run hours-9-again hours-9 --init growth/hours-9 --set optimizer.steps=1500 --set loop.check_every=500
 # Sizes, from nothing, on all hours.
 encoder=(--set encoder.front_end=log_mel --set 'encoder.conv_channels=[64, 256]' --set 'encoder.conv_kernels=[240, 2]'
     --set 'encoder.conv_strides=[160, 2]' --set encoder.norm_position=pre --set encoder.positional_kernel=64

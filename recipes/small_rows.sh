@@ -8,7 +8,7 @@
 #
 #   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
 #
-# Hardware and time: two CPU cores, 2 hours.
+# Hardware and time: two CPU cores, some hours; each line was run by itself, the whole was not timed.
 set -euo pipefail
 recipes=$(realpath "$(dirname "$0")")
 dev=$(realpath "$2")

@@ -80,31 +80,33 @@ class SpinModel(StageModel):
         with torch.autocast(frames.device.type, enabled=False):
             loss = frames.new_zeros(())
             figures: dict[str, Tensor] = {}
-            for book, weight in zip(self.codebooks, self.weights, strict=True):
-                assert isinstance(book, Codebook)
-                one = self._swapped(book, frames, figures)
+            books = [book for book in self.codebooks if isinstance(book, Codebook)]
+            embedded = [book.embed(frames) for book in books]
+            for book, z, weight in zip(books, embedded, self.weights, strict=True):
+                one = self._swapped(book, z, figures)
                 loss = loss + weight * one
             if self.label_head is not None or self.code_labels is not None:
                 everywhere = self.ranks.total(torch.tensor(float(len(frames)), device=frames.device))
-                one = self._label_loss(frames, self._labels(batch).repeat(2)) * self.ranks.size / everywhere
+                one = self._label_loss(frames, embedded, self._labels(batch).repeat(2)) * self.ranks.size / everywhere
                 figures["label_loss"] = self.ranks.total(one.detach()) / self.ranks.size
                 loss = loss + self.label_weight * one
         return Step(loss, figures)
 
-    def _label_loss(self, frames: Tensor, labels: Tensor) -> Tensor:
-        """The summed cross-entropy of ``labels`` (N,), of all codebooks or of the layer on the features (N, D)."""
+    def _label_loss(self, frames: Tensor, embedded: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The summed cross-entropy of ``labels`` (N,): of the layer on the features (N, D), or of all codebooks, from
+        what each of them embeds them as (N, E)."""
         if self.label_head is not None:
             return F.cross_entropy(self.label_head(frames), labels, reduction="sum")
         assert self.code_labels is not None
         total = frames.new_zeros(())
-        for book, weight, code_labels in zip(self.codebooks, self.weights, self.code_labels, strict=True):
+        for book, z, weight, code_labels in zip(self.codebooks, embedded, self.weights, self.code_labels, strict=True):
             assert isinstance(book, Codebook)
-            cosines = book.embed(frames) @ book.normalized_codewords().T
+            cosines = z @ book.normalized_codewords().T
             total = total + weight * code_labels((cosines / self.loss.temperature).softmax(1), labels)
         return total
 
-    def _swapped(self, book: Codebook, frames: Tensor, figures: dict[str, Tensor]) -> Tensor:
-        z1, z2 = book.embed(frames).chunk(2)
+    def _swapped(self, book: Codebook, z: Tensor, figures: dict[str, Tensor]) -> Tensor:
+        z1, z2 = z.chunk(2)
         result = swapped_prediction_loss(
             z1,
             z2,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from spintok.train.checkpoint import CheckpointError
 from spintok.train.loop import TrainingError
 from spintok.train.ranks import Ranks
-from spintok.train.recipe import CodebookPlan, DataConfig, LoopConfig, OptimizerConfig, SpinRecipe
+from spintok.train.recipe import CodebookPlan, DataConfig, LabelConfig, LoopConfig, OptimizerConfig, SpinRecipe
 from spintok.train.run import Speech, train
 
 CPU = Ranks(torch.device("cpu"))
@@ -56,7 +56,8 @@ def test_the_rate_rises_and_falls_in_straight_lines() -> None:
     assert OptimizerConfig(steps=1, warmup=0).rate(0) == 1e-4
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tiny, speech, tmp_path) -> None:
+@pytest.mark.parametrize("labels", [None, LabelConfig("mfcc-kmeans-100", source="codes")], ids=["spin", "labels"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tiny, speech, tmp_path, labels) -> None:
     """SIGKILL in the middle of training, more than once: log and weights are those of a run in one go, bit for bit."""
     steps = 6
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -67,7 +68,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from rich.console import Console
-from test_loop import recipe, train, Speech, CPU
+from test_loop import recipe, train, LabelConfig, Speech, CPU
 import test_loop, time
 from spintok.train import loop
 if sys.argv[1] == "killed":
@@ -77,7 +78,7 @@ if sys.argv[1] == "killed":
         real(*arguments)
         time.sleep(0.3)
     loop.save_checkpoint = slow
-plan = recipe({str(tiny)!r}, optimizer=dict(steps={steps}, accumulation=2))
+plan = recipe({str(tiny)!r}, optimizer=dict(steps={steps}, accumulation=2), labels={labels!r})
 train(plan, Speech(Path({str(speech)!r})), Path(sys.argv[2]), CPU, Console(quiet=True))
 """
 

@@ -148,16 +148,26 @@ def test_frozen_features_give_the_loss_of_waveforms() -> None:
     torch.testing.assert_close(made(step).loss, made(kept).loss, rtol=1e-5, atol=1e-6)
 
 
+def labelled_batch() -> Batch:
+    """18 and 12 frames with labels below 9."""
+    labels = torch.randint(0, 9, (2, 18))
+    labels[1, 12:] = -1
+    return batch(labels=labels)
+
+
+def labelled_frames(made: SpinModel, step: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of both views (60, D) and the labels (60,) of a ``labelled_batch``."""
+    frames = torch.cat([valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)])
+    return frames, torch.cat([step.labels[0], step.labels[1, :12]] * 2)
+
+
 def test_pseudo_labels_let_all_layers_train() -> None:
     encoder = TrainableEncoder(tiny_encoder(), train_front_end=True)
     made = SpinModel(encoder, PLANS[:1], SpinLossConfig(), CPU, labels=9, label_weight=5.0)
     made.normalize_codewords()
-    labels = torch.randint(0, 9, (2, 18))
-    labels[1, 12:] = -1
-    step = batch(labels=labels)
+    step = labelled_batch()
     loss, figures = made(step)
-    frames = torch.cat([valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)])
-    flat = torch.cat([labels[0], labels[1, :12]] * 2)
+    frames, flat = labelled_frames(made, step)
     expected = -made.label_head(frames).log_softmax(1)[torch.arange(60), flat].mean()
     torch.testing.assert_close(figures["label_loss"], expected.detach())
     torch.testing.assert_close(loss.detach(), figures["loss_primary"] + 5 * figures["label_loss"])
@@ -175,12 +185,9 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
         label_source="codes",
     )
     made.normalize_codewords()
-    labels = torch.randint(0, 9, (2, 18))
-    labels[1, 12:] = -1
-    step = batch(labels=labels)
+    step = labelled_batch()
     loss, figures = made(step)
-    frames = torch.cat([valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)])
-    flat = torch.cat([labels[0], labels[1, :12]] * 2)
+    frames, flat = labelled_frames(made, step)
     expected = 0.0
     for book, plan in zip(made.codebooks, PLANS, strict=True):
         posterior = (book.embed(frames).double() @ book.normalized_codewords().double().T / 0.1).softmax(1)
@@ -190,7 +197,7 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
     torch.testing.assert_close(figures["label_loss"], expected.float())
     added = sum(plan.weight * figures[f"loss_{plan.name}"] for plan in PLANS)
     torch.testing.assert_close(loss.detach(), added + 2 * figures["label_loss"])
-    made._label_loss(frames, flat).backward()
+    made._label_loss(frames, [book.embed(frames) for book in made.codebooks], flat).backward()
     assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks)
 
 
