@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flat = valid_frames(features, frames)
         figures: dict[str, torch.Tensor] = {}
         spent["loss"], loss = timed(
-            device, lambda x=flat, f=figures: sum(model._swapped(book, x, f) for book in model.codebooks)
+            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in model.codebooks)
         )
         spent["backward"], _ = timed(device, loss.backward)
 

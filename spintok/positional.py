@@ -30,8 +30,19 @@ class PositionalConv(nn.Conv1d):
         )
         if by_spectra:
             return F.gelu(self._by_spectra(x))
+        x = x.transpose(1, 2)
         # An even kernel gives one frame too many.
-        return F.gelu(super().forward(x.transpose(1, 2))[:, :, : x.shape[1]]).transpose(1, 2)
+        return F.gelu(self._by_taps(x)[:, :, : x.shape[2]]).transpose(1, 2)
+
+    def _by_taps(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if x.device.type != "cpu" or dtype != torch.bfloat16 or self.weight.shape[1] >= 16:
+            taps: Tensor = super().forward(x)
+            return taps
+        # oneDNN 3.12 (torch 2.13) gives wrong numbers here on processors with AMX: of the size of the right ones.
+        with torch.autocast("cpu", enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(x.float(), self.weight.float(), bias).to(dtype)
 
     def _by_spectra(self, x: Tensor) -> Tensor:
         batch, frames, width = x.shape
