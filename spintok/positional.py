@@ -37,12 +37,13 @@ class PositionalConv(nn.Conv1d):
     def _by_taps(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if x.device.type != "cpu" or dtype != torch.bfloat16 or self.weight.shape[1] >= 16:
-            taps: Tensor = super().forward(x)
-            return taps
+            out: Tensor = super().forward(x)
+            return out
         # oneDNN 3.12 (torch 2.13) gives wrong numbers here on processors with AMX: of the size of the right ones.
         with torch.autocast("cpu", enabled=False):
             bias = None if self.bias is None else self.bias.float()
-            return self._conv_forward(x.float(), self.weight.float(), bias).to(dtype)
+            out = self._conv_forward(x.float(), self.weight.float(), bias)
+        return out.to(dtype)
 
     def _by_spectra(self, x: Tensor) -> Tensor:
         batch, frames, width = x.shape
