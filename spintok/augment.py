@@ -8,10 +8,14 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spintok.frames import SAMPLE_RATE
 
 __all__ = ["add_noise", "add_reverb", "colored_noise", "impulse_responses"]
+
+# Samples of a block of the convolution with a room: 16,384 and 32,768 are alike, whole recordings take six times as long.
+_BLOCK = 16_384
 
 
 def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
@@ -48,10 +52,8 @@ def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
     batch, samples = waveforms.shape
     if waveforms.numel() == 0:
         return waveforms.clone()
-    size = 1 << (samples + responses.shape[1] - 1).bit_length()
     scale = responses.square().sum(1, keepdim=True).clamp_min(torch.finfo(responses.dtype).tiny).rsqrt()
-    spectrum = torch.fft.rfft(waveforms.masked_fill(~valid, 0.0), size)
-    wet = torch.fft.irfft(spectrum * torch.fft.rfft(responses * scale, size), size)
+    wet = _convolve(waveforms.masked_fill(~valid, 0.0), responses * scale)
     delay = responses.abs().argmax(1, keepdim=True)
     wet = wet.gather(1, delay + torch.arange(samples, device=wet.device).expand(batch, -1))
     return torch.where(valid, wet, 0.0)
@@ -62,12 +64,14 @@ def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: flo
 
     Its power falls as f ** -``slope``: 0 white, 1 pink, 2 brown; flat below 20 Hz.
     """
-    white = torch.from_numpy(rng.standard_normal((batch, samples), dtype=np.float32))
     if samples == 0:
-        return white
-    spectrum = torch.fft.rfft(white)
-    frequency = torch.fft.rfftfreq(samples, 1 / SAMPLE_RATE).clamp_min(20.0)
-    colored: Tensor = torch.fft.irfft(spectrum * frequency.pow(-slope / 2), samples)
+        return torch.zeros(batch, 0)
+    size = _fast_size(samples)
+    # White noise has a spectrum of independent Gaussian numbers, which may as well be drawn there.
+    drawn = rng.standard_normal((batch, size // 2 + 1, 2), dtype=np.float32)
+    spectrum = torch.view_as_complex(torch.from_numpy(drawn))
+    frequency = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).clamp_min(20.0)
+    colored: Tensor = torch.fft.irfft(spectrum * frequency.pow(-slope / 2), size)[:, :samples]
     return colored / colored.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(colored.dtype).tiny)
 
 
@@ -88,6 +92,38 @@ def impulse_responses(rng: np.random.Generator, rt60: Tensor, direct_db: float =
     direct = tail.square().sum(1).sqrt() * 10 ** (direct_db / 20)
     tail[:, 0] = direct.clamp_min(torch.finfo(tail.dtype).tiny)
     return tail
+
+
+def _convolve(waveforms: Tensor, responses: Tensor) -> Tensor:
+    """(B, S) with (B, R) to (B, S + R - 1), in blocks that stay in the cache, added where they overlap."""
+    (batch, samples), taps = waveforms.shape, responses.shape[1]
+    length = samples + taps - 1
+    size = max(_BLOCK, 1 << (2 * taps - 1).bit_length())
+    if length <= size:
+        size = _fast_size(length)
+        return torch.fft.irfft(torch.fft.rfft(waveforms, size) * torch.fft.rfft(responses, size), size)[:, :length]
+    step = size - taps + 1
+    blocks = -(-samples // step)
+    spectra = torch.fft.rfft(F.pad(waveforms, (0, blocks * step - samples)).view(batch, blocks, step), size)
+    parts = torch.fft.irfft(spectra * torch.fft.rfft(responses, size)[:, None], size)
+    out = F.pad(parts[..., :step], (0, 0, 0, 1))
+    # What rings on is no longer than the next block.
+    out[:, 1:, : taps - 1] += parts[..., step:]
+    return out.flatten(1)[:, :length]
+
+
+def _fast_size(samples: int) -> int:
+    """The least number from ``samples`` on with no prime factor above 5: an FFT of a large prime takes ten times as
+    long."""
+    best = 1 << (samples - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            best = min(best, three << (-(-samples // three) - 1).bit_length())
+            three *= 3
+        five *= 5
+    return best
 
 
 def _valid(waveforms: Tensor, lengths: Tensor) -> Tensor:

@@ -43,6 +43,25 @@ def test_reverb_is_the_convolution_without_the_delay():
         assert not wet[row, length:].any()
 
 
+@pytest.mark.parametrize(("samples", "taps"), [(1, 1), (10, 500), (16_384, 1), (76_543, 12_800), (50_000, 9_000)])
+def test_reverb_in_blocks_is_that_in_one_piece(samples, taps):
+    rng = np.random.default_rng(4)
+    speech, room = colored_noise(rng, 2, samples), impulse_responses(rng, torch.tensor([(taps - 0.5) / 16_000] * 2))
+    assert room.shape[1] == taps
+    wet = add_reverb(speech, torch.tensor([samples] * 2), room)
+    size = samples + taps
+    unit = room.double() / room.double().norm(dim=1, keepdim=True)
+    whole = torch.fft.irfft(torch.fft.rfft(speech.double(), size) * torch.fft.rfft(unit, size), size)[:, :samples]
+    torch.testing.assert_close(wet.double(), whole, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 16, 76_543])
+def test_noise_of_any_length(samples):
+    noise = colored_noise(np.random.default_rng(6), 2, samples, 1.0)
+    assert noise.shape == (2, samples)
+    assert noise.square().mean(1).numpy() == pytest.approx(np.ones(2), rel=1e-4)
+
+
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_colored_noise_falls_with_its_slope(slope):
     noise = colored_noise(np.random.default_rng(2), 8, 1 << 15, slope)
