@@ -45,20 +45,19 @@ for name, part in parts.items():
 PYTHON
 
 phones=$speech/train_phones.jsonl
-check=(--dev held.jsonl --alignments "$phones" --set loop.check_utterances=150)
 train() { # OUTPUT RECIPE DATA OPTIONS...
     [ -e "$1/config.json" ] || spintok train "$recipes/$2.toml" --data "$3.jsonl" --output "$1" "${@:4}"
 }
 
 # Stage I: masked prediction of K-means ids on MFCC, of K-means ids on a layer of the encoder, and of the codes of
 # DC-Spin on that (SpinHuBERT).
-train mfcc-ids small_1_mfcc train "${check[@]}"
+train mfcc-ids small_1_mfcc train
 train labels-kmeans small_kmeans seventh --init mfcc-ids --set layer=7 --set kmeans.size=200 --set kmeans.iterations=30
-train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans "${check[@]}"
-train rows/small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids --set name=small-ssl-dc-spin "${check[@]}"
-train spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin "${check[@]}"
+train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans
+train rows/small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids --set name=small-ssl-dc-spin
+train spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin
 # Stage II: phones.
-train phones small_3_phones train --init spin-ids --set "labels=$phones" "${check[@]}"
+train phones small_3_phones train --init spin-ids --set "labels=$phones"
 # Stage III: DC-Spin, with the phones that this encoder predicts.
-train dc-spin small_4_dc_spin_phones train --init phones --set labels.tokenizer=phones "${check[@]}"
+train dc-spin small_4_dc_spin_phones train --init phones --set labels.tokenizer=phones
 spintok save dc-spin dc-spin-10m-en --dtype float16 --name dc-spin-10m-en

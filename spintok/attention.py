@@ -1,15 +1,20 @@
 """The transformer layer of HuBERT, wav2vec 2.0 and WavLM."""
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = ["Attention", "NormPosition", "RelativePositions", "TransformerLayer"]
 
 NormPosition = Literal["post", "pre"]
+
+# Not cuDNN's, which torch prefers on Hopper: it plans anew for every shape, and hardly two batches have the same.
+_CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class RelativePositions(nn.Module):
@@ -70,7 +75,8 @@ class Attention(nn.Module):
             bias = gated if bias is None else gated.masked_fill(~bias, -math.inf)
             bias = bias.to(q.dtype)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        with sdpa_kernel(_CUDA_KERNELS) if x.is_cuda else nullcontext():
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         result: Tensor = self.out(out.transpose(1, 2).reshape(batch, frames, width))
         return result
 

@@ -14,7 +14,7 @@ from spintok.frames import SAMPLE_RATE
 
 __all__ = ["add_noise", "add_reverb", "colored_noise", "impulse_responses"]
 
-# Samples of a block of the convolution with a room: 16,384 and 32,768 are alike, whole recordings take six times as long.
+# Samples of a block of the convolution with a room: 32,768 are alike, a whole recording takes six times as long.
 _BLOCK = 16_384
 
 
@@ -101,7 +101,9 @@ def _convolve(waveforms: Tensor, responses: Tensor) -> Tensor:
     size = max(_BLOCK, 1 << (2 * taps - 1).bit_length())
     if length <= size:
         size = _fast_size(length)
-        return torch.fft.irfft(torch.fft.rfft(waveforms, size) * torch.fft.rfft(responses, size), size)[:, :length]
+        spectrum = torch.fft.rfft(waveforms, size) * torch.fft.rfft(responses, size)
+        whole: Tensor = torch.fft.irfft(spectrum, size)[:, :length]
+        return whole
     step = size - taps + 1
     blocks = -(-samples // step)
     spectra = torch.fft.rfft(F.pad(waveforms, (0, blocks * step - samples)).view(batch, blocks, step), size)
