@@ -52,7 +52,7 @@ train() { # OUTPUT RECIPE DATA OPTIONS...
 # Stage I: masked prediction of K-means ids on MFCC, of K-means ids on a layer of the encoder, and of the codes of
 # DC-Spin on that (SpinHuBERT).
 train mfcc-ids small_1_mfcc train
-train labels-kmeans small_kmeans seventh --init mfcc-ids --set layer=7 --set kmeans.size=200 --set kmeans.iterations=30
+train labels-kmeans small_kmeans seventh --init mfcc-ids --set layer=6 --set kmeans.size=200 --set kmeans.iterations=30
 train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans
 train rows/small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids --set name=small-ssl-dc-spin
 train spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin

@@ -20,4 +20,5 @@ def make_views(
 
 def relative_error(got: Tensor, truth: Tensor) -> float:
     """Frobenius norm of the difference over that of the truth."""
-    return float((got.double().cpu() - truth.double()).norm() / truth.double().norm().clamp_min(1e-300))
+    true = truth.double().cpu()
+    return float((got.double().cpu() - true).norm() / true.norm().clamp_min(1e-300))
