@@ -271,6 +271,19 @@ def test_group_norm_gradient_equals_torch() -> None:
     torch.testing.assert_close(first.norm.bias.grad, shift.grad)
 
 
+@pytest.mark.requires_gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_attention_that_plans_for_every_shape() -> None:
+    """cuDNN's takes more than a second for each new pair of batch and frames; torch prefers it on Hopper."""
+    encoder = small().cuda()
+    waveforms = pad_sequence(noise(8_000, 5_000), batch_first=True).cuda()
+    with torch.autocast("cuda", torch.bfloat16), torch.profiler.profile() as profile:
+        encoder(waveforms, torch.tensor([8_000, 5_000]).cuda())
+    names = {event.key for event in profile.key_averages()}
+    assert any("scaled_dot_product" in name for name in names)
+    assert not any("cudnn_attention" in name for name in names)
+
+
 def test_dropout_and_layer_dropout_act_in_training_only() -> None:
     config = EncoderConfig.from_dict({**SMALL.to_dict(), "dropout": 0.5, "layer_dropout": 0.5})
     encoder = random_encoder(config, torch.Generator().manual_seed(0))
