@@ -5,7 +5,8 @@
 #
 # SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
 # alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
-# Hardware and time: one H200 with 16 CPU cores, 8 minutes for 7 h of speech.
+# Hardware and time, for 7 h of speech: 4 minutes of an H200 with 16 CPU cores for the second stage, `phones` and
+# `phones-again`; an hour of two CPU cores for the rest. On the CPU alone it takes some days; small.md says more.
 set -euo pipefail
 speech=$(realpath "$1")
 recipes=$(realpath "$(dirname "$0")")
@@ -49,15 +50,14 @@ train() { # OUTPUT RECIPE DATA OPTIONS...
     [ -e "$1/config.json" ] || spintok train "$recipes/$2.toml" --data "$3.jsonl" --output "$1" "${@:4}"
 }
 
-# Stage I: masked prediction of K-means ids on MFCC, of K-means ids on a layer of the encoder, and of the codes of
-# DC-Spin on that (SpinHuBERT).
+# Stage I: masked prediction of K-means ids on MFCC, then of K-means ids on a layer of the encoder.
 train mfcc-ids small_1_mfcc train
 train labels-kmeans small_kmeans seventh --init mfcc-ids --set layer=6 --set kmeans.size=200 --set kmeans.iterations=30
 train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-kmeans
-train rows/small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids --set name=small-ssl-dc-spin
-train spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin
-# Stage II: phones.
-train phones small_3_phones train --init spin-ids --set "labels=$phones"
+# Stage II: phones, in two rounds.
+train phones small_3_phones train --init kmeans-ids --set "labels=$phones"
+train phones-again small_3_phones train --init phones --set "labels=$phones" \
+    --set optimizer.steps=600 --set optimizer.learning_rate=7e-4 --set optimizer.warmup=40
 # Stage III: DC-Spin, with the phones that this encoder predicts.
-train dc-spin small_4_dc_spin_phones train --init phones --set labels.tokenizer=phones
+train dc-spin small_4_dc_spin_phones train --init phones-again --set labels.tokenizer=phones-again
 spintok save dc-spin dc-spin-10m-en --dtype float16 --name dc-spin-10m-en
