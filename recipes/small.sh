@@ -5,8 +5,9 @@
 #
 # SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
 # alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
-# Hardware and time, for 7 h of speech: 4 minutes of an H200 with 16 CPU cores for the second stage, `phones` and
-# `phones-again`; an hour of two CPU cores for the rest. On the CPU alone it takes some days; small.md says more.
+# Hardware and time, for 7 h of speech: 4 minutes of an H200 with 16 CPU cores for `kmeans-ids`, `phones` and
+# `phones-again`; an hour of two CPU cores for the rest. Two CPU cores alone would take some ten: 40 times real time, 373 h
+# to hear.
 set -euo pipefail
 speech=$(realpath "$1")
 recipes=$(realpath "$(dirname "$0")")
@@ -58,6 +59,9 @@ train kmeans-ids small_2_kmeans_ids train --init mfcc-ids --set labels=labels-km
 train phones small_3_phones train --init kmeans-ids --set "labels=$phones"
 train phones-again small_3_phones train --init phones --set "labels=$phones" \
     --set optimizer.steps=600 --set optimizer.learning_rate=7e-4 --set optimizer.warmup=40
-# Stage III: DC-Spin, with the phones that this encoder predicts.
+# Stage III: DC-Spin, with the phones that stage II predicts; again with new codebooks on two more layers (done by
+# two processes of `torchrun`, a core each).
 train dc-spin small_4_dc_spin_phones train --init phones-again --set labels.tokenizer=phones-again
-spintok save dc-spin dc-spin-10m-en --dtype float16 --name dc-spin-10m-en
+train dc-spin-again small_4_dc_spin_phones train --init dc-spin --set labels.tokenizer=phones-again --set train_layers=8 \
+    --set data.seconds=32 --set optimizer.steps=650
+spintok save dc-spin-again dc-spin-10m-en --dtype float16 --name dc-spin-10m-en

@@ -1,8 +1,8 @@
-"""The tables and the picture of growth, with hours of speech and weights (small_growth.sh) and with updates (small.sh).
+"""The tables and the picture of growth, with hours of speech, weights and updates (small_growth.sh).
 
     python recipes/small_growth.py WORK --plot growth.svg > growth.md
 
-WORK: where both scripts ran.
+WORK: where the script ran.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     by_hours, by_size = read(arguments.folder / "growth")
     if arguments.plot:
-        plot(by_hours, by_size, checks(arguments.folder / "phones-long"), arguments.plot)
+        plot(by_hours, by_size, checks(arguments.folder / "growth/phones-long"), arguments.plot)
     print(*table(by_hours), "", *table(by_size), sep="\n")
 
 

@@ -8,8 +8,8 @@
 #
 #   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
 #
-# Hardware and time: the rows of Spin and SpinHuBERT (but for the last) two minutes of an H200, the rest an hour and a half of
-# two CPU cores; each line was run by itself.
+# Hardware and time: an H200 for the rows of Spin and for spin-ids, two minutes in all; two CPU cores for the rest, an hour and
+# a half. Each line was run by itself.
 set -euo pipefail
 recipes=$(realpath "$(dirname "$0")")
 dev=$(realpath "$2")

@@ -16,7 +16,7 @@ from spintok.entries import FILES, Entry, EntryError, RemoteFile, read_entries
 
 __all__ = ["DEFAULT", "Known", "describe", "entries", "find", "known", "shipped"]
 
-DEFAULT = "dc-spin-7m-en"
+DEFAULT = "dc-spin-10m-en"
 """The tokenizer of ``spintok.load()``."""
 
 

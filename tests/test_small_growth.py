@@ -18,13 +18,12 @@ def growth(tmp_path) -> Path:
     for part, seconds in ((9, 360), (3, 1080), (1, 3600)):
         (tmp_path / f"growth/hours-{part}.jsonl").write_text(json.dumps({"num_samples": 16_000 * seconds}) + "\n")
     runs = {"hours-9": 0.30, "hours-3": 0.35, "hours-1": 0.41, "size-4x128": 0.2, "size-6x192": 0.3, "size-8x256": 0.4}
-    runs = {f"growth/{name}": pnmi for name, pnmi in runs.items()} | {"phones-long": 0.45}
-    for name, pnmi in runs.items():
-        folder = tmp_path / name / "training"
+    for name, pnmi in (runs | {"phones-long": 0.45}).items():
+        folder = tmp_path / "growth" / name / "training"
         folder.mkdir(parents=True)
         (folder / "checks.csv").write_text(f"step,ued_pooled_speaker,pnmi\n500,60.0,0.1\n1000,45.25,{pnmi}\n")
         weights = {"encoder.a": torch.zeros(2000, 1000), "codebooks.primary.codewords": torch.zeros(9, 9)}
-        save_file(weights, tmp_path / name / "model.safetensors")
+        save_file(weights, tmp_path / "growth" / name / "model.safetensors")
     return tmp_path
 
 
