@@ -102,7 +102,7 @@ def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
             )
     # Text stays text, and the file is the same each time.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spintok"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(8.5, 4.5), layout="constrained")
         axes = figure.subplots()
         for family, points in families.items():
             sizes, scores = zip(*sorted(points, key=lambda point: point[0]), strict=True)
@@ -114,7 +114,7 @@ def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
         axes.set_xticks([50, 100, 200, 500], labels=["50", "100", "200", "500"])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", fontsize="small")
+        figure.legend(loc="outside right upper", fontsize="small")
         figure.savefig(path, metadata={"Date": None})
 
 
