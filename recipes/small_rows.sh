@@ -55,11 +55,11 @@ for tokenizer in mfcc-kmeans-100 dc-spin-10m-en rows/small-{ssl-kmeans-100,phone
 done
 for K in 50 200 500; do
     for family in mfcc-kmeans small-ssl-kmeans small-ssl-spin; do
-        measure "rows/$family-$K" "$quick"
+        measure "rows/$family-$K" "$full"
     done
     measure "rows/small-phones-kmeans-$K" "$full"
     measure dc-spin-10m-en "$full" "units-$K"
-    measure rows/small-ssl-dc-spin "$quick" "units-$K"
+    measure rows/small-ssl-dc-spin "$full" "units-$K"
 done
 for tokenizer in dc-spin-10m-en rows/small-ssl-dc-spin; do
     measure "$tokenizer" phones,stats auxiliary
