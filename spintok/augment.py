@@ -4,15 +4,17 @@ The length never changes and padding stays zero. Random material comes from an e
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["add_noise", "add_reverb", "colored_noise", "impulse_responses"]
+__all__ = ["add_noise", "add_reverb", "babble", "band_limit", "colored_noise", "excerpt", "impulse_responses"]
 
 # Samples of a block of the convolution with a room: 32,768 are alike, a whole recording takes six times as long.
 _BLOCK = 16_384
@@ -57,6 +59,25 @@ def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
     delay = responses.abs().argmax(1, keepdim=True)
     wet = wet.gather(1, delay + torch.arange(samples, device=wet.device).expand(batch, -1))
     return torch.where(valid, wet, 0.0)
+
+
+def babble(voices: Sequence[Tensor]) -> Tensor:
+    """People who talk at once: the sum (S,) of ``voices``, each (S,) float32, made equally loud first."""
+    return torch.stack([voice / voice.square().mean().sqrt().clamp_min(1e-8) for voice in voices]).sum(0)
+
+
+def excerpt(waveform: Tensor, samples: int, rng: np.random.Generator) -> Tensor:
+    """``samples`` samples of a waveform (S,) from a random place on, the waveform repeated as often as needed."""
+    start = int(rng.integers(len(waveform)))
+    return waveform.repeat(-(-(start + samples) // len(waveform)))[start : start + samples]
+
+
+def band_limit(waveform: Tensor, top: float) -> Tensor:
+    """A waveform (S,), float32 at 16 kHz, without what lies above ``top`` Hz, as a narrower channel leaves it. Returns
+    (S,)."""
+    low = soxr.resample(waveform.numpy(), SAMPLE_RATE, 2 * top, quality="HQ")
+    back = torch.from_numpy(soxr.resample(low, 2 * top, SAMPLE_RATE, quality="HQ"))
+    return F.pad(back, (0, max(0, len(waveform) - len(back))))[: len(waveform)]
 
 
 def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: float = 0.0) -> Tensor:

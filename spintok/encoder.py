@@ -52,7 +52,7 @@ class EncoderConfig:
         position_buckets: rows of WavLM's relative position bias; 0 for a model without it.
         position_max_distance: frames from which on the bias no longer changes.
         norm_eps: of the transformer's layer norms.
-        dropout: in training, on residual branches, the transformer's input and attention weights.
+        dropout: in training, on residual branches and the transformer's input.
         layer_dropout: in training, the chance to skip a layer.
     """
 

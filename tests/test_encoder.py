@@ -312,6 +312,23 @@ def test_lower_precision(variant: str, grad: bool) -> None:
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_gradient_in_bfloat16(variant: str) -> None:
+    """Attention takes another way when it learns in bfloat16 on a CPU: with padding, and with positions and without."""
+    encoder = small(variant)
+    waveforms = pad_sequence(noise(8_000, 5_000), batch_first=True)
+    lengths = torch.tensor([8_000, 5_000])
+    weights = [layer.attention.qkv.weight for layer in encoder.layers]
+    with torch.autocast("cpu", torch.bfloat16):
+        features, _ = encoder(waveforms, lengths)
+    rough = torch.autograd.grad(features.square().sum(), weights)
+    features, _ = encoder.double()(waveforms.double(), lengths)
+    truth = torch.autograd.grad(features.square().sum(), [layer.attention.qkv.weight for layer in encoder.layers])
+    for a, b in zip(rough, truth, strict=True):
+        # Some ten roundings of 2^-9 there and back that add up like random steps, thrice over.
+        assert float((a.double() - b).norm() / b.norm()) < 0.03
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_float64_truth(variant: str) -> None:
     """Features in float32 against the same encoder in float64, in evaluation and in training."""
     encoder = small(variant)

@@ -12,13 +12,12 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.audio import read
-from spintok.augment import add_noise, add_reverb, impulse_responses
+from spintok.augment import add_noise, add_reverb, babble, band_limit, excerpt, impulse_responses
 from spintok.frames import HOP, SAMPLE_RATE
 from spintok.manifest import Utterance
 from spintok.perturb import Perturbation, draw, perturb, rng_for
@@ -144,7 +143,7 @@ class Material:
             case "white":
                 return torch.from_numpy(rng.standard_normal(samples, dtype=np.float32))
             case "noise":
-                return _cut(read(self._noise[int(rng.integers(len(self._noise)))]), samples, rng)
+                return excerpt(read(self._noise[int(rng.integers(len(self._noise)))]), samples, rng)
             case "room":
                 return read(self._rooms[int(rng.integers(len(self._rooms)))])
             case _:
@@ -155,11 +154,8 @@ class Material:
         others = [u for u in self._utterances if u.key != utterance.key]
         strangers = [u for u in others if u.speaker is None or u.speaker != utterance.speaker]
         pool = strangers or others
-        voices = torch.zeros(samples)
-        for index in rng.choice(len(pool), min(_VOICES, len(pool)), replace=False).tolist():
-            voice = _cut(read(pool[index].path), samples, rng)
-            voices += voice / voice.square().mean().sqrt().clamp_min(1e-8)
-        return voices
+        chosen = rng.choice(len(pool), min(_VOICES, len(pool)), replace=False).tolist()
+        return babble([excerpt(read(pool[index].path), samples, rng) for index in chosen])
 
 
 def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material: Material, seed: int) -> Tensor:
@@ -189,8 +185,7 @@ def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material
         case "gain":
             return waveform * 10 ** (strength / 20)
         case "band":
-            low = soxr.resample(waveform.numpy(), SAMPLE_RATE, 2 * strength, quality="HQ")
-            return _fitted(torch.from_numpy(soxr.resample(low, 2 * strength, SAMPLE_RATE, quality="HQ")), len(waveform))
+            return band_limit(waveform, strength)
         case "shift":
             return waveform[int(strength) :]
 
@@ -230,15 +225,5 @@ def _codec(waveform: Tensor, subtype: str, compression: float) -> Tensor:
     soundfile.write(file, limited, SAMPLE_RATE, format="OGG", subtype=subtype, compression_level=compression)
     file.seek(0)
     decoded, _ = soundfile.read(file, dtype="float32")
-    return _fitted(torch.from_numpy(decoded), len(waveform))
-
-
-def _fitted(waveform: Tensor, samples: int) -> Tensor:
-    """Cut, or lengthened with silence, to so many samples."""
-    return torch.nn.functional.pad(waveform, (0, max(0, samples - len(waveform))))[:samples]
-
-
-def _cut(waveform: Tensor, samples: int, rng: np.random.Generator) -> Tensor:
-    """A stretch of so many samples from a random place, the waveform repeated as often as needed."""
-    start = int(rng.integers(len(waveform)))
-    return waveform.repeat(-(-(start + samples) // len(waveform)))[start : start + samples]
+    missing = max(0, len(waveform) - len(decoded))
+    return torch.nn.functional.pad(torch.from_numpy(decoded), (0, missing))[: len(waveform)]

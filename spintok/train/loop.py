@@ -69,7 +69,7 @@ def fit(model: StageModel, run: Run, ranks: Ranks, console: Console) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     model.to(ranks.device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    adam = _adam(trained, run.optimizer, ranks.device)
+    adam = _adam(trained, run.optimizer)
     path = run.folder / CHECKPOINT
     standing = load_checkpoint(path, model, adam, run.identity) if path.exists() else Standing()
     precision = _precision(run.loop, ranks.device)
@@ -154,14 +154,14 @@ def _refuse(model: StageModel, values: Mapping[str, float], step: int, warmup: i
         raise TrainingError(f"step {step}: {message}; {kept}")
 
 
-def _adam(parameters: list[nn.Parameter], config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:
+def _adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return kind(
         parameters,
         lr=config.start_rate,
         betas=(config.betas[0], config.betas[1]),
         weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
 
 

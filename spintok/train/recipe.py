@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spintok.encoder import EncoderConfig
+from spintok.frames import SAMPLE_RATE
 from spintok.perturb import PerturbationStrength
 from spintok.train.kmeans import KMeansConfig
 
@@ -187,6 +188,8 @@ class ViewsConfig:
         rt60_min, rt60_max: reverberation time in seconds, uniform.
         snr_min, snr_max: of the noise, in decibels, uniform.
         noise_files: a folder or manifest of noise; without it, the noise is synthetic, from white to brown.
+        babble: the chance that noise is two to five utterances of the corpus at once instead.
+        band: the chance that nothing is left above a frequency from ``band_min`` to ``band_max`` Hz, uniform.
         variants: 0 draws a new crop and perturbation in each epoch. N draws N of each utterance once, and computes
             the frozen part of the encoder once for each of them, in a file beside the checkpoint.
     """
@@ -199,13 +202,21 @@ class ViewsConfig:
     snr_min: float = 0.0
     snr_max: float = 20.0
     noise_files: str | None = None
+    babble: float = 0.0
+    band: float = 0.0
+    band_min: float = 3400.0
+    band_max: float = 7000.0
     variants: int = 0
 
     def __post_init__(self) -> None:
-        _share(reverb=self.reverb, noise=self.noise)
+        _share(reverb=self.reverb, noise=self.noise, babble=self.babble, band=self.band)
         _at_least(0, variants=self.variants)
         if not 0 < self.rt60_min <= self.rt60_max or not self.snr_min <= self.snr_max:
             raise ValueError("need 0 < rt60_min <= rt60_max and snr_min <= snr_max")
+        if not 100 <= self.band_min <= self.band_max <= SAMPLE_RATE / 2:
+            raise ValueError("need 100 <= band_min <= band_max <= 8000")
+        if self.babble and not self.noise:
+            raise ValueError("babble is a kind of noise: set the chance of noise too")
 
 
 @dataclass(frozen=True)

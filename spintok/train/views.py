@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spintok.audio import read
-from spintok.augment import add_noise, add_reverb, colored_noise, impulse_responses
+from spintok.augment import add_noise, add_reverb, babble, band_limit, colored_noise, excerpt, impulse_responses
 from spintok.frames import SAMPLE_RATE
 from spintok.manifest import Utterance
 from spintok.perturb import draw, perturb, rng_for
@@ -17,6 +17,9 @@ from spintok.train.labels import Labels
 from spintok.train.recipe import ViewsConfig
 
 __all__ = ["SpinExamples"]
+
+# Of babble, at most.
+_VOICES = 5
 
 
 class SpinExamples:
@@ -45,7 +48,8 @@ class SpinExamples:
         self.labels = labels
 
     def __call__(self, planned: Planned) -> Batch:
-        """The batch: crop first, so that both views share window and length, then perturb, reverberate, add noise."""
+        """The batch: crop first, so that both views share window and length, then perturb, reverberate, add noise, cut
+        the band."""
         epoch = planned.place.epoch % self.views.variants if self.views.variants else planned.place.epoch
         crops, waveforms, lengths, second = self.pair(planned.rows, epoch)
         labels = None
@@ -69,7 +73,8 @@ class SpinExamples:
     def _second(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         second = perturb(waveforms, lengths, [draw(rng, self.views.speaker) for rng in rngs])
         second = self._reverberate(second, lengths, rngs)
-        return self._add_noise(second, lengths, rngs)
+        second = self._add_noise(second, lengths, rngs)
+        return self._narrow(second, lengths, rngs)
 
     def _reverberate(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         if not self.views.reverb:
@@ -95,8 +100,21 @@ class SpinExamples:
             waveforms[i : i + 1, :length] = add_noise(waveforms[i : i + 1, :length], lengths[i : i + 1], noise, snr)
         return waveforms
 
+    def _narrow(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        if not self.views.band:
+            return waveforms
+        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.band]
+        for i in chosen:
+            top = rngs[i].uniform(self.views.band_min, self.views.band_max)
+            waveforms[i, : lengths[i]] = band_limit(waveforms[i, : lengths[i]], top)
+        return waveforms
+
     def _noise(self, rng: np.random.Generator, samples: int) -> Tensor:
-        """(1, M): a stretch of a noise recording, or synthetic noise."""
+        """(1, M): people talking, a stretch of a noise recording, or synthetic noise."""
+        if self.views.babble and rng.random() < self.views.babble:
+            others = rng.integers(len(self.recordings.utterances), size=int(rng.integers(2, _VOICES + 1)))
+            voices = [read(self.recordings.utterances[row].path) for row in others.tolist()]
+            return babble([excerpt(voice, samples, rng) for voice in voices])[None]
         if not self.noise:
             return colored_noise(rng, 1, samples, slope=rng.uniform(0.0, 2.0))
         waveform = read(self.noise[int(rng.integers(len(self.noise)))].path)

@@ -107,9 +107,44 @@ def test_noise_has_its_level_and_comes_from_files(utterances, speech) -> None:
         assert float(level) == pytest.approx(5, abs=0.1)
 
 
-def test_the_chance_of_noise_and_reverb(utterances) -> None:
+def test_babble_has_its_level_and_is_made_of_the_corpus(utterances) -> None:
+    views = ViewsConfig(noise=1.0, babble=1.0, snr_min=5, snr_max=5)
+    plain, noisy = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0,))).second
+        for config in (ViewsConfig(), views)
+    )
+    added = (noisy - plain)[0]
+    assert float(10 * torch.log10(plain.square().sum() / added.square().sum())) == pytest.approx(5, abs=0.1)
+    # Of two to five voices, each from a place in a file on, one at least explains a good part of the sum.
+    likeness = 0.0
+    size = 1 << 18
+    spectrum = torch.fft.rfft(added / added.norm(), size)
+    for utterance in utterances:
+        voice = read(utterance.path)
+        voice = voice.repeat(-(-48_000 // len(voice)))
+        match = torch.fft.irfft(torch.fft.rfft(voice, size) * spectrum.conj(), size)[: len(voice) - 16_000]
+        energy = voice.square().cumsum(0)
+        window = (energy[16_000:] - energy[:-16_000]).sqrt().clamp_min(1e-3)
+        likeness = max(likeness, float((match[: len(window)] / window).max()))
+    assert likeness > 0.4
+
+
+def test_a_narrow_band_has_nothing_above_it(utterances) -> None:
+    views = ViewsConfig(band=1.0, band_min=3_000, band_max=3_000)
+    plain, narrow = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        for config in (ViewsConfig(), views)
+    )
+    assert not narrow.second[1, narrow.lengths[1] :].any()
+    before, after = (torch.fft.rfft(batch.second[0].double()).abs().square() for batch in (plain, narrow))
+    # Bins of 1 Hz.
+    assert after[3_100:].sum() < 1e-4 * before[3_100:].sum()
+    assert float(after[:2_600].sum() / before[:2_600].sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_chance_of_noise_reverb_and_a_narrow_band(utterances) -> None:
     plain = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(), seed=3)
-    for change in ({"noise": 0.5}, {"reverb": 0.5}):
+    for change in ({"noise": 0.5}, {"reverb": 0.5}, {"band": 0.5}):
         examples = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(**change), seed=3)
         changed = [
             not torch.equal(a, b)
