@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spintok.encoder import EncoderConfig
-from spintok.frames import SAMPLE_RATE
+from spintok.frames import HOP, SAMPLE_RATE
 from spintok.perturb import PerturbationStrength
 from spintok.train.kmeans import KMeansConfig
 
@@ -190,6 +190,8 @@ class ViewsConfig:
         noise_files: a folder or manifest of noise; without it, the noise is synthetic, from white to brown.
         babble: the chance that noise is two to five utterances of the corpus at once instead.
         band: the chance that nothing is left above a frequency from ``band_min`` to ``band_max`` Hz, uniform.
+        shift: samples by which the second view is at most late or early, uniform: less than a frame, so that frames
+            still match, and enough that tokens learn not to depend on where in a frame a sound begins.
         variants: 0 draws a new crop and perturbation in each epoch. N draws N of each utterance once, and computes
             the frozen part of the encoder once for each of them, in a file beside the checkpoint.
     """
@@ -206,11 +208,14 @@ class ViewsConfig:
     band: float = 0.0
     band_min: float = 3400.0
     band_max: float = 7000.0
+    shift: int = 0
     variants: int = 0
 
     def __post_init__(self) -> None:
         _share(reverb=self.reverb, noise=self.noise, babble=self.babble, band=self.band)
-        _at_least(0, variants=self.variants)
+        _at_least(0, variants=self.variants, shift=self.shift)
+        if self.shift >= HOP:
+            raise ValueError(f"shift must be less than a frame of {HOP} samples, got {self.shift}")
         if not 0 < self.rt60_min <= self.rt60_max or not self.snr_min <= self.snr_max:
             raise ValueError("need 0 < rt60_min <= rt60_max and snr_min <= snr_max")
         if not 100 <= self.band_min <= self.band_max <= SAMPLE_RATE / 2:

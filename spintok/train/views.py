@@ -48,8 +48,8 @@ class SpinExamples:
         self.labels = labels
 
     def __call__(self, planned: Planned) -> Batch:
-        """The batch: crop first, so that both views share window and length, then perturb, reverberate, add noise, cut
-        the band."""
+        """The batch: crop first, so that both views share window and length, then perturb, shift, reverberate, add
+        noise, cut the band."""
         epoch = planned.place.epoch % self.views.variants if self.views.variants else planned.place.epoch
         crops, waveforms, lengths, second = self.pair(planned.rows, epoch)
         labels = None
@@ -72,9 +72,20 @@ class SpinExamples:
 
     def _second(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         second = perturb(waveforms, lengths, [draw(rng, self.views.speaker) for rng in rngs])
+        second = self._shift(second, lengths, rngs)
         second = self._reverberate(second, lengths, rngs)
         second = self._add_noise(second, lengths, rngs)
         return self._narrow(second, lengths, rngs)
+
+    def _shift(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        if not self.views.shift:
+            return waveforms
+        shifted = torch.zeros_like(waveforms)
+        for i, rng in enumerate(rngs):
+            late = int(rng.integers(-self.views.shift, self.views.shift + 1))
+            length = int(lengths[i])
+            shifted[i, max(0, late) : length + min(0, late)] = waveforms[i, max(0, -late) : length - max(0, late)]
+        return shifted
 
     def _reverberate(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         if not self.views.reverb:

@@ -129,6 +129,21 @@ def test_babble_has_its_level_and_is_made_of_the_corpus(utterances) -> None:
     assert likeness > 0.4
 
 
+def test_the_second_view_is_late_or_early(utterances) -> None:
+    plain, shifted = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        for config in (ViewsConfig(), ViewsConfig(shift=160))
+    )
+    lags = []
+    for one, two, length in zip(plain.second, shifted.second, plain.lengths.tolist(), strict=True):
+        inner = two[160 : length - 160]
+        found = [lag for lag in range(-160, 161) if torch.equal(one[160 - lag : length - 160 - lag], inner)]
+        assert len(found) == 1
+        lags += found
+    assert len(set(lags)) == 2
+    assert not shifted.second[1, shifted.lengths[1] :].any()
+
+
 def test_a_narrow_band_has_nothing_above_it(utterances) -> None:
     views = ViewsConfig(band=1.0, band_min=3_000, band_max=3_000)
     plain, narrow = (

@@ -87,6 +87,7 @@ def test_settings_take_the_place_of_fields(path) -> None:
         (["loss.epsilon=0"], r"\[loss\]: temperature and epsilon must be above 0"),
         (["views.noise=2"], r"\[views\]: noise must lie in \[0, 1\]"),
         (["views.band_max=9000"], r"\[views\]: need 100 <= band_min <= band_max <= 8000"),
+        (["views.shift=320"], r"\[views\]: shift must be less than a frame of 320 samples"),
         (["views.babble=0.5"], r"\[views\]: babble is a kind of noise"),
         (["views.rt60_min=2"], r"\[views\]: need 0 < rt60_min <= rt60_max"),
         (["views.speaker.formant=9"], r"\[views.speaker\]: the bound formant is a ratio"),
