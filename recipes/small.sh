@@ -6,8 +6,8 @@
 # SPEECH: a folder with train.jsonl (one utterance a line: id, path, speaker), the audio, and train_phones.jsonl (phone
 # alignments of some utterances). WORK: where everything is written; a run that was stopped goes on from there.
 # Hardware and time, for 7 h of speech: 4 minutes of an H200 with 16 CPU cores for `kmeans-ids`, `phones` and
-# `phones-again`; an hour of two CPU cores for the rest. Two CPU cores alone would take some ten: 40 times real time, 373 h
-# to hear.
+# `phones-again`; two hours of two CPU cores for the rest. Two CPU cores alone would take some eight: 60 times real time,
+# 373 h to hear in those three.
 set -euo pipefail
 speech=$(realpath "$1")
 recipes=$(realpath "$(dirname "$0")")
@@ -64,4 +64,7 @@ train phones-again small_3_phones train --init phones --set "labels=$phones" \
 train dc-spin small_4_dc_spin_phones train --init phones-again --set labels.tokenizer=phones-again
 train dc-spin-again small_4_dc_spin_phones train --init dc-spin --set labels.tokenizer=phones-again --set train_layers=8 \
     --set data.seconds=32 --set optimizer.steps=650
-spintok save dc-spin-again dc-spin-10m-en --dtype float16 --name dc-spin-10m-en
+# Stage I a third time, on the codes of that DC-Spin (SpinHuBERT), and stage III on the encoder that they taught.
+train spin-ids small_5_spin_ids train --init phones-again --set labels=dc-spin-again
+train dc-spin-last small_6_dc_spin_phones train --init spin-ids --set labels.tokenizer=phones-again
+spintok save dc-spin-last dc-spin-10m-en --dtype float16 --name dc-spin-10m-en

@@ -35,6 +35,7 @@ done
 for K in 50 100 200 500; do
     row "small-ssl-kmeans-$K" small_kmeans seventh --init kmeans-ids --set layer=6 --set "kmeans.size=$K"
     row "small-phones-kmeans-$K" small_kmeans seventh --init phones-again --set layer=12 --set "kmeans.size=$K"
+    row "small-last-kmeans-$K" small_kmeans seventh --init spin-ids --set layer=12 --set "kmeans.size=$K"
     row "small-ssl-spin-$K" small_4_spin train --init kmeans-ids --set "codebooks.0.size=$K"
 done
 row small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids
@@ -49,15 +50,14 @@ row small-spinhubert-kmeans-100 small_kmeans seventh --init rows/spin-ids --set 
 row small-spinhubert-dc-spin small_4_dc_spin third --init rows/spin-ids --set views.variants=1 --set data.seconds=40 \
     --set data.max_seconds=8 --set data.workers=1 --set optimizer.steps=400
 
-for tokenizer in mfcc-kmeans-100 dc-spin-10m-en rows/small-{ssl-kmeans-100,phones-kmeans-100,spinhubert-kmeans-100} \
+for tokenizer in mfcc-kmeans-100 dc-spin-10m-en rows/small-{ssl,phones,last,spinhubert}-kmeans-100 \
     rows/small-{ssl-spin-100,ssl-dc-spin,spinhubert-dc-spin}; do
     measure "$tokenizer" "$full"
 done
 for K in 50 200 500; do
-    for family in mfcc-kmeans small-ssl-kmeans small-ssl-spin; do
+    for family in mfcc-kmeans small-ssl-kmeans small-phones-kmeans small-last-kmeans small-ssl-spin; do
         measure "rows/$family-$K" "$full"
     done
-    measure "rows/small-phones-kmeans-$K" "$full"
     measure dc-spin-10m-en "$full" "units-$K"
     measure rows/small-ssl-dc-spin "$full" "units-$K"
 done
