@@ -3,7 +3,7 @@
     python -m benchmarks.windows TOKENIZER SPEECH --minutes 4
 
 Files of SPEECH are put end to end into one recording. Statistics of the whole recording are used in every window, so
-the convolutions are the same and only attention sees less. The first row of the table is the library's default.
+the convolutions are the same and only attention sees less. The first row of the table is the tokenizer's own window.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from spintok.frames import SAMPLE_RATE
 from spintok.manifest import scan
 from spintok.window import Window
 
-WINDOWS = ((1000, 250), (1000, 100), (1000, 0), (500, 250), (500, 50))
+WINDOWS = (Window(1000, 250), Window(1000, 100), Window(1000, 0), Window(500, 250), Window(500, 125), Window(500, 50))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     waveform = gather(options.speech, int(options.minutes * 60 * SAMPLE_RATE))
     tokenizer = spintok.load(options.tokenizer)
+    windows = dict.fromkeys([tokenizer.window, *WINDOWS])
     full = encode(tokenizer, waveform, Window(len(waveform), 0))
     print(f"{tokenizer.name}, {len(waveform) / SAMPLE_RATE / 60:.1f} minutes of speech")
     print("| frames kept | context | frames | codes equal to one full pass's |")
     print("|---|---|---|---|")
-    for keep, context in WINDOWS:
-        codes = encode(tokenizer, waveform, Window(keep, context))
+    for window in windows:
+        codes = encode(tokenizer, waveform, window)
         assert len(codes) == len(full)
-        print(f"| {keep} | {context} | {len(codes)} | {(codes == full).double().mean():.2%} |")
+        print(f"| {window.keep} | {window.context} | {len(codes)} | {(codes == full).double().mean():.2%} |")
 
 
 def gather(speech: Path, samples: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spintok.frames import HOP, num_frames, num_samples
+from spintok.frames import HOP, SAMPLE_RATE, num_frames, num_samples
 
 __all__ = ["Piece", "Window", "pieces"]
 
@@ -22,6 +22,13 @@ class Window:
     def __post_init__(self) -> None:
         if self.keep < 1 or self.context < 0:
             raise ValueError(f"a window keeps at least 1 frame and reads at least 0 around them, got {self}")
+
+    @classmethod
+    def within(cls, seconds: float) -> "Window":
+        """A window of ``seconds``, from 0.02 on: two thirds are kept, a sixth is context on either side."""
+        frames = int(seconds * SAMPLE_RATE) // HOP
+        context = frames // 6
+        return cls(frames - 2 * context, context)
 
     @property
     def frames(self) -> int:

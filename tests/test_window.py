@@ -35,3 +35,11 @@ def test_audio_of_one_window_needs_no_cut() -> None:
     assert num_frames(window.samples) == window.frames == num_frames(window.samples + 1) - 1
     with pytest.raises(ValueError, match="at least"):
         Window(0, 3)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 1.0, 14.99, 15.0, 30.0])
+def test_a_window_of_so_many_seconds(seconds: float) -> None:
+    window = Window.within(seconds)
+    assert window.frames == int(seconds * 50 + 1e-9)
+    assert 4 * window.context <= window.keep or window.context == 0
+    assert Window.within(30) == Window()

@@ -49,7 +49,8 @@ class DataConfig:
 
     Attributes:
         seconds: of original audio in a batch, over all ranks.
-        max_seconds: longer utterances are cropped at random, anew in each epoch.
+        max_seconds: longer utterances are cropped at random, anew in each epoch; the tokenizer that comes out encodes
+            longer audio in windows of as much, 30 s at most.
         min_seconds: shorter utterances are left out.
         workers: processes that prepare batches ahead of time; 0 prepares them between steps.
     """

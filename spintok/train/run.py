@@ -17,8 +17,10 @@ from spintok.train.loop import Run, fit
 from spintok.train.prepare import prepare
 from spintok.train.ranks import Ranks
 from spintok.train.recipe import KMeansRecipe, PretrainRecipe, Recipe, TrainedRecipe
+from spintok.train.stage import StageModel
 from spintok.train.stage_kmeans import describe as describe_kmeans
 from spintok.train.stage_kmeans import run as run_kmeans
+from spintok.window import Window
 
 __all__ = ["Speech", "outlook", "started_from", "train"]
 
@@ -80,10 +82,10 @@ def train(recipe: Recipe, speech: Speech, output: Path, ranks: Ranks, console: C
         recipe.data.workers,
         folder,
         _identity(recipe, utterances, ranks),
-        None if check is None else lambda: check(model.tokenizer(recipe.name)),
+        None if check is None else lambda: check(_tokenizer(model, recipe)),
     )
     fit(model, run, ranks, console)
-    tokenizer = model.tokenizer(recipe.name)
+    tokenizer = _tokenizer(model, recipe)
     if ranks.rank == 0:
         tokenizer.save(output)
     return tokenizer.eval()
@@ -108,6 +110,13 @@ def started_from(recipe: Recipe, folder: str) -> Recipe:
             return replace(recipe, start=folder, encoder=None)
         case _:
             return replace(recipe, start=folder)
+
+
+def _tokenizer(model: StageModel, recipe: TrainedRecipe) -> Tokenizer:
+    """What the model has become; it reads no more at once than it has heard in training, and 30 s at most."""
+    made = model.tokenizer(recipe.name)
+    made.window = Window.within(min(recipe.data.max_seconds, 30.0))
+    return made
 
 
 def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], ranks: Ranks) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from spintok.train.ranks import Ranks
 from spintok.train.read import read_recipe
 from spintok.train.source import open_encoder
 from spintok.train.trainable import TrainableEncoder
+from spintok.window import Window
 
 ENCODER = (
     "conv_channels = [8, 8, 8, 8, 8, 8, 8]\nwidth = 16\nheads = 2\nfeed_forward = 32\nlayers = 2\n"
@@ -73,6 +74,8 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
             with (tmp_path / name / "training/log.csv").open() as file:
                 losses = [float(row["loss"]) for row in csv.DictReader(file)]
             assert losses[-1] < losses[0], name
+            # Training heard 5 s at a time.
+            assert tokenizer.window == Window(keep=250 - 2 * 41, context=41), name
     assert load("three").codebook_names == ["primary", "auxiliary"]
     assert load("again").codebook_size == 9
     # What did not train is what it was.
