@@ -77,7 +77,7 @@ class Attention(nn.Module):
             gated = gate[..., None] * positions
             bias = gated if bias is None else gated.masked_fill(~bias, -math.inf)
             bias = bias.to(q.dtype)
-        if q.dtype is torch.bfloat16 and not x.is_cuda and torch.is_grad_enabled():
+        if q.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
             out = _attend_in_steps(q, k, v, bias)
         else:
             with sdpa_kernel(_CUDA_KERNELS) if x.is_cuda else nullcontext():
