@@ -8,8 +8,8 @@
 #
 #   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
 #
-# Hardware and time: an H200 for the rows of Spin and for spin-ids, two minutes in all; two CPU cores for the rest, an hour and
-# a half. Each line was run by itself.
+# Hardware and time: an H200 for the rows of Spin and for spin-ids, two minutes in all, but for small-ssl-spin-200 and
+# small-ssl-dc-spin-aux-1024: these and the rest took two hours of two CPU cores. Each line was run by itself.
 set -euo pipefail
 recipes=$(realpath "$(dirname "$0")")
 dev=$(realpath "$2")
