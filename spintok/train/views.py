@@ -88,10 +88,7 @@ class SpinExamples:
         return shifted
 
     def _reverberate(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-        if not self.views.reverb:
-            return waveforms
-        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.reverb]
-        for i in chosen:
+        for i in _chosen(self.views.reverb, rngs):
             rt60 = rngs[i].uniform(self.views.rt60_min, self.views.rt60_max)
             response = impulse_responses(rngs[i], torch.tensor([rt60], dtype=torch.float32))
             # One at a time, each at its own length: what becomes of it does not depend on the others.
@@ -101,10 +98,7 @@ class SpinExamples:
         return waveforms
 
     def _add_noise(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-        if not self.views.noise:
-            return waveforms
-        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.noise]
-        for i in chosen:
+        for i in _chosen(self.views.noise, rngs):
             length = int(lengths[i])
             snr = torch.tensor([rngs[i].uniform(self.views.snr_min, self.views.snr_max)], dtype=torch.float32)
             noise = self._noise(rngs[i], length)
@@ -112,10 +106,7 @@ class SpinExamples:
         return waveforms
 
     def _narrow(self, waveforms: Tensor, lengths: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-        if not self.views.band:
-            return waveforms
-        chosen = [i for i, rng in enumerate(rngs) if rng.random() < self.views.band]
-        for i in chosen:
+        for i in _chosen(self.views.band, rngs):
             top = rngs[i].uniform(self.views.band_min, self.views.band_max)
             waveforms[i, : lengths[i]] = band_limit(waveforms[i, : lengths[i]], top)
         return waveforms
@@ -131,3 +122,8 @@ class SpinExamples:
         waveform = read(self.noise[int(rng.integers(len(self.noise)))].path)
         first = int(rng.integers(max(1, len(waveform) - samples + 1)))
         return waveform[None, first : first + samples]
+
+
+def _chosen(chance: float, rngs: Sequence[np.random.Generator]) -> list[int]:
+    """The utterances that get something; what has no chance draws nothing."""
+    return [i for i, rng in enumerate(rngs) if chance and rng.random() < chance]
