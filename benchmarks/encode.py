@@ -27,9 +27,9 @@ import numpy as np
 import soundfile
 import torch
 
-from spintok.audio import read
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.importers import load_encoder
+from spintok.data.audio import read
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.importers import load_encoder
 from spintok.tokenizer import Tokenizer
 
 BATCH = 8

@@ -16,12 +16,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from spintok.evaluate.alignments import Interval, frame_intervals
-from spintok.evaluate.compare import replicates
+from spintok.data.alignments import Interval, frame_intervals
+from spintok.evaluate.bootstrap import replicates
 from spintok.evaluate.phones import PhoneScore, boundary_counts
 from spintok.evaluate.predictability import predictability
 from spintok.frames import FRAME_RATE, frame_center_seconds
-from spintok.stats import Statistics
+from spintok.stats.counts import Statistics
 from spintok.tokens import Tokens
 
 SECONDS = 6

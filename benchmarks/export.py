@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from spintok.export.dataset import export_packed
-from spintok.export.packed import Packed
+from spintok.corpus.token_formats import Record, write_shard
+from spintok.export.packed.dataset import export_packed
+from spintok.export.packed.indexed import Packed
 from spintok.export.source import Header, open_source
 from spintok.export.targets import FILE_TARGETS, Stream, export_files
 from spintok.frames import num_samples
-from spintok.shards import Record, write_shard
 from spintok.tokens import Tokens
 
 K, SHARD = 500, 1000
@@ -286,9 +286,9 @@ def race_of(target: Any, dedup: bool, theirs: Any, read_theirs: Any) -> Race:
 
 
 def packed(records: list[Record], folder: Path, header: Header) -> None:
-    from spintok.export.columns import utterance_line
-    from spintok.export.dataset import Item, _write_documents
-    from spintok.export.sequence import speech_only
+    from spintok.export.formats.columns import utterance_line
+    from spintok.export.packed.dataset import Item, _write_documents
+    from spintok.export.sequences.base import speech_only
     from spintok.export.vocabulary import Vocabulary
 
     vocabulary = Vocabulary("random", header.fingerprint, {"primary": K})

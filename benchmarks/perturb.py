@@ -24,9 +24,9 @@ import soundfile
 import torch
 from spintok_kernels import perturb_native
 
-from spintok.perturb import Perturbation, draw, perturb, rng_for
-from spintok.perturb.equalizer import equalize
-from spintok.perturb.praat_child import change_gender
+from spintok.augment import Perturbation, draw, perturb, rng_for
+from spintok.augment.equalizer import equalize
+from spintok.augment.praat_child import change_gender
 
 RATE = 16_000
 PERIOD = 10.0  # ms from one frame of the judges to the next

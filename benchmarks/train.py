@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 from spintok_kernels.reference import reference_loss
 
-from spintok.encoder import EncoderConfig, random_encoder
-from spintok.manifest import scan
-from spintok.perturb import draw, perturb, rng_for
-from spintok.train.batches import BatchPlan, Place, listed_samples
-from spintok.train.examples import Recordings, pad
-from spintok.train.loader import load_batches
-from spintok.train.ranks import Ranks
+from spintok.augment import draw, perturb, rng_for
+from spintok.data.manifest import scan
+from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.train.batching.examples import Recordings, pad
+from spintok.train.batching.loader import load_batches
+from spintok.train.batching.plan import BatchPlan, Place, listed_samples
+from spintok.train.batching.views import SpinExamples
+from spintok.train.distributed import Ranks
 from spintok.train.recipe import CodebookPlan, DataConfig, SpinLossConfig, ViewsConfig
-from spintok.train.spin import SpinModel
-from spintok.train.stage import valid_frames
-from spintok.train.trainable import TrainableEncoder
-from spintok.train.views import SpinExamples
+from spintok.train.stages.base import valid_frames
+from spintok.train.stages.spin import SpinModel
+from spintok.train.stages.trainable import TrainableEncoder
 
 SIZES = {
     "tiny": EncoderConfig(

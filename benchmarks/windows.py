@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 import spintok
-from spintok.audio import Recording, read
+from spintok.chunking import Window
+from spintok.data.audio import Recording, read
+from spintok.data.manifest import scan
 from spintok.frames import SAMPLE_RATE
-from spintok.manifest import scan
-from spintok.window import Window
 
 WINDOWS = (Window(1000, 250), Window(1000, 100), Window(1000, 0), Window(500, 250), Window(500, 125), Window(500, 50))
 

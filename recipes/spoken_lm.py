@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spintok.corpus import Options, encode_corpus
-from spintok.export.dataset import Windows, export_packed, read_packed
-from spintok.export.packed import Packed
-from spintok.export.sequence import speech_only
+from spintok.corpus.tokens import Options, encode_corpus
+from spintok.data.manifest import scan
+from spintok.export.packed.dataset import Windows, export_packed, read_packed
+from spintok.export.packed.indexed import Packed
+from spintok.export.sequences.base import speech_only
 from spintok.export.vocabulary import Vocabulary
-from spintok.manifest import scan
 from spintok.tokenizer import load
 from spintok.tokens import Tokens
 

@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from spintok import registry
-from spintok.atomic import atomic
-from spintok.audio import Recording, from_array, record
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.download import Progress
-from spintok.encoder import Encoder, EncoderConfig
+from spintok._files import atomic
+from spintok.chunking import Window, pieces
+from spintok.data.audio import Recording, from_array, record
 from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
-from spintok.frontend import Statistics
-from spintok.importers import load_spin
-from spintok.mfcc import Mfcc
+from spintok.hub import registry
+from spintok.hub.download import Progress
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.conv_frontend import Statistics
+from spintok.models.encoder import Encoder, EncoderConfig
+from spintok.models.importers import load_spin
+from spintok.models.mfcc import Mfcc
 from spintok.tokens import Tokens
-from spintok.window import Window, pieces
 
 __all__ = ["StoredDtype", "Stretches", "Tokenizer", "TokenizerError", "load"]
 
@@ -345,7 +345,7 @@ def load(
     Args:
         source: a folder that ``Tokenizer.save`` wrote, the name of a tokenizer that ships with spintok or is in a
             registry (``spintok list``) and then is downloaded once, or a checkpoint file that Spin's authors released;
-            by default the tokenizer named in ``spintok.registry.DEFAULT``.
+            by default the tokenizer named in ``spintok.hub.registry.DEFAULT``.
         device: where it runs: "cpu", "cuda", "cuda:1", ...
         offline: whether to download nothing; by default as the environment variable SPINTOK_OFFLINE says.
         progress: called while files come, with the name of the file, its bytes that are there, and all its bytes.

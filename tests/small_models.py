@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.encoder import Encoder, EncoderConfig, random_encoder
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.encoder import Encoder, EncoderConfig, random_encoder
 from spintok.tokenizer import Tokenizer
 
 TINY = EncoderConfig(

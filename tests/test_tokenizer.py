@@ -10,13 +10,13 @@ from reference_checkpoints import fairseq_features, spin_checkpoint, wavlm
 from safetensors.torch import load_file
 
 import spintok
-from spintok.audio import AudioError, Recording
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.encoder import EncoderConfig, random_encoder
+from spintok.chunking import Window
+from spintok.data.audio import AudioError, Recording
 from spintok.frames import num_frames
-from spintok.mfcc import Mfcc
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer, TokenizerError
-from spintok.window import Window
 
 TINY = EncoderConfig(
     conv_channels=(32,) * 7, width=48, heads=4, feed_forward=96, layers=2, positional_kernel=16, positional_groups=4
@@ -127,7 +127,7 @@ def test_an_encoder_in_windows_keeps_every_frame_and_most_codes(norm) -> None:
 def test_long_files_are_read_in_blocks(tmp_path, monkeypatch) -> None:
     tokenizer = ssl_tokenizer(Window(60, 20))
     soundfile.write(tmp_path / "a.wav", noise(16_000 * 7).numpy(), 16_000, subtype="FLOAT")
-    monkeypatch.setattr("spintok.audio.BLOCK_SECONDS", 1)
+    monkeypatch.setattr("spintok.data.audio.BLOCK_SECONDS", 1)
     assert tokenizer.record(tmp_path / "a.wav").waveform is None
     assert tokenizer.encode(tmp_path / "a.wav") == tokenizer.encode(noise(16_000 * 7), 16_000)
 

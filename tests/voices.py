@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from spintok.audio import read
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.encoder import EncoderConfig, random_encoder
-from spintok.manifest import Utterance
-from spintok.mfcc import Mfcc
+from spintok.data.audio import read
+from spintok.data.manifest import Utterance
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent / "speech"

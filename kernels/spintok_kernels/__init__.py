@@ -1,6 +1,6 @@
 """Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs.
 
-Those of speaker perturbation are in `perturb_native`; `spintok.perturb` is their front.
+Those of speaker perturbation are in `perturb_native`; `spintok.augment` is their front.
 """
 
 from spintok_kernels.assign import Assignment, assign

@@ -1,7 +1,7 @@
 """The compiled CPU passes of speaker perturbation: pitch candidates, overlap-add, a cascade of biquads.
 
 All take and give contiguous float32 on the CPU unless said otherwise, work on the utterances of a batch in
-parallel, and check nothing: `spintok.perturb` is who calls them, and has the same in torch.
+parallel, and check nothing: `spintok.augment` is who calls them, and has the same in torch.
 """
 
 import ctypes

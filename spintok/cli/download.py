@@ -22,7 +22,7 @@ def download(
     quiet: Quiet = False,
 ) -> None:
     """Fetch tokenizers ahead of time, so that they load without a network; prints their folders."""
-    from spintok import registry
+    from spintok.hub import registry
 
     known = registry.known()
     for name in names:

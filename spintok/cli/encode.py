@@ -13,8 +13,8 @@ from spintok.cli.options import FAILED, Device, Offline, Quiet, TokenizerName, l
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus import Options
-    from spintok.ledger import Progress, Summary, Work
+    from spintok.corpus.job import Progress, Summary, Work
+    from spintok.corpus.tokens import Options
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "encode"]
@@ -106,8 +106,8 @@ def encode(
 
 
 def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool) -> int:
-    from spintok.corpus import Options, encode_corpus
-    from spintok.manifest import scan
+    from spintok.corpus.tokens import Options, encode_corpus
+    from spintok.data.manifest import scan
 
     for name in settings["codebooks"]:
         tokenizer.size_of(name)
@@ -128,8 +128,8 @@ def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings:
 def _features(
     tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool
 ) -> int:
-    from spintok.features import FeatureOptions, encode_features
-    from spintok.manifest import scan
+    from spintok.corpus.features import FeatureOptions, encode_features
+    from spintok.data.manifest import scan
 
     options = FeatureOptions(**settings)
     utterances = scan(source)

@@ -9,9 +9,9 @@ from rich.console import Console
 from spintok.cli.options import Device, Offline, Quiet, load_tokenizer
 
 if TYPE_CHECKING:
-    from spintok.evaluate.alignments import Alignment
-    from spintok.evaluate.settings import Metric
-    from spintok.manifest import Utterance
+    from spintok.data.alignments import Alignment
+    from spintok.data.manifest import Utterance
+    from spintok.evaluate.options import Metric
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "evaluate"]
@@ -62,9 +62,9 @@ def evaluate(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from spintok.data.manifest import scan
     from spintok.evaluate.evaluation import evaluate as run
-    from spintok.evaluate.settings import Settings, Speech
-    from spintok.manifest import scan
+    from spintok.evaluate.options import Settings, Speech
 
     listed = scan(data)
     wanted = _metrics(metrics)
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _metrics(text: str | None) -> "list[Metric] | None":
-    from spintok.evaluate.settings import Metric
+    from spintok.evaluate.options import Metric
 
     if text is None:
         return None
@@ -130,7 +130,7 @@ def _distinct(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
 
 
 def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | None) -> "dict[str, Alignment]":
-    from spintok.evaluate.alignments import match, merge, read_alignments
+    from spintok.data.alignments import match, merge, read_alignments
 
     found: dict[str, Alignment] = {}
     if phones is not None:
@@ -141,8 +141,8 @@ def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | No
 
 
 def _material(listed: "list[Utterance]", noise: Path | None, rooms: Path | None) -> Any:
-    from spintok.evaluate.conditions import Material
-    from spintok.manifest import scan
+    from spintok.data.manifest import scan
+    from spintok.evaluate.perturbations import Material
 
     files = [[] if folder is None else [utterance.path for utterance in scan(folder)] for folder in (noise, rooms)]
     return Material(listed, *files)

@@ -193,8 +193,8 @@ def _packed(
     options: dict[str, Any],
 ) -> "Summary":
     from spintok.export.bpe import UnitBpe
-    from spintok.export.dataset import export_packed
     from spintok.export.hf_tokenizer import text_encoder
+    from spintok.export.packed.dataset import export_packed
     from spintok.export.transcripts import Transcripts
     from spintok.export.vocabulary import Vocabulary
 

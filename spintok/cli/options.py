@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from spintok.download import Progress
+    from spintok.hub.download import Progress
     from spintok.tokenizer import Tokenizer
 
 __all__ = [
@@ -51,7 +51,7 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
 
 def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> dict[str, Path]:
     """The folders of those of the names that ship or are in a registry, which are downloaded as need be."""
-    from spintok import registry
+    from spintok.hub import registry
 
     known = registry.known() if names else {}
     with download_bar(quiet) as progress:

@@ -34,7 +34,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """A page to look at: one HTML file that needs no network, of a token folder or of one recording."""
-    from spintok.atomic import atomic
+    from spintok._files import atomic
     from spintok.report import corpus_report, recording_report
 
     if source.is_dir():

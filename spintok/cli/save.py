@@ -39,8 +39,8 @@ def save(
     quiet: Quiet = False,
 ) -> None:
     """A tokenizer as a folder to give away: configuration, weights, model card, and nothing of its training."""
-    from spintok import registry
-    from spintok.entries import write_entry
+    from spintok.hub import registry
+    from spintok.hub.registry_file import write_entry
 
     if url is None and (licence is not None or description is not None):
         raise ValueError("--licence and --description are for the registry entry: add --url ADDRESS")

@@ -12,9 +12,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spintok.pairs import PairCounts
-    from spintok.shards import Record
-    from spintok.stats import Statistics
+    from spintok.corpus.token_formats import Record
+    from spintok.stats.counts import Statistics
+    from spintok.stats.joint_counts import PairCounts
 
 __all__ = ["EPILOG", "print_statistics", "stats"]
 
@@ -41,8 +41,8 @@ def stats(
     ] = None,
 ) -> None:
     """Rates, bitrates, usage and imbalance of tokens; several folders add up."""
-    from spintok.atomic import atomic
-    from spintok.figures import dependence, drift
+    from spintok._files import atomic
+    from spintok.stats.metrics import dependence, drift
 
     census = _census(tokens, codebook)
     more: dict[str, dict[str, float]] = {}
@@ -96,9 +96,9 @@ def _census(sources: list[Path], codebook: str | None) -> _Census:
 def _read(source: Path, codebook: str | None) -> _Census:
     import numpy as np
 
-    from spintok.corpus import read_corpus
-    from spintok.pairs import PairCounts
-    from spintok.stats import Statistics
+    from spintok.corpus.tokens import read_corpus
+    from spintok.stats.counts import Statistics
+    from spintok.stats.joint_counts import PairCounts
 
     if source.is_file():
         return _Census(Statistics.read(source))

@@ -14,7 +14,7 @@ def list_tokenizers(
     from dataclasses import asdict
     from json import dumps
 
-    from spintok import registry
+    from spintok.hub import registry
 
     known = registry.known().values()
     if json:

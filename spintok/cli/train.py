@@ -40,9 +40,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Make a tokenizer from speech, as a recipe says."""
-    from spintok.train.ranks import joined
-    from spintok.train.read import read_recipe
+    from spintok.train.distributed import joined
     from spintok.train.recipe import RecipeError
+    from spintok.train.recipe_file import read_recipe
     from spintok.train.run import Speech, outlook, started_from
     from spintok.train.run import train as run
 

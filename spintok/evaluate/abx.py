@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.evaluate.alignments import Interval
+from spintok.data.alignments import Interval
 from spintok.evaluate.dtw import Distance, distances
 from spintok.evaluate.phones import SILENCE_LABELS
 from spintok.frames import FRAME_RATE, frame_center_seconds

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from spintok.atomic import atomic
-from spintok.audio import AudioError
-from spintok.evaluate.compare import difference, interval
+from spintok._files import atomic
+from spintok.data.audio import AudioError
+from spintok.evaluate.bootstrap import difference, interval
 from spintok.evaluate.families import Result, measure
 from spintok.evaluate.features import utterance_features
 from spintok.evaluate.heard import Heard, hear
-from spintok.evaluate.settings import METRICS, Metric, Progress, Settings, Speech, lacking, needs_hearing
+from spintok.evaluate.options import METRICS, Metric, Progress, Settings, Speech, lacking, needs_hearing
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.table import markdown
 from spintok.tokenizer import Tokenizer

@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spintok.data.alignments import characters
+from spintok.data.manifest import Utterance
 from spintok.evaluate.abx import TASKS, AbxScore, abx
-from spintok.evaluate.alignments import characters
-from spintok.evaluate.compare import Measured, Ratios, replicates
-from spintok.evaluate.conditions import UNITS
+from spintok.evaluate.bootstrap import Measured, Ratios, replicates
 from spintok.evaluate.dtw import Distance, unit_rows
 from spintok.evaluate.features import layers_of
 from spintok.evaluate.heard import Heard
+from spintok.evaluate.options import Metric, Progress, Settings, Speech
+from spintok.evaluate.perturbations import UNITS
 from spintok.evaluate.phones import SILENCE_LABELS, LabelCounts, PhoneScore
 from spintok.evaluate.predictability import predictability
 from spintok.evaluate.probe import collect_frames, sweep
 from spintok.evaluate.robustness import robustness
-from spintok.evaluate.settings import Metric, Progress, Settings, Speech
 from spintok.evaluate.similarity import Moments
 from spintok.evaluate.speaker import FOLDS, histograms, probe_speaker, speaker_information
-from spintok.manifest import Utterance
-from spintok.stats import Statistics
+from spintok.stats.counts import Statistics
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["Result", "measure"]

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from spintok.audio import Recording
-from spintok.manifest import Utterance
-from spintok.mfcc import Mfcc
+from spintok.chunking import pieces
+from spintok.data.audio import Recording
+from spintok.data.manifest import Utterance
+from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
-from spintok.window import pieces
 
 __all__ = ["layer_features", "layers_of", "utterance_features"]
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from spintok.evaluate.abx import Item, find_items, sample_items, used_items
 from spintok.evaluate.features import utterance_features
-from spintok.evaluate.settings import Progress, Settings, Speech
+from spintok.evaluate.options import Progress, Settings, Speech
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.evaluate.alignments import SILENCE, Interval, frame_intervals
+from spintok.data.alignments import SILENCE, Interval, frame_intervals
 from spintok.frames import FRAME_RATE, frame_center_seconds
-from spintok.pairs import PairCounts, entropy
+from spintok.stats.joint_counts import PairCounts, entropy
 from spintok.tokens import Tokens
 
 __all__ = [
@@ -167,7 +167,7 @@ class Boundaries:
 
 
 class PhoneScore:
-    """The figures of aligned utterances, whole or weighted: what ``spintok.evaluate.compare`` resamples.
+    """The figures of aligned utterances, whole or weighted: what ``spintok.evaluate.bootstrap`` resamples.
 
     Args:
         tokens: of each utterance, from one codebook.

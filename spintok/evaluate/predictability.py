@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spintok.evaluate.compare import Ratios
+from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.ngram import NgramModel
 from spintok.tokens import Tokens
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from spintok.evaluate.alignments import Interval, frame_intervals
-from spintok.evaluate.compare import Ratios
+from spintok.data.alignments import Interval, frame_intervals
+from spintok.data.manifest import Utterance
+from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.features import layer_features
-from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["LayerFrames", "collect_frames", "probe_codes", "probe_features", "sweep"]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spintok.audio import read
-from spintok.evaluate.compare import Ratios
-from spintok.evaluate.conditions import Condition, Material, apply
+from spintok.data.audio import read
+from spintok.data.manifest import Utterance
+from spintok.evaluate.bootstrap import Ratios
+from spintok.evaluate.perturbations import Condition, Material, apply
 from spintok.frames import SAMPLE_RATE
-from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["edit_distance", "robustness", "ued"]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.evaluate.compare import Ratios
-from spintok.pairs import PairCounts, entropy
+from spintok.evaluate.bootstrap import Ratios
+from spintok.stats.joint_counts import PairCounts, entropy
 from spintok.tokens import Tokens
 
 __all__ = ["histograms", "probe_speaker", "speaker_information"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.atomic import atomic
+from spintok._files import atomic
 from spintok.export.errors import ExportError
 from spintok.export.folder import begin, describe, finish, read_sidecar
 from spintok.export.optional import optional
@@ -196,7 +196,7 @@ def export_bpe(
 
 
 def _report(models: Sequence[UnitBpe], corpus: Iterable[tuple[Units, Tokens]], frame_rate: int) -> list[dict[str, Any]]:
-    """Figures of the units and of each BPE; bitrates as in ``spintok.stats``."""
+    """Figures of the units and of each BPE; bitrates as in ``spintok.stats.counts``."""
     sizes = [models[0].codebook_size, *(model.size for model in models)]
     counts = [np.zeros(size, dtype=np.int64) for size in sizes]
     frames = 0

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from spintok.atomic import atomic
+from spintok._files import atomic
 from spintok.export.errors import ExportError
 from spintok.export.source import Header
 

@@ -9,7 +9,7 @@ from typing import Any
 from spintok.export.errors import ExportError
 from spintok.export.folder import SIDECAR
 from spintok.export.optional import optional
-from spintok.export.sequence import TextEncoder
+from spintok.export.sequences.base import TextEncoder
 from spintok.export.vocabulary import SPECIALS, VOCABULARY_FILE, Vocabulary
 
 __all__ = ["extend_tokenizer", "text_encoder"]

@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spintok.corpus import read_corpus
+from spintok.corpus.token_formats import Record
+from spintok.corpus.tokens import read_corpus
 from spintok.export.errors import ExportError
-from spintok.shards import Record
 
 __all__ = ["Header", "Source", "open_source", "unique"]
 

@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from spintok.export import fairseq, gslm, jsonl, lhotse, npz, parquet, webdataset
+from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
 from spintok.export.folder import begin, describe, finish, header_of, read_sidecar
+from spintok.export.formats import fairseq, gslm, jsonl, lhotse, npz, parquet, webdataset
 from spintok.export.source import Header, open_source
-from spintok.shards import Record
 
 __all__ = ["FILE_TARGETS", "FileTarget", "Summary", "export_files", "read_export"]
 

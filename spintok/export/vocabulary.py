@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spintok.atomic import atomic
+from spintok._files import atomic
 from spintok.export.errors import ExportError
 
 __all__ = ["PRIVATE_USE", "SPECIALS", "VOCABULARY_FILE", "Vocabulary", "private_use_character"]

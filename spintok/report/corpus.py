@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from spintok.corpus import read_corpus
-from spintok.evaluate.alignments import match, read_alignments
+from spintok.corpus.token_formats import Record
+from spintok.corpus.tokens import read_corpus
+from spintok.data.alignments import match, read_alignments
 from spintok.evaluate.phones import LabelCounts
-from spintok.figures import dependence
-from spintok.pairs import PairCounts
-from spintok.report.chart import Table
+from spintok.report.charts import Table
+from spintok.report.evaluation import read_evaluation
 from spintok.report.heatmap import HeatMap, heat_map
 from spintok.report.page import number, percent, render
-from spintok.report.results import read_evaluation
 from spintok.report.usage import imbalance_chart, run_length_chart, speaker_chart, time_chart, usage_chart
-from spintok.shards import Record
-from spintok.stats import Statistics
+from spintok.stats.counts import Statistics
+from spintok.stats.joint_counts import PairCounts
+from spintok.stats.metrics import dependence
 
 __all__ = ["Survey", "corpus_report", "survey"]
 
@@ -55,7 +55,7 @@ def corpus_report(
     Args:
         folder: what ``spintok encode`` wrote.
         codebook: whose tokens; the folder's first one by default.
-        alignments: phones of its utterances, for the heat map: see ``spintok.evaluate.alignments``.
+        alignments: phones of its utterances, for the heat map: see ``spintok.data.alignments``.
         evaluation: an ``evaluation.json`` of the same tokenizer, for robustness and the other figures.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.evaluate.phones import SILENCE_LABELS, LabelCounts
-from spintok.report.chart import Table
+from spintok.report.charts import Table
 from spintok.report.page import percent
 
 __all__ = ["MOST_CODES", "HeatMap", "heat_map", "sorted_phones"]

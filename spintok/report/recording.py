@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from spintok.audio import AudioError
-from spintok.evaluate.alignments import Alignment, Interval, match, read_alignments
+from spintok.data.alignments import Alignment, Interval, match, read_alignments
+from spintok.data.audio import AudioError
 from spintok.frames import FRAME_RATE, SAMPLE_RATE
+from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline
 from spintok.report.page import number, render
-from spintok.report.sound import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 

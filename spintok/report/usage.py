@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.figures import TAIL
 from spintok.frames import FRAME_RATE
-from spintok.report.chart import Chart, Note, Point, Table, Tick, linear_ticks, log_ticks, thinned
+from spintok.report.charts import Chart, Note, Point, Table, Tick, linear_ticks, log_ticks, thinned
 from spintok.report.page import number, percent
-from spintok.stats import SECONDS, Statistics
+from spintok.stats.counts import SECONDS, Statistics
+from spintok.stats.metrics import TAIL
 
 __all__ = ["imbalance_chart", "lorenz", "run_length_chart", "speaker_chart", "time_chart", "usage_chart"]
 

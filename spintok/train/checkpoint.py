@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spintok.atomic import atomic
-from spintok.train.batches import Place
+from spintok._files import atomic
+from spintok.train.batching.plan import Place
 
 __all__ = ["CheckpointError", "Standing", "load_checkpoint", "save_checkpoint"]
 

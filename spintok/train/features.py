@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spintok.audio import read
-from spintok.manifest import Utterance
+from spintok.data.audio import read
+from spintok.data.manifest import Utterance
 
 __all__ = ["FeatureFile", "utterance_rng"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spintok.atomic import atomic
+from spintok._files import atomic
 
 __all__ = ["Log", "Table"]
 

@@ -14,14 +14,14 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spintok.train.batches import BatchPlan, Place
+from spintok.train.batching.examples import Examples
+from spintok.train.batching.loader import load_batches
+from spintok.train.batching.plan import BatchPlan, Place
 from spintok.train.checkpoint import Standing, load_checkpoint, save_checkpoint
-from spintok.train.examples import Examples
-from spintok.train.loader import load_batches
+from spintok.train.distributed import Ranks
 from spintok.train.log import Log
-from spintok.train.ranks import Ranks
 from spintok.train.recipe import LoopConfig, OptimizerConfig
-from spintok.train.stage import StageModel
+from spintok.train.stages.base import StageModel
 
 __all__ = ["Run", "TrainingError", "fit"]
 

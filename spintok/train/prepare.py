@@ -9,25 +9,25 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from spintok.encoder import Encoder, random_encoder
-from spintok.evaluate.alignments import match, read_alignments
+from spintok.data.alignments import match, read_alignments
+from spintok.data.manifest import Utterance, scan
+from spintok.data.transcripts import Transcripts, read_lexicon, read_transcripts
 from spintok.frames import SAMPLE_RATE
-from spintok.manifest import Utterance, scan
+from spintok.models.encoder import Encoder, random_encoder
 from spintok.tokenizer import Tokenizer, load
-from spintok.train.batches import BatchPlan, listed_samples
-from spintok.train.ctc import CtcExamples, CtcModel
-from spintok.train.examples import Examples, Recordings
-from spintok.train.frozen import FrozenExamples
-from spintok.train.labels import Labels, aligned, label
-from spintok.train.pretrain import MaskedExamples, MaskedPrediction
-from spintok.train.ranks import Ranks
+from spintok.train.batching.examples import Examples, Recordings
+from spintok.train.batching.frozen import FrozenExamples
+from spintok.train.batching.labels import Labels, aligned, label
+from spintok.train.batching.plan import BatchPlan, listed_samples
+from spintok.train.batching.views import SpinExamples
+from spintok.train.distributed import Ranks
 from spintok.train.recipe import CtcRecipe, PretrainRecipe, RecipeError, SpinRecipe, TrainedRecipe, ViewsConfig
 from spintok.train.source import is_alignments, open_encoder
-from spintok.train.spin import SpinModel
-from spintok.train.stage import StageModel
-from spintok.train.trainable import TrainableEncoder
-from spintok.train.transcripts import Transcripts, read_lexicon, read_transcripts
-from spintok.train.views import SpinExamples
+from spintok.train.stages.base import StageModel
+from spintok.train.stages.ctc import CtcExamples, CtcModel
+from spintok.train.stages.masked import MaskedExamples, MaskedPrediction
+from spintok.train.stages.spin import SpinModel
+from spintok.train.stages.trainable import TrainableEncoder
 
 __all__ = ["Prepared", "prepare"]
 

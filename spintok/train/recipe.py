@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spintok.encoder import EncoderConfig
+from spintok.augment import PerturbationStrength
 from spintok.frames import HOP, SAMPLE_RATE
-from spintok.perturb import PerturbationStrength
-from spintok.train.kmeans import KMeansConfig
+from spintok.models.encoder import EncoderConfig
+from spintok.train.clustering import KMeansConfig
 
 __all__ = [
     "CodebookPlan",
@@ -233,7 +233,7 @@ class LabelConfig:
         tokenizer: whose codes are the labels, a name or a folder.
         weight: of the cross-entropy.
         source: what the labels are predicted from: "features", by a linear layer (R-Spin), or "codes", by each
-            codebook (``spintok.train.code_labels``), so that its codewords keep to the labels too.
+            codebook (``spintok.train.stages.code_labels``), so that its codewords keep to the labels too.
     """
 
     tokenizer: str
@@ -306,7 +306,7 @@ class PretrainRecipe(TrainedRecipe):
 
     Attributes:
         labels: the tokenizer, a name or a folder, whose codes are the labels; or a file or folder of phone alignments
-            (``spintok.evaluate.alignments``), and then utterances without one are left out.
+            (``spintok.data.alignments``), and then utterances without one are left out.
         encoder: the architecture, when training from scratch; left out with ``start``.
         layer: the layer that predicts; the last by default.
         width: of the embeddings of labels.

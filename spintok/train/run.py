@@ -9,18 +9,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from spintok.manifest import Utterance, scan
+from spintok.chunking import Window
+from spintok.data.manifest import Utterance, scan
 from spintok.tokenizer import Tokenizer
-from spintok.train.check import Check
-from spintok.train.estimate import describe
+from spintok.train.distributed import Ranks
+from spintok.train.dry_run import describe
 from spintok.train.loop import Run, fit
 from spintok.train.prepare import prepare
-from spintok.train.ranks import Ranks
 from spintok.train.recipe import KMeansRecipe, PretrainRecipe, Recipe, TrainedRecipe
-from spintok.train.stage import StageModel
-from spintok.train.stage_kmeans import describe as describe_kmeans
-from spintok.train.stage_kmeans import run as run_kmeans
-from spintok.window import Window
+from spintok.train.stages.base import StageModel
+from spintok.train.stages.kmeans import describe as describe_kmeans
+from spintok.train.stages.kmeans import run as run_kmeans
+from spintok.train.validation import Check
 
 __all__ = ["Speech", "outlook", "started_from", "train"]
 
@@ -35,7 +35,7 @@ class Speech:
     Attributes:
         data: a folder or manifest to train on.
         dev: a folder or manifest to check on.
-        alignments: phones of ``dev``, in a form that ``spintok.evaluate.alignments`` reads.
+        alignments: phones of ``dev``, in a form that ``spintok.data.alignments`` reads.
     """
 
     data: Path

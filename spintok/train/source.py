@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from spintok import registry
-from spintok.encoder import Encoder
-from spintok.importers import load_encoder
-from spintok.mfcc import Mfcc
+from spintok.hub import registry
+from spintok.models.encoder import Encoder
+from spintok.models.importers import load_encoder
+from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import load
 
 __all__ = ["is_alignments", "open_encoder"]

@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from spintok.data.alignments import Interval
 from spintok.evaluate.abx import TASKS, Item, Sampling, Task, abx, find_items, sample_items
-from spintok.evaluate.alignments import Interval
 from spintok.evaluate.dtw import Distance, distances, unit_rows
 from spintok.frames import frame_center_seconds
 

@@ -10,14 +10,14 @@ import soundfile
 from typer.testing import CliRunner
 from voices import mfcc_tokenizer, small_encoder
 
-from spintok.audio import AudioError
 from spintok.cli import app
-from spintok.evaluate.alignments import Alignment, Interval
-from spintok.evaluate.conditions import Condition, Material
+from spintok.data.alignments import Alignment, Interval
+from spintok.data.audio import AudioError
+from spintok.data.manifest import Utterance
 from spintok.evaluate.evaluation import evaluate
-from spintok.evaluate.settings import METRICS, Settings, Speech
+from spintok.evaluate.options import METRICS, Settings, Speech
+from spintok.evaluate.perturbations import Condition, Material
 from spintok.frames import SAMPLE_RATE
-from spintok.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 
 PHONES = {"a": (700, 1200), "i": (300, 2300), "u": (320, 800)}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.evaluate.alignments import Interval
+from spintok.data.alignments import Interval
 from spintok.evaluate.phones import Boundaries, LabelCounts, PhoneScore, boundary_counts, match_boundaries
 from spintok.frames import frame_center_seconds
 from spintok.tokens import Tokens

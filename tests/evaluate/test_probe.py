@@ -5,10 +5,10 @@ import pytest
 import torch
 from voices import mfcc_tokenizer, small_encoder, voices
 
-from spintok.evaluate.alignments import Interval
+from spintok.chunking import Window
+from spintok.data.alignments import Interval
 from spintok.evaluate.features import layer_features, layers_of, utterance_features
 from spintok.evaluate.probe import LayerFrames, collect_frames, probe_codes, probe_features, sweep
-from spintok.window import Window
 
 RNG = np.random.default_rng(0)
 

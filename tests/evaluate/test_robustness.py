@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from voices import SPEECH, mfcc_tokenizer, voices
 
-from spintok.audio import read
-from spintok.evaluate.conditions import CONDITIONS, Condition, Material, apply, stretch
+from spintok.data.audio import read
+from spintok.data.manifest import Utterance
+from spintok.evaluate.perturbations import CONDITIONS, Condition, Material, apply, stretch
 from spintok.evaluate.robustness import edit_distance, robustness, ued
-from spintok.manifest import Utterance
 
 UNITS = st.lists(st.integers(0, 5), max_size=20)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spintok.shards import Record
+from spintok.corpus.token_formats import Record
 from tests.export.token_folders import make_records, write_folder
 
 

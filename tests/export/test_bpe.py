@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spintok.corpus.token_formats import Record
 from spintok.export.bpe import UnitBpe, export_bpe
 from spintok.export.errors import ExportError
-from spintok.shards import Record
 from spintok.tokens import Tokens
 from tests.export.token_folders import write_folder
 

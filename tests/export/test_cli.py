@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spintok.cli import main
-from spintok.codebook import Codebook, CodebookConfig
-from spintok.export.dataset import Windows, read_packed
-from spintok.export.packed import Packed
+from spintok.corpus.token_formats import Record
+from spintok.export.packed.dataset import Windows, read_packed
+from spintok.export.packed.indexed import Packed
 from spintok.export.targets import FILE_TARGETS, read_export
 from spintok.export.transcripts import Transcripts
 from spintok.export.vocabulary import Vocabulary
-from spintok.mfcc import Mfcc
-from spintok.shards import Record
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
 from tests.export.test_hf_tokenizer import make_base
 from tests.export.token_folders import make_records, write_folder

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from spintok.export.embeddings import project_codewords, resize_embeddings
 from spintok.export.errors import ExportError
 from spintok.export.hf_tokenizer import extend_tokenizer
-from spintok.export.sequence import speech_only
-from spintok.export.speech_text import speech_to_text, text_to_speech
+from spintok.export.sequences.base import speech_only
+from spintok.export.sequences.speech_text import speech_to_text, text_to_speech
 from spintok.export.vocabulary import SPECIALS, Vocabulary
 from spintok.tokens import Tokens
 

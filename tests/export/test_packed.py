@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spintok.export.bpe import UnitBpe
-from spintok.export.dataset import Windows, export_packed, read_packed
 from spintok.export.errors import ExportError
 from spintok.export.folder import read_sidecar
-from spintok.export.packed import Packed, id_type, packed_writer
-from spintok.export.packing import split_of
+from spintok.export.packed.dataset import Windows, export_packed, read_packed
+from spintok.export.packed.indexed import Packed, id_type, packed_writer
+from spintok.export.packed.windows import split_of
 from spintok.export.vocabulary import Vocabulary
 from tests.export.token_folders import make_records, write_folder
 
@@ -66,7 +66,7 @@ def test_megatron_reads_it(dtype, tmp_path):
 
 
 def test_many_sequences_cross_the_index_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("spintok.export.packed.BLOCK", 3)
+    monkeypatch.setattr("spintok.export.packed.indexed.BLOCK", 3)
     sequences = [np.arange(n % 5) for n in range(20)]
     write(tmp_path / "x", "uint16", sequences)
     packed = Packed(tmp_path / "x")

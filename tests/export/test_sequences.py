@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.export.codebooks import all_codebooks, delay, read_codebooks, undelay
-from spintok.export.dialogue import Turn, cap_silence, full_duplex, half_duplex, silent_frames
 from spintok.export.errors import ExportError
-from spintok.export.packing import pack, shuffled
-from spintok.export.sequence import Sequence, read_speech, speech_only
-from spintok.export.speech_text import Word, interleave, speech_to_text, text_to_speech
+from spintok.export.packed.windows import pack, shuffled
+from spintok.export.sequences.base import Sequence, read_speech, speech_only
+from spintok.export.sequences.dialogue import Turn, cap_silence, full_duplex, half_duplex, silent_frames
+from spintok.export.sequences.multi_codebook import all_codebooks, delay, read_codebooks, undelay
+from spintok.export.sequences.speech_text import Word, interleave, speech_to_text, text_to_speech
 from spintok.export.vocabulary import SPECIALS, Vocabulary, private_use_character
 from spintok.tokens import Tokens, expand
 

@@ -8,10 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 
+from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
 from spintok.export.folder import read_sidecar
 from spintok.export.targets import FILE_TARGETS, Stream, export_files, read_export
-from spintok.shards import Record
 from spintok.tokens import Tokens
 from tests.export.token_folders import SIZES, export, export_and_die, make_records, write_folder
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from spintok.export.dataset import export_packed
+from spintok.corpus.token_formats import Record, write_shard
+from spintok.export.packed.dataset import export_packed
 from spintok.export.targets import FileTarget, export_files
 from spintok.frames import num_samples
-from spintok.shards import Record, write_shard
 from spintok.tokens import Tokens
 
 SIZES = {"primary": 100, "auxiliary": 300}

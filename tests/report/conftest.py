@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import spintok
-from spintok.corpus import Options, encode_corpus
-from spintok.evaluate.conditions import Condition, Material
+from spintok.corpus.tokens import Options, encode_corpus
+from spintok.data.manifest import Utterance, scan
 from spintok.evaluate.evaluation import evaluate
 from spintok.evaluate.families import Settings, Speech
-from spintok.manifest import Utterance, scan
+from spintok.evaluate.perturbations import Condition, Material
 from spintok.tokenizer import Tokenizer
 
 

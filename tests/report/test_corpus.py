@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from pages import Page
 
-from spintok.corpus import Options, encode_corpus, read_corpus
-from spintok.manifest import scan
+from spintok.corpus.tokens import Options, encode_corpus, read_corpus
+from spintok.data.manifest import scan
 from spintok.report import corpus_report
 from spintok.report.corpus import survey
 from spintok.report.heatmap import heat_map, sorted_phones
 from spintok.report.usage import lorenz, run_length_chart, time_chart, usage_chart
-from spintok.stats import Statistics
+from spintok.stats.counts import Statistics
 from spintok.tokens import Tokens
 
 
@@ -168,7 +168,7 @@ def test_phones_are_sorted_by_manner() -> None:
 
 
 def test_a_heat_map_of_a_huge_codebook_keeps_the_frequent_codes() -> None:
-    from spintok.evaluate.alignments import Interval
+    from spintok.data.alignments import Interval
     from spintok.evaluate.phones import LabelCounts
 
     codes = np.concatenate([np.arange(3000), np.arange(1500)])

@@ -8,7 +8,7 @@ import pytest
 from pages import Page
 
 from spintok.report import corpus_report, recording_report
-from spintok.report.chart import linear_ticks, log_ticks, thinned
+from spintok.report.charts import linear_ticks, log_ticks, thinned
 from spintok.report.page import number, percent, render
 
 EVIL = "<script>window.hit=1</script>\"'&<img src=x onerror=alert(1)>"

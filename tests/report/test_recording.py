@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from pages import Page
 
-from spintok.audio import AudioError, read
+from spintok.data.audio import AudioError, read
 from spintok.report import recording_report
-from spintok.report.sound import BANDS, data_uri, mel_image, outline
+from spintok.report.audio_view import BANDS, data_uri, mel_image, outline
 
 
 def _decoded(address: str) -> tuple[str, np.ndarray, int]:

@@ -12,14 +12,14 @@ from small_models import tiny_encoder
 from torch.nn.parallel import DistributedDataParallel
 
 from spintok import cli
-from spintok.train.batches import Place
-from spintok.train.ctc import CtcModel
-from spintok.train.examples import Batch
-from spintok.train.pretrain import MaskedPrediction
-from spintok.train.ranks import Ranks, joined
+from spintok.train.batching.examples import Batch
+from spintok.train.batching.plan import Place
+from spintok.train.distributed import Ranks, joined
 from spintok.train.recipe import CodebookPlan, SpinLossConfig
-from spintok.train.spin import SpinModel
-from spintok.train.trainable import TrainableEncoder
+from spintok.train.stages.ctc import CtcModel
+from spintok.train.stages.masked import MaskedPrediction
+from spintok.train.stages.spin import SpinModel
+from spintok.train.stages.trainable import TrainableEncoder
 
 LENGTHS = torch.tensor([6000, 3000, 5000])
 SHARES = ([0, 2], [1])

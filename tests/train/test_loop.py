@@ -15,8 +15,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from spintok.train.checkpoint import CheckpointError
+from spintok.train.distributed import Ranks
 from spintok.train.loop import TrainingError
-from spintok.train.ranks import Ranks
 from spintok.train.recipe import CodebookPlan, DataConfig, LabelConfig, LoopConfig, OptimizerConfig, SpinRecipe
 from spintok.train.run import Speech, train
 
@@ -147,7 +147,7 @@ def test_half_precision_trains(tiny, speech, tmp_path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(tiny, speech, tmp_path, monkeypatch) -> None:
-    from spintok.train.spin import SpinModel
+    from spintok.train.stages.spin import SpinModel
 
     plan, output = recipe(tiny), tmp_path / "o"
     forward, calls = SpinModel.forward, []
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(tiny,
 
 
 def test_a_collapsed_codebook_ends_the_run_after_the_warm_up(tiny, speech, tmp_path, monkeypatch) -> None:
-    from spintok.train.spin import SpinModel
+    from spintok.train.stages.spin import SpinModel
 
     forward = SpinModel.forward
 

@@ -1,0 +1,247 @@
+"""Feature shards on disk: a (T, D) tensor an utterance, in safetensors or Parquet, written whole or not at all.
+
+**safetensors**: a tensor an utterance, its key as name, in the order of the list; the metadata hold ``encoder``,
+``layer``, and ``utterances``, a JSON list of ``key, file_name, num_samples, speaker`` in that order. The library can
+only write tensors that are all in memory, so this file writes the format (an 8-byte length, a JSON header, the data)
+in blocks; it is read with the library.
+
+**Parquet**: a row an utterance, and a row group a row, so that one utterance is in memory at a time; ``features`` are
+the bytes of the (T, D) tensor, row by row, little-endian. Bytes, because Parquet has no bfloat16 at all and many
+readers lack its float16, and because ``numpy.frombuffer`` takes them as they are. ``dtype``, ``encoder`` and ``layer``
+are in the schema's metadata. A value holds at most 2 GiB (7 hours of 768 numbers in float16).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from spintok._files import atomic
+from spintok.corpus.token_formats import ShardError, load_parquet
+
+__all__ = [
+    "DTYPES",
+    "Dtype",
+    "FeatureFormat",
+    "FeatureKind",
+    "FeatureRecord",
+    "StoredFeatures",
+    "feature_shard_path",
+    "read_feature_shard",
+    "to_bytes",
+    "write_feature_shard",
+]
+
+FeatureFormat = Literal["safetensors", "parquet"]
+Dtype = Literal["float16", "bfloat16", "float32"]
+DTYPES: dict[Dtype, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+_CODES: dict[Dtype, str] = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+_METADATA = "__metadata__"
+_MOST_HEADER = 100_000_000
+"""Bytes of the largest header that the safetensors library reads."""
+_MOST_VALUE = 2**31 - 2**20
+"""Bytes of the largest value that a Parquet page holds, and some for the page itself."""
+_BLOCK = 4096
+"""Frames in memory at a time."""
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """What all features of a folder share.
+
+    Attributes:
+        encoder: the fingerprint of the encoder up to the layer.
+        layer: 0 ... the encoder's layers.
+        width: D.
+        dtype: of the stored numbers.
+    """
+
+    encoder: str
+    layer: int
+    width: int
+    dtype: Dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one frame."""
+        return self.width * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """One utterance's features (T, D), in the dtype that was stored."""
+
+    key: str
+    file_name: str
+    features: Tensor
+    num_samples: int
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """One utterance's features on disk: ``blocks`` gives their bytes from the start, anew at each call."""
+
+    key: str
+    file_name: str
+    num_frames: int
+    blocks: Callable[[], Iterator[bytes]]
+    num_samples: int
+    speaker: str | None = None
+
+    def load(self, kind: FeatureKind) -> FeatureRecord:
+        """The features in memory."""
+        features = torch.empty(self.num_frames, kind.width, dtype=DTYPES[kind.dtype])
+        raw = features.view(torch.uint8).numpy().reshape(-1)
+        at = 0
+        for block in self.blocks():
+            raw[at : at + len(block)] = np.frombuffer(block, np.uint8)
+            at += len(block)
+        return FeatureRecord(self.key, self.file_name, features, self.num_samples, self.speaker)
+
+
+def to_bytes(features: Tensor) -> bytes:
+    """The bytes of a tensor (T, D) on any device, row by row."""
+    return features.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def feature_shard_path(folder: Path, index: int, format: FeatureFormat) -> Path:
+    """Where shard ``index`` of a feature folder lies."""
+    return folder / f"features-{index:05d}.{format}"
+
+
+def write_feature_shard(
+    path: Path, records: Sequence[StoredFeatures], kind: FeatureKind, format: FeatureFormat
+) -> None:
+    """Write one shard so that it appears whole or not at all. Raises ``ShardError``."""
+    match format:
+        case "safetensors":
+            _write_safetensors(path, records, kind)
+        case "parquet":
+            _write_parquet(path, records, kind)
+
+
+def read_feature_shard(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
+    """The records of a shard in their order, their features left on disk.
+
+    Raises ``ShardError`` when the shard is damaged or of another kind.
+    """
+    try:
+        match path.suffix:
+            case ".safetensors":
+                return _read_safetensors(path, kind)
+            case ".parquet":
+                return _read_parquet(path, kind)
+            case _:
+                raise ShardError("a feature shard is a .safetensors or .parquet file")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path}: not a feature shard of this encoder and layer: {error}") from None
+
+
+def _write_safetensors(path: Path, records: Sequence[StoredFeatures], kind: FeatureKind) -> None:
+    utterances = [
+        {"key": r.key, "file_name": r.file_name, "num_samples": r.num_samples, "speaker": r.speaker} for r in records
+    ]
+    metadata = {**_metadata(kind), "utterances": json.dumps(utterances, ensure_ascii=False)}
+    header: dict[str, Any] = {_METADATA: metadata}
+    end = 0
+    for record in records:
+        if record.key == _METADATA:
+            raise ShardError(f"{record.file_name}: safetensors keeps the key {_METADATA} to itself; rename the file")
+        start, end = end, end + record.num_frames * kind.row_bytes
+        shape = [record.num_frames, kind.width]
+        header[record.key] = {"dtype": _CODES[kind.dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    # The format asks for data at a multiple of 8 bytes, and allows spaces after the header.
+    text += b" " * (-len(text) % 8)
+    if len(text) > _MOST_HEADER:
+        raise ShardError(f"{path}: too many utterances for a safetensors header; use a smaller --shard-size")
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for record in records:
+            for block in record.blocks():
+                file.write(block)
+        if file.tell() != 8 + len(text) + end:
+            raise ShardError(f"{path}: {file.tell() - 8 - len(text)} bytes of features where {end} were announced")
+
+
+def _read_safetensors(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
+    file = safe_open(path, "pt")
+    metadata = file.metadata() or {}
+    _check(metadata, kind)
+    records = []
+    for row in json.loads(metadata["utterances"]):
+        stored = file.get_slice(row["key"])
+        frames, width = stored.get_shape()
+        if (width, stored.get_dtype()) != (kind.width, _CODES[kind.dtype]):
+            raise ShardError(f"{row['key']!r} is {width} numbers of {stored.get_dtype()} a frame")
+        blocks = _slices(stored, frames)
+        records.append(StoredFeatures(row["key"], row["file_name"], frames, blocks, row["num_samples"], row["speaker"]))
+    if len(records) != len(file.keys()):
+        raise ShardError(f"{len(file.keys())} tensors for {len(records)} utterances")
+    return records
+
+
+def _slices(stored: Any, frames: int) -> Callable[[], Iterator[bytes]]:
+    return lambda: (to_bytes(stored[start : start + _BLOCK]) for start in range(0, frames, _BLOCK))
+
+
+def _write_parquet(path: Path, records: Sequence[StoredFeatures], kind: FeatureKind) -> None:
+    parquet = load_parquet()
+    import pyarrow
+
+    text, whole = pyarrow.string(), pyarrow.int64()
+    columns = {"key": text, "file_name": text, "speaker": text, "num_samples": whole, "num_frames": whole}
+    schema = pyarrow.schema({**columns, "width": whole, "features": pyarrow.binary()}, metadata=_metadata(kind))
+    # Noise does not compress, and the least and greatest of such values are of no use.
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema, **plain) as writer:
+        for record in records:
+            if record.num_frames * kind.row_bytes > _MOST_VALUE:
+                raise ShardError(f"{record.file_name}: too long for a Parquet value of 2 GiB; use --format safetensors")
+            row = {name: getattr(record, name) for name in columns}
+            row |= {"width": kind.width, "features": b"".join(record.blocks())}
+            writer.write_table(pyarrow.Table.from_pylist([row], schema=schema))
+
+
+def _read_parquet(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
+    file = load_parquet().ParquetFile(path)
+    metadata = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
+    _check(metadata, kind)
+    if file.num_row_groups != file.metadata.num_rows:
+        raise ShardError("a row group of a feature shard holds one row")
+    names = ["key", "file_name", "num_frames", "num_samples", "speaker", "width"]
+    records = []
+    for index in range(file.num_row_groups):
+        (row,) = file.read_row_group(index, names).to_pylist()
+        if row.pop("width") != kind.width:
+            raise ShardError(f"{row['key']!r} has another width")
+        records.append(StoredFeatures(blocks=_value(file, index, row["num_frames"] * kind.row_bytes), **row))
+    return records
+
+
+def _value(file: Any, index: int, size: int) -> Callable[[], Iterator[bytes]]:
+    def blocks() -> Iterator[bytes]:
+        value = file.read_row_group(index, ["features"])["features"][0].as_py()
+        if len(value) != size:
+            raise ShardError(f"row {index} of a feature shard has {len(value)} bytes of features, not {size}")
+        yield value
+
+    return blocks
+
+
+def _metadata(kind: FeatureKind) -> dict[str, str]:
+    return {"encoder": kind.encoder, "layer": str(kind.layer), "dtype": kind.dtype}
+
+
+def _check(metadata: Mapping[str, str], kind: FeatureKind) -> None:
+    for name, value in _metadata(kind).items():
+        if metadata.get(name) != value:
+            raise ShardError(f"its {name} is {metadata.get(name)!r}, not {value!r}")

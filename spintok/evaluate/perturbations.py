@@ -1,0 +1,229 @@
+"""Ways to change speech that leave its words alone: what tokens should be indifferent to.
+
+Everything random is drawn from a generator that depends on the seed, the utterance and the kind of change only, so
+noise at several levels is the same noise, and two tokenizers hear the same.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spintok.augment import Perturbation, draw, perturb, rng_for
+from spintok.augment.noise import add_noise, add_reverb, babble, band_limit, excerpt, impulse_responses
+from spintok.data.audio import read
+from spintok.data.manifest import Utterance
+from spintok.frames import HOP, SAMPLE_RATE
+
+__all__ = ["CONDITIONS", "Condition", "Kind", "Material", "apply", "stretch"]
+
+Kind = Literal[
+    "speaker", "white", "babble", "noise", "reverb", "room", "pitch", "tempo", "opus", "vorbis", "gain", "band", "shift"
+]
+
+UNITS: dict[Kind, str] = {
+    "speaker": "Spin's draw of formants, pitch and equalizer",
+    "white": "dB signal-to-noise ratio, white noise",
+    "babble": "dB signal-to-noise ratio, five other utterances at once",
+    "noise": "dB signal-to-noise ratio, a file of the noise folder",
+    "reverb": "s reverberation time, a synthetic room",
+    "room": "an impulse response of the folder of rooms",
+    "pitch": "semitones, formants stay",
+    "tempo": "times as fast, pitch stays",
+    "opus": "kbit/s Ogg Opus",
+    "vorbis": "quality of Ogg Vorbis from 0 to 1",
+    "gain": "dB louder",
+    "band": "Hz: nothing above",
+    "shift": "samples cut from the start",
+}
+"""What the strength of each kind means."""
+
+_VOICES = 5
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of change and its strength, in the unit that ``UNITS`` says; None where it is drawn."""
+
+    kind: Kind
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in UNITS:
+            raise ValueError(f"unknown condition {self.kind!r}; known: {', '.join(UNITS)}")
+        if (self.strength is None) != (self.kind in ("speaker", "room")):
+            raise ValueError(f"{self.kind} {'needs a' if self.strength is None else 'takes no'} strength")
+        allowed = {
+            "tempo": (0.5, 2.0),
+            "pitch": (-24, 24),
+            "opus": (6, 256),
+            "vorbis": (0, 1),
+            "reverb": (0.01, 10),
+            "band": (100, 8000),
+            "shift": (0, HOP - 1),
+        }
+        low, high = allowed.get(self.kind, (-100, 100))
+        if self.strength is not None and not low <= self.strength <= high:
+            raise ValueError(f"the strength of {self.kind} lies from {low} to {high}, got {self.strength}")
+
+    @property
+    def name(self) -> str:
+        """The kind and the strength, such as ``white_10``."""
+        return self.kind if self.strength is None else f"{self.kind}_{self.strength:g}"
+
+
+CONDITIONS: tuple[Condition, ...] = (
+    Condition("speaker"),
+    *(Condition(kind, snr) for kind in ("white", "babble", "noise") for snr in (20.0, 10.0, 5.0, 0.0)),
+    Condition("reverb", 0.5),
+    Condition("room"),
+    Condition("pitch", -2.0),
+    Condition("pitch", 2.0),
+    Condition("tempo", 0.9),
+    Condition("tempo", 1.1),
+    Condition("opus", 12.0),
+    Condition("vorbis", 0.0),
+    Condition("gain", -12.0),
+    Condition("gain", 12.0),
+    Condition("band", 4000.0),
+    Condition("shift", 160.0),
+)
+"""What ``spintok evaluate`` runs; ``noise`` and ``room`` only with a folder of such files."""
+
+
+class Material:
+    """The sounds that conditions mix in: other utterances for babble, files of noise, impulse responses.
+
+    Raises ``ValueError`` from ``noise`` when what a kind needs is not there.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance] = (), noise: Sequence[Path] = (), rooms: Sequence[Path] = ()
+    ) -> None:
+        self._utterances = list(utterances)
+        self._noise = list(noise)
+        self._rooms = list(rooms)
+        # Levels of one noise come one after another: the last noise is kept.
+        self._last: tuple[tuple[str, str, int, int], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"Material(noise={[str(path) for path in self._noise]}, rooms={[str(path) for path in self._rooms]})"
+
+    def missing(self, kind: Kind) -> str | None:
+        """What this kind of condition needs and the material lacks; None when it can be done."""
+        match kind:
+            case "babble" if len(self._utterances) < 2:
+                return "babble needs at least two utterances"
+            case "noise" if not self._noise:
+                return "noise needs a folder of noise files (--noise)"
+            case "room" if not self._rooms:
+                return "rooms need a folder of impulse responses (--rooms)"
+            case _:
+                return None
+
+    def noise(self, kind: Kind, utterance: Utterance, samples: int, seed: int) -> Tensor:
+        """Noise or an impulse response for an utterance of so many samples, (M,) float32."""
+        name = (kind, utterance.key, samples, seed)
+        if self._last is None or self._last[0] != name:
+            lacking = self.missing(kind)
+            if lacking is not None:
+                raise ValueError(lacking)
+            self._last = (name, self._draw(kind, utterance, samples, rng_for(seed, 0, f"{utterance.key}/{kind}")))
+        return self._last[1]
+
+    def _draw(self, kind: Kind, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
+        match kind:
+            case "white":
+                return torch.from_numpy(rng.standard_normal(samples, dtype=np.float32))
+            case "noise":
+                return excerpt(read(self._noise[int(rng.integers(len(self._noise)))]), samples, rng)
+            case "room":
+                return read(self._rooms[int(rng.integers(len(self._rooms)))])
+            case _:
+                return self._babble(utterance, samples, rng)
+
+    def _babble(self, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
+        """Others talking at once, each as loud; of other speakers than the utterance's, where speakers are known."""
+        others = [u for u in self._utterances if u.key != utterance.key]
+        strangers = [u for u in others if u.speaker is None or u.speaker != utterance.speaker]
+        pool = strangers or others
+        chosen = rng.choice(len(pool), min(_VOICES, len(pool)), replace=False).tolist()
+        return babble([excerpt(read(pool[index].path), samples, rng) for index in chosen])
+
+
+def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material: Material, seed: int) -> Tensor:
+    """The waveform (S,), float32 at 16 kHz, under a condition: (S,) too, but for ``tempo`` and ``shift``."""
+    strength = condition.strength or 0.0
+    batch, lengths = waveform[None], torch.tensor([len(waveform)])
+    match condition.kind:
+        case "speaker":
+            return perturb(batch, lengths, [draw(rng_for(seed, 0, f"{utterance.key}/speaker"))])[0]
+        case "pitch":
+            return perturb(batch, lengths, [Perturbation(median=2 ** (strength / 12))])[0]
+        case "white" | "babble" | "noise":
+            noise = material.noise(condition.kind, utterance, len(waveform), seed)
+            return add_noise(batch, lengths, noise[None], torch.tensor([strength]))[0]
+        case "reverb":
+            rng = rng_for(seed, 0, f"{utterance.key}/reverb")
+            return add_reverb(batch, lengths, impulse_responses(rng, torch.tensor([strength])))[0]
+        case "room":
+            return add_reverb(batch, lengths, material.noise("room", utterance, len(waveform), seed)[None])[0]
+        case "tempo":
+            return torch.from_numpy(stretch(waveform.numpy(), strength))
+        case "opus":
+            # libsndfile maps its compression level from 0 to 1 on 256 to 6 kbit/s a channel.
+            return _codec(waveform, "OPUS", (256 - strength) / 250)
+        case "vorbis":
+            return _codec(waveform, "VORBIS", 1 - strength)
+        case "gain":
+            return waveform * 10 ** (strength / 20)
+        case "band":
+            return band_limit(waveform, strength)
+        case "shift":
+            return waveform[int(strength) :]
+
+
+def stretch(samples: NDArray[np.float32], tempo: float) -> NDArray[np.float32]:
+    """Speech ``tempo`` times as fast at the same pitch, (round(S / tempo),): WSOLA.
+
+    Windows of 30 ms are laid 15 ms apart; each is taken from within 7.5 ms of its due place, where it goes on best
+    from the one before. Verhelst and Roelands 1993, "An overlap-add technique based on waveform similarity".
+    """
+    size, reach = 480, 120
+    hop = size // 2
+    wanted = round(len(samples) / tempo)
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+    padded = np.pad(samples, (hop + reach, size + 2 * reach + hop))
+    out = np.zeros(wanted + 2 * size, dtype=np.float32)
+    place = reach
+    for number in range(wanted // hop + 2):
+        due = min(round(number * hop * tempo), len(samples)) + reach
+        if number > 0:
+            going_on = padded[place + hop : place + hop + size]
+            # Where the recording has ended there is nothing to go on from.
+            region = padded[due - reach : due + reach + size]
+            if len(going_on) == size and len(region) == size + 2 * reach:
+                due += int(np.correlate(region, going_on, mode="valid").argmax()) - reach
+        place = due
+        piece = padded[place : place + size]
+        out[number * hop : number * hop + len(piece)] += window[: len(piece)] * piece
+    # The first window is centred on the first sample.
+    return out[hop : hop + wanted]
+
+
+def _codec(waveform: Tensor, subtype: str, compression: float) -> Tensor:
+    """There and back through an Ogg file in memory."""
+    file = io.BytesIO()
+    limited = waveform.clamp(-1, 1).numpy()
+    soundfile.write(file, limited, SAMPLE_RATE, format="OGG", subtype=subtype, compression_level=compression)
+    file.seek(0)
+    decoded, _ = soundfile.read(file, dtype="float32")
+    missing = max(0, len(waveform) - len(decoded))
+    return torch.nn.functional.pad(torch.from_numpy(decoded), (0, missing))[: len(waveform)]

@@ -1,0 +1,73 @@
+"""JSON lines in the two shapes that public tools read.
+
+slamkit: ``{"file_name": ..., "units": [...], "duration": [...]}``; S3Tokenizer: ``{"key": ..., "code": [...]}``.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spintok.corpus.token_formats import Record
+from spintok.export.folder import text_files
+from spintok.export.formats.columns import only, read_utterances, record_of, together, utterance_line
+from spintok.export.source import Header
+from spintok.tokens import Tokens
+
+__all__ = ["read_s3tokenizer", "read_slamkit", "write_s3tokenizer", "write_slamkit"]
+
+TOKENS, UTTERANCES = "tokens.jsonl", "utterances.jsonl"
+
+
+def write_slamkit(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
+    """A line an utterance; not de-duplicated, every duration is 1."""
+
+    def row(record: Record) -> dict[str, Any]:
+        tokens = only(record, header)
+        units = tokens.units if header.dedup else tokens.codes
+        durations = tokens.durations if header.dedup else np.ones_like(units)
+        return {"file_name": record.file_name, "units": units.tolist(), "duration": durations.tolist()}
+
+    return _write(folder, records, header, row)
+
+
+def read_slamkit(folder: Path, header: Header) -> Iterator[Record]:
+    """What ``write_slamkit`` wrote."""
+    for utterance, row in _rows(folder):
+        tokens = Tokens.from_runs(
+            row["units"], row["duration"], header.codebooks[header.codebook], utterance["num_samples"]
+        )
+        yield record_of(utterance, {header.codebook: tokens})
+
+
+def write_s3tokenizer(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
+    """A line an utterance, a code a frame."""
+
+    def row(record: Record) -> dict[str, Any]:
+        return {"key": record.key, "code": only(record, header).codes.tolist()}
+
+    return _write(folder, records, header, row)
+
+
+def read_s3tokenizer(folder: Path, header: Header) -> Iterator[Record]:
+    """What ``write_s3tokenizer`` wrote."""
+    for utterance, row in _rows(folder):
+        tokens = Tokens(row["code"], header.codebooks[header.codebook], utterance["num_samples"])
+        yield record_of(utterance, {header.codebook: tokens})
+
+
+def _write(folder: Path, records: Iterable[Record], header: Header, row: Any) -> list[Path]:
+    paths = [folder / UTTERANCES, folder / TOKENS]
+    with text_files(*paths) as (utterances, lines):
+        for record in records:
+            utterances.write(utterance_line(record, header))
+            lines.write(json.dumps(row(record)) + "\n")
+    return paths
+
+
+def _rows(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    path = folder / TOKENS
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        yield from together(read_utterances(folder / UTTERANCES), map(json.loads, lines), path)

@@ -1,0 +1,62 @@
+"""WebDataset shards: a tar of samples, each a ``.json`` and a ``.npy`` for every array.
+
+A sample is named by its number, because WebDataset cuts a name at its first dot; the key stands in the JSON.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spintok._files import atomic
+from spintok.corpus.token_formats import Record
+from spintok.export.errors import ExportError
+from spintok.export.formats.columns import arrays_of, record_of, tokens_of, utterance_of
+from spintok.export.source import Header
+
+__all__ = ["read_webdataset", "write_webdataset"]
+
+
+def write_webdataset(path: Path, records: Sequence[Record], header: Header) -> None:
+    """Write one shard; the same records give the same bytes."""
+    with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, record in enumerate(records):
+            content = {**utterance_of(record, header), "fingerprint": header.fingerprint}
+            _add(tar, f"{number:09d}.json", json.dumps(content).encode())
+            for name, array in arrays_of(record, header).items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, array, allow_pickle=False)
+                _add(tar, f"{number:09d}.{name}.npy", buffer.getvalue())
+
+
+def read_webdataset(path: Path, header: Header) -> Iterator[Record]:
+    """What ``write_webdataset`` wrote. Raises ``ExportError`` when a sample states another tokenizer."""
+    with tarfile.open(path) as tar:
+        utterance: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
+        for member in tar:
+            name = member.name.partition(".")[2]
+            file = tar.extractfile(member)
+            assert file is not None
+            if name == "json":
+                if utterance:
+                    yield record_of(utterance, tokens_of(arrays, header, utterance["num_samples"]))
+                utterance, arrays = json.loads(file.read()), {}
+                if utterance["fingerprint"] != header.fingerprint:
+                    raise ExportError(f"{path}: holds tokens of another tokenizer than its folder")
+            else:
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
+                    io.BytesIO(file.read()), allow_pickle=False
+                )
+        if utterance:
+            yield record_of(utterance, tokens_of(arrays, header, utterance["num_samples"]))
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))

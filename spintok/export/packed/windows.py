@@ -1,0 +1,126 @@
+"""Documents into windows of one length, with their boundaries, loss masks and positions; shuffling; the split."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spintok.export.errors import ExportError
+from spintok.export.sequences.base import Sequence
+
+__all__ = ["Packer", "Split", "Window", "pack", "shuffled", "split_of"]
+
+Split = Literal["train", "validation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What a model reads at once.
+
+    Attributes:
+        ids: (L,) int32.
+        loss_mask: (L,) bool, False at the first id of a document or window, on padding, and where its document's is.
+        positions: (L,) int32, from 0 in each document, or in each part of a document that two windows hold.
+        documents: (L,) int32, the document's number in this window, from 0; -1 on padding. Attention that stays
+            within equal numbers keeps documents apart.
+    """
+
+    ids: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+    positions: NDArray[np.int32]
+    documents: NDArray[np.int32]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(L,) int64: the ids, and -100 where they do not count, as ``transformers`` reads labels (it shifts them)."""
+        return np.where(self.loss_mask, self.ids, -100).astype(np.int64)
+
+
+def pack(sequences: Iterable[Sequence], length: int, pad: int, *, cut: bool = True) -> Iterator[Window]:
+    """Windows of ``length`` ids that hold the documents in their order; nothing is lost, and only padding added.
+
+    Args:
+        sequences: the documents.
+        length: L.
+        pad: the id of padding; it never counts.
+        cut: True: windows are full, and a document goes on in the next one; False: a document that does not fit
+            begins a new window, the rest of the old one being padding.
+
+    Raises:
+        ExportError: without ``cut``, a document longer than a window.
+    """
+    packer = Packer(length, pad, cut=cut)
+    for sequence in sequences:
+        yield from packer.add(sequence)
+    yield from packer.rest()
+
+
+class Packer:
+    """``pack`` for documents that come one at a time: each call gives the windows that became full."""
+
+    def __init__(self, length: int, pad: int, *, cut: bool = True) -> None:
+        if length < 2:
+            raise ExportError(f"a window needs at least 2 ids, got {length}")
+        self.length, self.pad, self.cut = length, pad, cut
+        self._parts: list[Sequence] = []
+        self._room = length
+
+    def add(self, sequence: Sequence) -> Iterator[Window]:
+        """Take a document."""
+        if not self.cut and len(sequence) > self.length:
+            raise ExportError(
+                f"a document of {len(sequence)} ids does not fit a window of {self.length}; let it be cut"
+            )
+        if not self.cut and len(sequence) > self._room:
+            yield from self.rest()
+        while len(sequence):
+            head, sequence = _cut(sequence, self._room)
+            self._parts.append(head)
+            self._room -= len(head)
+            if not self._room:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[Window]:
+        """The window that is not full yet, if any, filled up with padding."""
+        if self._parts:
+            yield _window(self._parts, self.length, self.pad)
+        self._parts, self._room = [], self.length
+
+
+def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+    """The numbers below ``count`` in an order that the seed decides: 8 bytes of memory each."""
+    return np.random.Generator(np.random.PCG64(seed)).permutation(count)
+
+
+def split_of(name: str, validation: float, seed: int = 0) -> Split:
+    """To which part a speaker or file goes: by a hash of its name, so whatever else the corpus holds."""
+    if not 0 <= validation <= 1:
+        raise ExportError(f"the validation share must lie in [0, 1], got {validation}")
+    digest = hashlib.blake2b(f"{seed}\t{name}".encode(), digest_size=8).digest()
+    return "validation" if int.from_bytes(digest, "big") < validation * 2**64 else "train"
+
+
+def _cut(sequence: Sequence, room: int) -> tuple[Sequence, Sequence]:
+    """The first ``room`` ids, and the rest, whose first id has nothing before it in its window."""
+    if len(sequence) <= room:
+        return sequence, Sequence(sequence.ids[:0], sequence.loss_mask[:0])
+    mask = sequence.loss_mask.copy()
+    mask[room] = False
+    return (
+        Sequence(sequence.ids[:room], sequence.loss_mask[:room]),
+        Sequence(sequence.ids[room:], mask[room:]),
+    )
+
+
+def _window(parts: list[Sequence], length: int, pad: int) -> Window:
+    sizes = [len(part) for part in parts]
+    rest = length - sum(sizes)
+    return Window(
+        np.concatenate([*(part.ids for part in parts), np.full(rest, pad, dtype=np.int32)]),
+        np.concatenate([*(part.loss_mask for part in parts), np.zeros(rest, dtype=bool)]),
+        np.concatenate([np.arange(size, dtype=np.int32) for size in [*sizes, rest]]),
+        np.repeat(np.array([*range(len(parts)), -1], dtype=np.int32), [*sizes, rest]),
+    )

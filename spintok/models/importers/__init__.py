@@ -1,0 +1,91 @@
+"""Encoders from other libraries' weights: torchaudio, Hugging Face, fairseq, s3prl and Spin's authors."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from spintok.models.encoder import Encoder, EncoderConfig
+from spintok.models.importers.fairseq import from_fairseq, from_s3prl, is_fairseq, is_s3prl
+from spintok.models.importers.huggingface import load_huggingface
+from spintok.models.importers.read import read_checkpoint
+from spintok.models.importers.s3prl import Upstream, load_upstream, native_upstream
+from spintok.models.importers.spin import SpinCheckpoint, from_spin, is_spin
+from spintok.models.importers.torchaudio import from_torchaudio, is_torchaudio, load_bundle
+from spintok.models.importers.weights import CheckpointError
+
+__all__ = ["CheckpointError", "SpinCheckpoint", "Upstream", "load_encoder", "load_spin", "load_upstream"]
+
+
+def load_encoder(source: str | os.PathLike[str], *, layers: int | None = None, heads: int | None = None) -> Encoder:
+    """An encoder with another library's weights, in evaluation mode, on the CPU, in float32.
+
+    Args:
+        source: a Hugging Face folder; a file of torchaudio, fairseq, s3prl, WavLM's authors or Spin's authors
+            (what it is follows from its content); or "torchaudio:HUBERT_BASE" or "s3prl:hubert", which download.
+        layers: keep only this many of the lowest transformer layers.
+        heads: attention heads, for a torchaudio file of no published width.
+
+    Raises:
+        CheckpointError: a ValueError of one line: what is wrong with which source, and the fix.
+        ImportError: the library that a name needs is not installed.
+    """
+    try:
+        encoder = Encoder.from_state(*_convert(str(source), heads))
+        return encoder if layers is None else encoder.truncated(layers)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
+    """The encoder, head and codebook of a checkpoint that Spin's authors released.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or is something else.
+    """
+    try:
+        values = _read(Path(path))
+        if not is_spin(values):
+            raise CheckpointError("it is no Spin checkpoint: it has no loss_module.codebook.weight")
+        return from_spin(values)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _convert(source: str, heads: int | None) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    origin, _, name = source.partition(":")
+    if origin == "torchaudio" and name:
+        return load_bundle(name)
+    if origin == "s3prl" and name:
+        return native_upstream(name)
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise CheckpointError("it is no Hugging Face folder: it has no config.json")
+        return load_huggingface(path)
+    values = _read(path)
+    if is_spin(values):
+        spin = from_spin(values)
+        return spin.config, spin.encoder_state
+    if is_s3prl(values):
+        return from_s3prl(values)
+    if is_fairseq(values):
+        return from_fairseq(values)
+    if is_torchaudio(values):
+        return from_torchaudio(values, heads=heads)
+    if any("encoder.pos_conv_embed." in name for name in values):
+        raise CheckpointError("these are Hugging Face weights without their config.json: give the folder that has both")
+    raise CheckpointError(
+        f"it is no checkpoint of torchaudio, fairseq, s3prl or Spin; it holds {', '.join(sorted(values)[:5])}"
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        raise CheckpointError("there is no such file or folder; names look like torchaudio:HUBERT_BASE or s3prl:hubert")
+    values = read_checkpoint(path)
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"it holds a {type(values).__name__}, not a checkpoint")
+    return {str(name): value for name, value in values.items()}

@@ -1,0 +1,105 @@
+"""Hugging Face folders: HubertModel, Wav2Vec2Model and WavLMModel, alone or inside a model for CTC,
+pre-training, ...
+
+Only ``config.json`` and the weights are read; the transformers package is not needed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from spintok.models.encoder import EncoderConfig
+from spintok.models.importers.read import read_tensors
+from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename
+
+__all__ = ["load_huggingface"]
+
+_PREFIX = r"(?:hubert\.|wav2vec2\.|wavlm\.)?"
+_POSITIONAL = _PREFIX + r"encoder\.pos_conv_embed\.conv\."
+_LAYER = _PREFIX + r"encoder\.layers\.(\d+)\."
+RULES = [
+    (_PREFIX + r"feature_extractor\.conv_layers\.(\d+)\.conv\.(\w+)", r"front_end.layers.\1.\2"),
+    (_PREFIX + r"feature_extractor\.conv_layers\.(\d+)\.layer_norm\.(\w+)", r"front_end.layers.\1.norm.\2"),
+    (_PREFIX + r"feature_projection\.layer_norm\.(\w+)", r"feature_norm.\1"),
+    (_PREFIX + r"feature_projection\.projection\.(\w+)", r"projection.\1"),
+    (_POSITIONAL + r"(bias|weight|weight_g|weight_v)", r"positional.\1"),
+    (_POSITIONAL + r"parametrizations\.weight\.original0", r"positional.weight_g"),
+    (_POSITIONAL + r"parametrizations\.weight\.original1", r"positional.weight_v"),
+    (_PREFIX + r"encoder\.layer_norm\.(\w+)", r"norm.\1"),
+    (_LAYER + r"attention\.(q|k|v|out)_proj\.(\w+)", r"layers.\1.attention.\2.\3"),
+    (_LAYER + r"attention\.gru_rel_pos_const", r"layers.\1.attention.gate_scale"),
+    (_LAYER + r"attention\.gru_rel_pos_linear\.(\w+)", r"layers.\1.attention.gate.\2"),
+    (_PREFIX + r"encoder\.layers\.0\.attention\.rel_attn_embed\.weight", r"positions.weight"),
+    (_LAYER + r"layer_norm\.(\w+)", r"layers.\1.attention_norm.\2"),
+    (_LAYER + r"feed_forward\.intermediate_dense\.(\w+)", r"layers.\1.expand.\2"),
+    (_LAYER + r"feed_forward\.output_dense\.(\w+)", r"layers.\1.contract.\2"),
+    (_LAYER + r"final_layer_norm\.(\w+)", r"layers.\1.feed_forward_norm.\2"),
+]
+
+
+def load_huggingface(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    """The encoder of a ``save_pretrained`` folder.
+
+    Whether waveforms are normalised is what ``preprocessor_config.json`` says; without that file, Large
+    models (layer norms in the front end) normalise and Base models do not.
+
+    Raises:
+        CheckpointError: no such model, or weights are missing or unsafe to read.
+    """
+    settings = _json(folder / "config.json")
+    kind = settings.get("model_type")
+    if kind not in ("hubert", "wav2vec2", "wavlm"):
+        raise CheckpointError(f"model_type is {kind!r}; spintok reads hubert, wav2vec2 and wavlm")
+    activations = {settings.get(name, "gelu") for name in ("hidden_act", "feat_extract_activation")}
+    if activations != {"gelu"}:
+        raise CheckpointError(f"its activation functions are {sorted(activations)}; spintok's encoders use gelu")
+    named = rename(_weights(folder), RULES)
+    shapes = geometry(named)
+    processor = folder / "preprocessor_config.json"
+    normalize = shapes["conv_norm"] == "layer"
+    if processor.exists():
+        normalize = bool(_json(processor).get("do_normalize", True))
+    config = EncoderConfig(
+        **{
+            **shapes,
+            "conv_strides": tuple(settings.get("conv_stride", EncoderConfig.conv_strides)),
+            "heads": settings.get("num_attention_heads", 12),
+            "norm_position": "pre" if settings.get("do_stable_layer_norm", False) else "post",
+            "position_max_distance": settings.get("max_bucket_distance", 800),
+            "norm_eps": settings.get("layer_norm_eps", 1e-5),
+            "normalize_waveform": normalize,
+            "waveform_eps": 1e-7,
+        }
+    )
+    return config, assemble(named, config.norm_position)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).exists():
+            return read_tensors(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            shards = sorted(set(_json(index)["weight_map"].values()))
+            outside = [shard for shard in shards if Path(shard).name != shard]
+            if outside:
+                raise CheckpointError(f"{index.name} names a file outside the folder: {outside[0]}")
+            merged: dict[str, Tensor] = {}
+            for shard in shards:
+                merged.update(read_tensors(folder / shard))
+            return merged
+    raise CheckpointError(
+        "it has a config.json but no weights: model.safetensors, pytorch_model.bin or either's .index.json"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} does not hold a JSON object")
+    return values

@@ -1,5 +1,0 @@
-"""Speaker perturbation: the same words, as if another person had said them; views in training, tests of robustness."""
-
-from spintok.perturb.speaker import Perturbation, PerturbationStrength, draw, perturb, rng_for
-
-__all__ = ["Perturbation", "PerturbationStrength", "draw", "perturb", "rng_for"]

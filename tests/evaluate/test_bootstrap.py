@@ -1,0 +1,64 @@
+"""The bootstrap against what is known of means, and pairs that must beat what is unpaired."""
+
+import numpy as np
+import pytest
+
+from spintok.evaluate.bootstrap import Ratios, difference, interval, replicates
+
+
+def mean_of(values: np.ndarray) -> Ratios:
+    return Ratios(tuple(map(str, range(values.size))), {"mean": (values, np.ones(values.size))})
+
+
+def test_interval_of_a_mean_is_that_of_the_central_limit() -> None:
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    low, high = interval(replicates(mean_of(values), 2000)["mean"], values.mean())
+    error = values.std() / np.sqrt(values.size)
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_pairs_see_a_difference_that_is_smaller_than_the_spread() -> None:
+    rng = np.random.default_rng(2)
+    first = rng.normal(0, 10, 200)
+    second = first + rng.normal(0.5, 1, 200)
+    draws = [replicates(mean_of(values), 1000)["mean"] for values in (first, second)]
+    found = difference(*draws, (second - first).mean())
+    assert 0 < found["low"] < (second - first).mean() < found["high"]
+    assert found["p"] == pytest.approx(2 / 1001)
+    unpaired = difference(draws[0], replicates(mean_of(second), 1000, seed=9)["mean"], (second - first).mean())
+    assert unpaired["low"] < 0 < unpaired["high"]
+    assert difference(draws[0], draws[0], 0.0) == {"low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_an_offset_that_only_draws_have_is_taken_out() -> None:
+    """Entropy over utterances that each have a code of their own: a draw with repeats always has less."""
+
+    class Entropy:
+        units = tuple(map(str, range(50)))
+
+        def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
+            share = (np.ones(50) if weights is None else weights) / 50
+            return {"entropy": float(-(share[share > 0] * np.log2(share[share > 0])).sum())}
+
+    value = Entropy().figures()["entropy"]
+    draws = replicates(Entropy(), 200)["entropy"]
+    assert draws.max() < value
+    low, high = interval(draws, value)
+    assert low < value < high
+
+
+def test_same_seed_same_draws_and_ratios_of_sums() -> None:
+    ratios = Ratios(("a", "b"), {"pooled": ([1, 3], [2, 10]), "empty": ([0, 0], [0, 0])})
+    assert ratios.figures() == {"pooled": 4 / 12, "empty": 0.0}
+    assert ratios.figures(np.array([2.0, 0.0]))["pooled"] == 0.5
+    first, again = replicates(ratios, 50, seed=3), replicates(ratios, 50, seed=3)
+    assert np.array_equal(first["pooled"], again["pooled"])
+    assert set(first["pooled"].round(6)) == {0.5, round(4 / 12, 6), 0.3}
+
+
+def test_wrong_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 draw"):
+        replicates(mean_of(np.ones(2)), 0)
+    with pytest.raises(ValueError, match="equal numbers"):
+        difference([1.0], [1.0, 2.0], 0.0)

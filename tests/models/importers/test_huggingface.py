@@ -1,0 +1,118 @@
+"""Hugging Face folders in all the forms in which their library writes them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference_features import LARGE, difference, shake, transformers_features, transformers_model
+from safetensors.torch import load_file
+
+from spintok.models.importers import CheckpointError, load_encoder
+
+transformers = pytest.importorskip("transformers")
+
+WAVEFORM = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.01
+
+
+def assert_equal(folder: Path, model: Any, normalize: bool) -> None:
+    with torch.inference_mode():
+        actual, _ = load_encoder(folder).hidden_states(WAVEFORM[None])
+    expected = transformers_features(model, WAVEFORM, normalize)
+    assert len(actual) == len(expected)
+    for features, truth in zip(actual, expected, strict=True):
+        assert difference(features[0], truth) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrapper"),
+    [
+        ("hubert", "HubertForCTC"),
+        ("wav2vec2", "Wav2Vec2ForPreTraining"),
+        ("wav2vec2", "Wav2Vec2ForCTC"),
+        ("wavlm", "WavLMForCTC"),
+    ],
+)
+def test_heads_are_left_out(kind: str, wrapper: str, tmp_path: Path) -> None:
+    config = transformers_model(kind).config
+    torch.manual_seed(0)
+    model = getattr(transformers, wrapper)(config).eval()
+    shake(model, 0)
+    model.save_pretrained(tmp_path)
+    assert_equal(tmp_path, getattr(model, kind), normalize=False)
+
+
+def test_shards(tmp_path: Path) -> None:
+    model = transformers_model("hubert")
+    model.save_pretrained(tmp_path, max_shard_size="50kB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    assert_equal(tmp_path, model, normalize=False)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    index["weight_map"]["encoder.layer_norm.bias"] = "../elsewhere.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="outside the folder"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_pytorch_model_bin(old_names: bool, tmp_path: Path) -> None:
+    """The file of transformers before 4.35, in half precision, also with the weight norm's names before torch 2.1."""
+    model = transformers_model("wavlm").half().float()
+    model.save_pretrained(tmp_path)
+    weights = {name: value.half() for name, value in load_file(tmp_path / "model.safetensors").items()}
+    if old_names:
+        weights = {
+            name.replace("parametrizations.weight.original0", "weight_g").replace(
+                "parametrizations.weight.original1", "weight_v"
+            ): value
+            for name, value in weights.items()
+        }
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    assert_equal(tmp_path, model, normalize=False)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("changes", [{}, LARGE])
+def test_the_processor_says_whether_to_normalize(normalize: bool, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = transformers_model("wav2vec2", **changes)
+    model.save_pretrained(tmp_path)
+    processor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize)
+    processor.save_pretrained(tmp_path)
+    seen = processor(WAVEFORM.numpy(), sampling_rate=16_000, return_tensors="pt").input_values[0]
+    with torch.inference_mode():
+        actual, _ = load_encoder(tmp_path).hidden_states(WAVEFORM[None])
+    for features, truth in zip(actual, transformers_features(model, seen), strict=True):
+        assert difference(features[0], truth) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"model_type": "whisper"}, "model_type is 'whisper'"),
+        ({"hidden_act": "relu"}, "activation functions are"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "step by 320"),
+        ({"num_attention_heads": 5}, "multiple of heads"),
+    ],
+)
+def test_other_models_are_refused(edit: dict[str, Any], message: str, tmp_path: Path) -> None:
+    transformers_model("hubert").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | edit))
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder(tmp_path)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    transformers_model("hubert", conv_pos_batch_norm=True).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"do not have: encoder\.pos_conv_embed\.batch_norm"):
+        load_encoder(tmp_path)
+    with pytest.raises(CheckpointError, match=r"without their config\.json"):
+        load_encoder(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        load_encoder(tmp_path)

@@ -1,0 +1,209 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from spintok.augment import draw, perturb, rng_for
+from spintok.data.audio import read
+from spintok.data.manifest import scan
+from spintok.frames import HOP
+from spintok.tokenizer import load
+from spintok.train.batching.array_file import Packed
+from spintok.train.batching.examples import Recordings
+from spintok.train.batching.labels import Labels, label
+from spintok.train.batching.plan import Place, Planned
+from spintok.train.batching.views import SpinExamples
+from spintok.train.distributed import Ranks
+from spintok.train.recipe import MaskConfig, ViewsConfig
+from spintok.train.stages.masked import MaskedExamples
+from spintok.train.stages.masking import span_mask
+
+CPU = Ranks(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def utterances(request):
+    return scan(request.getfixturevalue("speech"))
+
+
+@pytest.fixture(scope="module")
+def labels(utterances, tmp_path_factory) -> Labels:
+    from rich.progress import Progress
+
+    folder = tmp_path_factory.mktemp("labels")
+    return label(load("mfcc-kmeans-100"), utterances, folder, CPU, Progress(disable=True))
+
+
+def test_labels_are_the_codes_of_the_tokenizer(utterances, labels) -> None:
+    tokenizer = load("mfcc-kmeans-100")
+    for row, utterance in enumerate(utterances):
+        assert labels.codes[row].tolist() == tokenizer.encode(utterance.path).codes.tolist()
+
+
+def test_a_crop_keeps_its_labels(utterances, labels) -> None:
+    """The features of a stretch are those of the whole file at the same frames, so its labels must be too."""
+    recordings = Recordings(utterances, 16_000)
+    for epoch in range(5):
+        crop = recordings.crop(0, rng_for(0, epoch, "a"))
+        whole = read(utterances[0].path)
+        first = crop.first_frame * HOP
+        assert torch.equal(crop.waveform, whole[first : first + 16_000])
+        assert labels.of(0, crop).tolist() == labels.codes[0][crop.first_frame :][: crop.frames].tolist()
+        assert crop.frames == 49
+    assert len({recordings.crop(0, rng_for(0, epoch, "a")).first_frame for epoch in range(20)}) > 5
+
+
+def test_the_last_frames_of_a_long_file_are_cropped_too(utterances) -> None:
+    crops = [Recordings(utterances, 16_000).crop(0, rng_for(0, epoch, "a")) for epoch in range(400)]
+    spare = (len(read(utterances[0].path)) - 16_000) // HOP
+    assert {0, spare} <= {crop.first_frame for crop in crops}
+
+
+def test_a_file_that_changed_since_it_was_labelled_is_named(utterances, labels) -> None:
+    crop = Recordings(utterances, 10**6).crop(0, rng_for(0, 0, "a"))
+    with pytest.raises(ValueError, match=r"fred_yes.*43 labels for 214 frames"):
+        labels.of(5, crop)
+
+
+def test_the_second_view_is_the_perturbed_first(utterances) -> None:
+    examples = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
+    batch = examples(Planned(Place(2, 0), (0, 5)))
+    assert batch.inputs.shape == batch.second.shape == (2, 16_000)
+    assert batch.lengths.tolist() == [16_000, 14_080]
+    assert batch.seconds == pytest.approx(30_080 / 16_000)
+    assert not batch.second[1, 14_080:].any()
+    rng = rng_for(3, 2, utterances[5].key)
+    rng.random()
+    expected = perturb(batch.inputs[1:, :14_080], batch.lengths[1:], [draw(rng)])
+    torch.testing.assert_close(batch.second[1:, :14_080], expected)
+
+
+def test_draws_belong_to_the_utterance_and_the_epoch(utterances) -> None:
+    views = ViewsConfig(noise=1.0, reverb=1.0)
+    examples = SpinExamples(Recordings(utterances, 16_000), views, seed=3)
+    both = examples(Planned(Place(1, 0), (0, 1)))
+    alone = pickle.loads(pickle.dumps(examples))(Planned(Place(1, 9), (1,)))
+    torch.testing.assert_close(both.second[1], alone.second[0])
+    other = examples(Planned(Place(2, 0), (1,)))
+    assert not torch.allclose(alone.second, other.second)
+
+
+def test_variants_repeat(utterances) -> None:
+    examples = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(variants=2), seed=3)
+    views = [examples(Planned(Place(epoch, 0), (0, 1))).second for epoch in range(3)]
+    assert torch.equal(views[0], views[2])
+    assert not torch.allclose(views[0], views[1])
+
+
+def test_noise_has_its_level_and_comes_from_files(utterances, speech) -> None:
+    plain = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
+    for files in ([], scan(speech)):
+        noisy = SpinExamples(
+            Recordings(utterances, 16_000), ViewsConfig(noise=1.0, snr_min=5, snr_max=5), seed=3, noise=files
+        )
+        one, two = (examples(Planned(Place(0, 0), (0,))).second for examples in (plain, noisy))
+        level = 10 * torch.log10(one.square().sum() / (two - one).square().sum())
+        assert float(level) == pytest.approx(5, abs=0.1)
+
+
+def test_babble_has_its_level_and_is_made_of_the_corpus(utterances) -> None:
+    views = ViewsConfig(noise=1.0, babble=1.0, snr_min=5, snr_max=5)
+    plain, noisy = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0,))).second
+        for config in (ViewsConfig(), views)
+    )
+    added = (noisy - plain)[0]
+    assert float(10 * torch.log10(plain.square().sum() / added.square().sum())) == pytest.approx(5, abs=0.1)
+    # Of two to five voices, each from a place in a file on, one at least explains a good part of the sum.
+    likeness = 0.0
+    size = 1 << 18
+    spectrum = torch.fft.rfft(added / added.norm(), size)
+    for utterance in utterances:
+        voice = read(utterance.path)
+        voice = voice.repeat(-(-48_000 // len(voice)))
+        match = torch.fft.irfft(torch.fft.rfft(voice, size) * spectrum.conj(), size)[: len(voice) - 16_000]
+        energy = voice.square().cumsum(0)
+        window = (energy[16_000:] - energy[:-16_000]).sqrt().clamp_min(1e-3)
+        likeness = max(likeness, float((match[: len(window)] / window).max()))
+    assert likeness > 0.4
+
+
+def test_the_second_view_is_late_or_early(utterances) -> None:
+    plain, shifted = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        for config in (ViewsConfig(), ViewsConfig(shift=160))
+    )
+    lags = []
+    for one, two, length in zip(plain.second, shifted.second, plain.lengths.tolist(), strict=True):
+        inner = two[160 : length - 160]
+        found = [lag for lag in range(-160, 161) if torch.equal(one[160 - lag : length - 160 - lag], inner)]
+        assert len(found) == 1
+        lags += found
+    assert len(set(lags)) == 2
+    assert not shifted.second[1, shifted.lengths[1] :].any()
+
+
+def test_a_narrow_band_has_nothing_above_it(utterances) -> None:
+    views = ViewsConfig(band=1.0, band_min=3_000, band_max=3_000)
+    plain, narrow = (
+        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        for config in (ViewsConfig(), views)
+    )
+    assert not narrow.second[1, narrow.lengths[1] :].any()
+    before, after = (torch.fft.rfft(batch.second[0].double()).abs().square() for batch in (plain, narrow))
+    # Bins of 1 Hz.
+    assert after[3_100:].sum() < 1e-4 * before[3_100:].sum()
+    assert float(after[:2_600].sum() / before[:2_600].sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_chance_of_noise_reverb_and_a_narrow_band(utterances) -> None:
+    plain = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(), seed=3)
+    for change in ({"noise": 0.5}, {"reverb": 0.5}, {"band": 0.5}):
+        examples = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(**change), seed=3)
+        changed = [
+            not torch.equal(a, b)
+            for epoch in range(8)
+            for a, b in zip(
+                plain(Planned(Place(epoch, 0), (0, 1, 2))).second,
+                examples(Planned(Place(epoch, 0), (0, 1, 2))).second,
+                strict=True,
+            )
+        ]
+        assert 4 <= sum(changed) <= 20
+
+
+def test_masked_batches(utterances, labels) -> None:
+    examples = MaskedExamples(Recordings(utterances, 16_000), labels, MaskConfig(), seed=0)
+    batch = examples(Planned(Place(0, 0), (0, 5)))
+    assert batch.labels.shape == batch.masked.shape == (2, 49)
+    assert (batch.labels[1] >= 0).sum() == 43
+    assert not batch.masked[1, 43:].any()
+    assert torch.equal(batch.masked, examples(Planned(Place(0, 3), (0, 5))).masked)
+    assert not torch.equal(batch.masked, examples(Planned(Place(1, 0), (0, 5))).masked)
+
+
+def test_masks_are_spans_and_cover_what_they_should() -> None:
+    rng = np.random.default_rng(0)
+    masks = [span_mask(rng, 300, MaskConfig()) for _ in range(300)]
+    for mask in masks:
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+        assert (edges[1::2] - edges[::2]).min() >= 10
+    # 24 spans of 10 among 291 starts: a frame stays visible when none of the 10 starts that reach it is taken.
+    assert np.mean(masks) == pytest.approx(1 - (1 - 24.5 / 291) ** 10, abs=0.03)
+    for frames in (1, 2, 3, 12, 19):
+        assert 1 <= span_mask(rng, frames, MaskConfig()).sum() <= max(1, frames - 1)
+    assert span_mask(rng, 5, MaskConfig(probability=1.0)).sum() == 4
+    with pytest.raises(ValueError, match="at least 1"):
+        span_mask(rng, 0, MaskConfig())
+
+
+def test_packed_arrays_come_back(tmp_path) -> None:
+    arrays = [np.arange(n * 3, dtype=np.float32).reshape(n, 3) for n in (2, 0, 5)]
+    assert not Packed.exists(tmp_path / "p")
+    packed = pickle.loads(pickle.dumps(Packed.write(tmp_path / "p", iter(arrays))))
+    assert Packed.exists(tmp_path / "p")
+    assert len(packed) == 3
+    for i, array in enumerate(arrays):
+        np.testing.assert_array_equal(packed[i], array)
+    assert len(Packed.write(tmp_path / "none", [np.zeros((0, 2))])[0]) == 0

@@ -1,0 +1,95 @@
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import tiny_encoder
+
+from spintok.data.manifest import Utterance
+from spintok.data.transcripts import TranscriptError, Transcripts, read_lexicon, read_transcripts
+from spintok.train.batching.examples import Batch
+from spintok.train.batching.plan import Place
+from spintok.train.distributed import Ranks
+from spintok.train.stages.ctc import CtcModel
+from spintok.train.stages.trainable import TrainableEncoder
+
+UTTERANCES = [Utterance(key, Path(f"{key}.wav")) for key in ("a", "b", "c")]
+
+
+def test_characters() -> None:
+    found = Transcripts.of(UTTERANCES, {"a": "It's  ON!", "b": "no 12"})
+    assert found.symbols == ("<blank>", "'", "i", "n", "o", "s", "t", "|")
+    spelt = ["".join(found.symbols[i] for i in target) for target in found.targets if target]
+    assert spelt == ["it's|on", "no"]
+    assert found.targets[2] is None
+
+
+def test_phonemes_and_words_that_the_lexicon_lacks(tmp_path) -> None:
+    (tmp_path / "lexicon.txt").write_text("NO N OW1\nNO N AH0\nYES Y EH1 S\n")
+    lexicon = read_lexicon(tmp_path / "lexicon.txt")
+    assert lexicon == {"no": ("N", "OW"), "yes": ("Y", "EH", "S")}
+    found = Transcripts.of(UTTERANCES, {"a": "no yes", "b": "no way"}, lexicon)
+    assert found.symbols == ("<blank>", "EH", "N", "OW", "S", "Y")
+    assert found.targets == ((2, 3, 5, 1, 4), None, None)
+    assert found.unknown_words == ("way",)
+    with pytest.raises(TranscriptError, match=r"none of the 3 utterances .* lacks such words as 'way'"):
+        Transcripts.of(UTTERANCES, {"b": "way"}, lexicon)
+
+
+def test_transcripts_of_both_kinds(tmp_path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "path": "a.wav", "text": "one two"}\n{"id": "b", "path": "b"}\n')
+    (tmp_path / "text").write_text("a one two\n")
+    assert read_transcripts(tmp_path / "m.jsonl") == read_transcripts(tmp_path / "text") == {"a": "one two"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", "{", r"m\.jsonl:1: not a JSON object"),
+        ("m.jsonl", '{"id": "a"}', "holds no transcripts"),
+        ("none", None, "none: no such file"),
+    ],
+)
+def test_transcripts_that_cannot_be_used(tmp_path, name, content, message) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TranscriptError, match=message):
+        read_transcripts(tmp_path / name)
+
+
+def test_lexicons_that_cannot_be_used(tmp_path) -> None:
+    (tmp_path / "l").write_text("WORD\n")
+    with pytest.raises(TranscriptError, match=r"l:1: expected 'WORD PHONEME"):
+        read_lexicon(tmp_path / "l")
+    (tmp_path / "l").write_text("")
+    with pytest.raises(TranscriptError, match="is empty"):
+        read_lexicon(tmp_path / "l")
+
+
+def test_the_loss_sums_over_all_ways_to_say_the_transcript() -> None:
+    """Against the definition: every path of symbols and blanks that reduces to the target, one by one."""
+    torch.manual_seed(0)
+    model = CtcModel(TrainableEncoder(tiny_encoder()), 4, 3, 0.5, Ranks(torch.device("cpu")))
+    model.normalize_codewords()
+    # 4 and 3 frames.
+    lengths = torch.tensor([400 + 3 * 320, 400 + 2 * 320])
+    waveforms = 0.1 * torch.randn(2, 1360)
+    targets = [(1, 2), (3, 3)]
+    loss, figures = model(Batch(Place(), 0.1, waveforms, lengths, labels=torch.tensor(targets)))
+    total = 0.0
+    blanks = 0
+    features, counts = model.encoder(waveforms, lengths)
+    for row, target in enumerate(targets):
+        frames = int(counts[row])
+        z = model.primary.embed(features[row, :frames])
+        p = (z @ model.primary.normalized_codewords().T / 0.5).softmax(1)
+        blanks += int((p.argmax(1) == 0).sum())
+        likelihood = 0.0
+        for path in itertools.product(range(4), repeat=frames):
+            said = [symbol for symbol, _ in itertools.groupby(path) if symbol]
+            if tuple(said) == target:
+                likelihood += math.prod(float(p[t, symbol].detach()) for t, symbol in enumerate(path))
+        total -= math.log(likelihood)
+    assert float(loss.detach()) == pytest.approx(total / 4, rel=1e-4)
+    assert float(figures["blank"]) == pytest.approx(blanks / 7)
