@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from spintok.cli.options import FAILED, Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["EPILOG", "encode"]
 
 S = TypeVar("S")
-
-LINE_SECONDS = 30.0
-"""Between lines about the progress where there is no terminal to draw a bar on."""
 
 EPILOG = """Examples:
 
@@ -117,7 +115,7 @@ def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings:
         return 0
     utterances = scan(source)
     folder = output or _folder(source, "tokens")
-    summary = _with_bar(
+    summary = _with_progress(
         len(utterances), options, quiet, lambda told: encode_corpus(tokenizer, utterances, folder, options, told)
     )
     if not quiet:
@@ -134,7 +132,7 @@ def _features(
     options = FeatureOptions(**settings)
     utterances = scan(source)
     folder = output or _folder(source, "features")
-    summary = _with_bar(
+    summary = _with_progress(
         len(utterances), options, quiet, lambda told: encode_features(tokenizer, utterances, folder, options, told)
     )
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
@@ -158,33 +156,18 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options") -> str:
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 
-def _with_bar(utterances: int, work: "Work", quiet: bool, encode: Callable[["Progress"], S]) -> S:
-    """What ``encode`` returns, while its progress is drawn."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = (
-        TextColumn("encoding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("files, {task.fields[speed]:.0f} x real time, left"),
-        TimeRemainingColumn(),
-    )
-    started = told = time.monotonic()
-    heard, done = 0.0, 0
-    mine = sum(1 for i in range(utterances) if i // work.shard_size % work.ranks == work.rank)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=mine, speed=0.0)
+def _with_progress(utterances: int, options: "Work", quiet: bool, encode: Callable[["Progress"], S]) -> S:
+    """Return what ``encode`` returns; show the files done and the speed meanwhile."""
+    started = time.monotonic()
+    files, audio_seconds = 0, 0.0
+    total = sum(1 for i in range(utterances) if i // options.shard_size % options.ranks == options.rank)
+    with progress_display(quiet=quiet, unit="files") as display:
 
         def progress(count: int, seconds: float) -> None:
-            nonlocal heard, done, told
-            heard, done, now = heard + seconds, done + count, time.monotonic()
-            speed = heard / max(now - started, 1e-9)
-            bar.update(task, advance=count, speed=speed)
-            if not console.is_terminal and now - told > LINE_SECONDS:
-                # A log file has no bar.
-                told = now
-                console.print(f"encoded {done} of {mine} files, {speed:.0f} x real time", highlight=False)
+            nonlocal files, audio_seconds
+            files, audio_seconds = files + count, audio_seconds + seconds
+            speed = audio_seconds / max(time.monotonic() - started, 1e-9)
+            display("encoding", files, total, f"{speed:.0f} x real time")
 
         return encode(progress)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
-from rich.console import Console
 
 from spintok.cli.options import Device, Offline, Quiet, load_tokenizer
+from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
     from spintok.data.alignments import Alignment
@@ -60,8 +60,6 @@ def evaluate(
 
     Writes evaluation.json and evaluation.md. Run it again after a stop: finished metrics are kept.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from spintok.data.manifest import scan
     from spintok.evaluate.evaluation import evaluate as run
     from spintok.evaluate.options import Settings, Speech
@@ -84,16 +82,7 @@ def evaluate(
     )
     speech = Speech(tuple(listed), _alignments(listed, alignments, words), _material(listed, noise, rooms))
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
-    console = Console(stderr=True, quiet=quiet)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress_display(quiet=quiet) as progress:
         run(loaded, speech, settings, wanted, output=folder, progress=progress)
     if not quiet:
         print((folder / "evaluation.md").read_text(encoding="utf-8"), end="")

@@ -1,14 +1,14 @@
 """What several commands share: options, finding and loading a tokenizer, the exit codes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spintok.cli.progress import progress_display
+
 if TYPE_CHECKING:
-    from spintok.hub.download import Progress
     from spintok.tokenizer import Tokenizer
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "Offline",
     "Quiet",
     "TokenizerName",
-    "download_bar",
     "find_tokenizers",
     "load_tokenizer",
 ]
@@ -45,7 +44,7 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
     from spintok.tokenizer import load
 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    with download_bar(quiet) as progress:
+    with progress_display(quiet=quiet, unit="bytes") as progress:
         return load(name, device=where, offline=offline, progress=progress)
 
 
@@ -54,37 +53,5 @@ def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> 
     from spintok.hub import registry
 
     known = registry.known() if names else {}
-    with download_bar(quiet) as progress:
+    with progress_display(quiet=quiet, unit="bytes") as progress:
         return {name: registry.find(name, offline=offline, progress=progress) for name in names if name in known}
-
-
-@contextmanager
-def download_bar(quiet: bool) -> "Iterator[Progress]":
-    """A callback that draws a bar on a terminal and prints a line a file elsewhere; before it is called, nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    tasks = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-            bar.start()
-            if not console.is_terminal:
-                console.print(f"downloading {what}, {total / 1e6:.1f} MB")
-        bar.update(tasks[what], completed=done)
-
-    try:
-        yield progress
-    finally:
-        if tasks and console.is_terminal:
-            bar.stop()

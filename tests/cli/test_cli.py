@@ -28,9 +28,9 @@ def test_a_folder_to_a_folder(capsys, speech, tmp_path, monkeypatch) -> None:
 
 
 def test_a_log_file_gets_lines_instead_of_a_bar(capsys, speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("spintok.cli.encode.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("spintok.cli.progress.LINE_SECONDS", 0.0)
     _, _, err = run(capsys, "encode", speech, tmp_path / "a")
-    assert "encoded 6 of 6 files" in err
+    assert "encoding: 6 of 6 files" in err
     _, _, err = run(capsys, "encode", speech, tmp_path / "b", "--quiet")
     assert err == ""
 

@@ -108,7 +108,7 @@ def test_a_terminal_gets_a_bar(capsys, far, monkeypatch) -> None:
     assert code == 0
     size = (far / "model.safetensors").stat().st_size / 1000
     assert "far/model.safetensors" in err
-    assert f"{size:.1f}/{size:.1f} kB" in re.sub(r"\x1b\[[0-9;?]*[a-z]", "", err, flags=re.IGNORECASE)
+    assert f"{size:.1f} kB of {size:.1f} kB" in re.sub(r"\x1b\[[0-9;?]*[a-z]", "", err, flags=re.IGNORECASE)
     # The cursor is back, and what is there already draws nothing.
     assert err.rstrip().endswith("\x1b[?25h")
     assert run(capsys, "download", "far")[2] == ""
