@@ -24,7 +24,7 @@ import soundfile
 import torch
 from spintok_kernels import perturb_native
 
-from spintok.augment import Perturbation, draw, perturb, rng_for
+from spintok.augment import Perturbation, draw, perturb, utterance_rng
 from spintok.augment.equalizer import equalize
 from spintok.augment.praat_child import change_gender
 
@@ -190,7 +190,7 @@ def show(name: str, rows: list[list]) -> None:
 
 def content(waves: list[Wave]) -> None:
     """Do ours and Praat's agree frame by frame under Spin's draws? Cepstral correlation along time."""
-    parameters = [draw(rng_for(1, 0, str(index))) for index in range(len(waves))]
+    parameters = [draw(utterance_rng(1, 0, str(index))) for index in range(len(waves))]
     basis = np.cos(np.pi / 40 * np.outer(np.arange(1, 13), np.arange(40) + 0.5))
     edges = 700 * (10 ** (np.linspace(0, 2840, 42) / 2595) - 1)
     bins = np.arange(257) * RATE / 512
@@ -204,7 +204,7 @@ def content(waves: list[Wave]) -> None:
         return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one.T, other.T, strict=True)]))
 
     table = {"ours, Praat's": [], "ours, original": [], "Praat's, original": [], "two draws of Praat's": []}
-    other_draws = [draw(rng_for(2, 0, str(index))) for index in range(len(waves))]
+    other_draws = [draw(utterance_rng(2, 0, str(index))) for index in range(len(waves))]
     all_waves = zip(waves, ours(waves, parameters), praats(waves, parameters), praats(waves, other_draws), strict=True)
     for quadruple in all_waves:
         original, mine, praat, other = map(cepstra, quadruple)
@@ -218,7 +218,7 @@ def content(waves: list[Wave]) -> None:
 
 def _work(pipe, waves: list[Wave]) -> None:
     torch.set_num_threads(1)
-    parameters = [draw(rng_for(0, 0, str(index))) for index in range(len(waves))]
+    parameters = [draw(utterance_rng(0, 0, str(index))) for index in range(len(waves))]
     padded, lengths = batch(waves)
     while (name := pipe.recv()) is not None:
         start = time.process_time()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from spintok_kernels.reference import reference_loss
 
-from spintok.augment import draw, perturb, rng_for
+from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.manifest import scan
 from spintok.models.encoder import EncoderConfig, random_encoder
 from spintok.train.batching.examples import Recordings, pad
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_plan = next(planned)
 
         def read(batch_plan=batch_plan):  # type: ignore[no-untyped-def]
-            rngs = [rng_for(0, batch_plan.place.epoch, utterances[row].key) for row in batch_plan.rows]
+            rngs = [utterance_rng(0, batch_plan.place.epoch, utterances[row].key) for row in batch_plan.rows]
             crops = [recordings.crop(row, rng) for row, rng in zip(batch_plan.rows, rngs, strict=True)]
             return (*pad([crop.waveform for crop in crops]), rngs)
 

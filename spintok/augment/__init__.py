@@ -1,5 +1,6 @@
-"""Speaker perturbation: the same words, as if another person had said them; views in training, tests of robustness."""
+"""Changes to a waveform: speaker perturbation, noise, rooms, tempo, codecs; for training views and robustness tests."""
 
-from spintok.augment.speaker import Perturbation, PerturbationStrength, draw, perturb, rng_for
+from spintok.augment.random import utterance_rng
+from spintok.augment.speaker import Perturbation, PerturbationStrength, draw, perturb
 
-__all__ = ["Perturbation", "PerturbationStrength", "draw", "perturb", "rng_for"]
+__all__ = ["Perturbation", "PerturbationStrength", "draw", "perturb", "utterance_rng"]

@@ -1,10 +1,8 @@
 """Speaker perturbation: the same words, as if another person had said them (Spin, arXiv 2305.11072).
 
-``draw`` says how an utterance changes, ``perturb`` changes a batch of them. ``rng_for`` gives the generator
-of an utterance in an epoch, so that the draw is the same in any worker, before or after a resume.
+``draw`` draws the parameters of an utterance, ``perturb`` applies them to a batch.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from spintok.augment.equalizer import BANDS, equalize
 from spintok.augment.pitch import PITCH_HOP, decimate, track_pitch
 from spintok.augment.psola import resynthesize
 
-__all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb", "rng_for"]
+__all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb"]
 
 # Samples that one pass on the CPU works on, so that memory does not grow with the batch.
 TORCH_SAMPLES, COMPILED_SAMPLES = 1 << 19, 1 << 22
@@ -69,12 +67,6 @@ class Perturbation:
             raise ValueError(f"need {BANDS} gains and {BANDS} qs, got {len(self.gains)} and {len(self.qs)}")
         if not all(abs(gain) <= 40 for gain in self.gains) or not all(0.1 <= q <= 5 for q in self.qs):
             raise ValueError(f"gains must be within 40 dB and qs from 0.1 to 5, got {self.gains} and {self.qs}")
-
-
-def rng_for(seed: int, epoch: int, utterance: str) -> np.random.Generator:
-    """The generator of ``utterance`` (its id) in ``epoch``: a pure function, the same in every process."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{utterance}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
 def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None) -> Perturbation:

@@ -4,25 +4,24 @@ Everything random is drawn from a generator that depends on the seed, the uttera
 noise at several levels is the same noise, and two tokenizers hear the same.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from spintok.augment import Perturbation, draw, perturb, rng_for
+from spintok.augment import Perturbation, draw, perturb, utterance_rng
+from spintok.augment.codec import opus, vorbis
 from spintok.augment.noise import add_noise, add_reverb, babble, band_limit, excerpt, impulse_responses
+from spintok.augment.tempo import time_stretch
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
-from spintok.frames import HOP, SAMPLE_RATE
+from spintok.frames import HOP
 
-__all__ = ["CONDITIONS", "Condition", "Kind", "Material", "apply", "stretch"]
+__all__ = ["CONDITIONS", "Condition", "Kind", "Material", "apply"]
 
 Kind = Literal[
     "speaker", "white", "babble", "noise", "reverb", "room", "pitch", "tempo", "opus", "vorbis", "gain", "band", "shift"
@@ -135,7 +134,7 @@ class Material:
             lacking = self.missing(kind)
             if lacking is not None:
                 raise ValueError(lacking)
-            self._last = (name, self._draw(kind, utterance, samples, rng_for(seed, 0, f"{utterance.key}/{kind}")))
+            self._last = (name, self._draw(kind, utterance, samples, utterance_rng(seed, 0, f"{utterance.key}/{kind}")))
         return self._last[1]
 
     def _draw(self, kind: Kind, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
@@ -164,66 +163,26 @@ def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material
     batch, lengths = waveform[None], torch.tensor([len(waveform)])
     match condition.kind:
         case "speaker":
-            return perturb(batch, lengths, [draw(rng_for(seed, 0, f"{utterance.key}/speaker"))])[0]
+            return perturb(batch, lengths, [draw(utterance_rng(seed, 0, f"{utterance.key}/speaker"))])[0]
         case "pitch":
             return perturb(batch, lengths, [Perturbation(median=2 ** (strength / 12))])[0]
         case "white" | "babble" | "noise":
             noise = material.noise(condition.kind, utterance, len(waveform), seed)
             return add_noise(batch, lengths, noise[None], torch.tensor([strength]))[0]
         case "reverb":
-            rng = rng_for(seed, 0, f"{utterance.key}/reverb")
+            rng = utterance_rng(seed, 0, f"{utterance.key}/reverb")
             return add_reverb(batch, lengths, impulse_responses(rng, torch.tensor([strength])))[0]
         case "room":
             return add_reverb(batch, lengths, material.noise("room", utterance, len(waveform), seed)[None])[0]
         case "tempo":
-            return torch.from_numpy(stretch(waveform.numpy(), strength))
+            return torch.from_numpy(time_stretch(waveform.numpy(), strength))
         case "opus":
-            # libsndfile maps its compression level from 0 to 1 on 256 to 6 kbit/s a channel.
-            return _codec(waveform, "OPUS", (256 - strength) / 250)
+            return opus(waveform, strength)
         case "vorbis":
-            return _codec(waveform, "VORBIS", 1 - strength)
+            return vorbis(waveform, strength)
         case "gain":
             return waveform * 10 ** (strength / 20)
         case "band":
             return band_limit(waveform, strength)
         case "shift":
             return waveform[int(strength) :]
-
-
-def stretch(samples: NDArray[np.float32], tempo: float) -> NDArray[np.float32]:
-    """Speech ``tempo`` times as fast at the same pitch, (round(S / tempo),): WSOLA.
-
-    Windows of 30 ms are laid 15 ms apart; each is taken from within 7.5 ms of its due place, where it goes on best
-    from the one before. Verhelst and Roelands 1993, "An overlap-add technique based on waveform similarity".
-    """
-    size, reach = 480, 120
-    hop = size // 2
-    wanted = round(len(samples) / tempo)
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
-    padded = np.pad(samples, (hop + reach, size + 2 * reach + hop))
-    out = np.zeros(wanted + 2 * size, dtype=np.float32)
-    place = reach
-    for number in range(wanted // hop + 2):
-        due = min(round(number * hop * tempo), len(samples)) + reach
-        if number > 0:
-            going_on = padded[place + hop : place + hop + size]
-            # Where the recording has ended there is nothing to go on from.
-            region = padded[due - reach : due + reach + size]
-            if len(going_on) == size and len(region) == size + 2 * reach:
-                due += int(np.correlate(region, going_on, mode="valid").argmax()) - reach
-        place = due
-        piece = padded[place : place + size]
-        out[number * hop : number * hop + len(piece)] += window[: len(piece)] * piece
-    # The first window is centred on the first sample.
-    return out[hop : hop + wanted]
-
-
-def _codec(waveform: Tensor, subtype: str, compression: float) -> Tensor:
-    """There and back through an Ogg file in memory."""
-    file = io.BytesIO()
-    limited = waveform.clamp(-1, 1).numpy()
-    soundfile.write(file, limited, SAMPLE_RATE, format="OGG", subtype=subtype, compression_level=compression)
-    file.seek(0)
-    decoded, _ = soundfile.read(file, dtype="float32")
-    missing = max(0, len(waveform) - len(decoded))
-    return torch.nn.functional.pad(torch.from_numpy(decoded), (0, missing))[: len(waveform)]

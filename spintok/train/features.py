@@ -1,6 +1,5 @@
 """Features of a corpus in one file on disk, so that many passes over them run the encoder once."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,16 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spintok.augment.random import utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
 
-__all__ = ["FeatureFile", "utterance_rng"]
-
-
-def utterance_rng(seed: int, key: str) -> np.random.Generator:
-    """A generator that depends on the seed and the utterance only: equal in any worker, order, or run."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
+__all__ = ["FeatureFile"]
 
 
 class FeatureFile:
@@ -49,7 +43,7 @@ class FeatureFile:
                 waveform = read(utterance.path)
                 features = extract(waveform[None], torch.tensor([len(waveform)]))[0][0]
                 if share < 1:
-                    keep = utterance_rng(seed, utterance.key).random(len(features)) < share
+                    keep = utterance_rng(seed, 0, utterance.key).random(len(features)) < share
                     features = features[torch.from_numpy(keep)]
                 file.write(features.cpu().numpy().astype(np.float32).tobytes())
                 rows += len(features)

@@ -7,9 +7,9 @@ import torch
 
 pytest.importorskip("parselmouth")
 
+from spintok.augment import Perturbation, draw, perturb, utterance_rng
 from spintok.augment.praat import Praat
 from spintok.augment.praat_child import change_gender
-from spintok.augment.speaker import Perturbation, draw, perturb, rng_for
 
 RATE = 16000
 
@@ -30,7 +30,7 @@ def harmonic(wave):
 def test_same_contract_as_ours():
     waves = torch.nn.utils.rnn.pad_sequence([voice(120.0), torch.zeros(300), voice(200.0, 9001)], batch_first=True)
     lengths = torch.tensor([RATE, 300, 9001])
-    drawn = [draw(rng_for(0, 0, str(i))) for i in range(3)]
+    drawn = [draw(utterance_rng(0, 0, str(i))) for i in range(3)]
     with Praat() as praat:
         new = praat.perturb(waves, lengths, drawn)
         assert torch.equal(praat.perturb(waves, lengths, drawn), new)

@@ -8,7 +8,7 @@ import torch
 from scipy.signal import lfilter
 from spintok_kernels import perturb_native
 
-from spintok.augment import Perturbation, PerturbationStrength, draw, perturb, rng_for
+from spintok.augment import Perturbation, PerturbationStrength, draw, perturb, utterance_rng
 from spintok.augment.pitch import decimate, track_pitch
 from spintok.augment.psola import resynthesize
 
@@ -70,7 +70,7 @@ def envelope_peaks(wave, guesses):
 
 class TestDraw:
     def draws(self, **strength):
-        return [draw(rng_for(0, 0, str(i)), PerturbationStrength(**strength)) for i in range(2000)]
+        return [draw(utterance_rng(0, 0, str(i)), PerturbationStrength(**strength)) for i in range(2000)]
 
     @pytest.mark.parametrize(("name", "bound"), [("formant", 1.4), ("median", 2.0), ("spread", 1.5)])
     def test_ratios_are_uniform_and_inverted_half_the_time(self, name, bound):
@@ -100,11 +100,13 @@ class TestDraw:
         assert max(p.median for p in drawn) <= 1.2
 
     def test_depends_on_seed_epoch_and_utterance(self):
-        drawn = {draw(rng_for(*key)) for key in [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 11, "a")]}
+        drawn = {
+            draw(utterance_rng(*key)) for key in [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 11, "a")]
+        }
         assert len(drawn) == 5
 
     def test_same_in_another_process(self):
-        code = "from spintok.augment import *; print(repr(draw(rng_for(3, 14, 'so762-1'))))"
+        code = "from spintok.augment import *; print(repr(draw(utterance_rng(3, 14, 'so762-1'))))"
         outputs = {
             subprocess.run(
                 [sys.executable, "-c", code],
@@ -115,7 +117,7 @@ class TestDraw:
             ).stdout
             for seed in ("1", "2")
         }
-        assert outputs == {repr(draw(rng_for(3, 14, "so762-1"))) + "\n"}
+        assert outputs == {repr(draw(utterance_rng(3, 14, "so762-1"))) + "\n"}
 
 
 @pytest.mark.usefixtures("core")
@@ -183,7 +185,7 @@ class TestContract:
         assert new.abs().max() > 0.05
 
     def test_parameters_of_numpy_are_as_good(self):
-        wave, plain = vowel(np.full(4000, 120.0)), draw(rng_for(0, 0, "a"))
+        wave, plain = vowel(np.full(4000, 120.0)), draw(utterance_rng(0, 0, "a"))
         numpy = replace(plain, formant=np.float64(plain.formant), gains=tuple(np.array(plain.gains)))
         length = torch.tensor([4000])
         assert torch.equal(perturb(wave[None], length, [numpy]), perturb(wave[None], length, [plain]))
@@ -196,7 +198,7 @@ class TestContract:
     def test_depends_neither_on_the_batch_nor_on_the_padding(self):
         waves = [vowel(np.linspace(a, b, n)) for a, b, n in ((90, 140, 9000), (300, 220, 16001), (150, 150, 4321))]
         lengths = torch.tensor([len(wave) for wave in waves])
-        drawn = [draw(rng_for(0, 0, str(i))) for i in range(3)]
+        drawn = [draw(utterance_rng(0, 0, str(i))) for i in range(3)]
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         before = padded.clone()
         together = perturb(padded, lengths, drawn)
@@ -211,7 +213,7 @@ class TestContract:
 
     def test_more_than_one_pass_works_on(self, monkeypatch):
         waves = torch.stack([vowel(np.full(4000, f0)) for f0 in (110.0, 160.0, 210.0)])
-        lengths, drawn = torch.full((3,), 4000), [draw(rng_for(0, 0, str(i))) for i in range(3)]
+        lengths, drawn = torch.full((3,), 4000), [draw(utterance_rng(0, 0, str(i))) for i in range(3)]
         whole = perturb(waves, lengths, drawn)
         for limit in ("TORCH_SAMPLES", "COMPILED_SAMPLES"):
             monkeypatch.setattr(f"spintok.augment.speaker.{limit}", 8000)
@@ -241,7 +243,7 @@ class TestContract:
             case "tiny":
                 wave.normal_(generator=torch.Generator().manual_seed(0)).mul_(1e-30)
         for key in range(5):
-            drawn = draw(rng_for(key, 0, signal))
+            drawn = draw(utterance_rng(key, 0, signal))
             assert perturb(wave[None], torch.tensor([4000]), [drawn]).isfinite().all()
 
     def test_noise_keeps_its_level_and_place(self):
@@ -324,14 +326,14 @@ class TestCompiled:
 
     def test_whole(self, monkeypatch):
         waves, lengths = self.batch()
-        drawn = [draw(rng_for(0, 0, str(i))) for i in range(4)]
+        drawn = [draw(utterance_rng(0, 0, str(i))) for i in range(4)]
         ours, torchs = self.both(monkeypatch, lambda: perturb(waves, lengths, drawn))
         # Some 200 periods whose length is off by a millionth.
         torch.testing.assert_close(ours, torchs, atol=2e-3, rtol=0)
 
     def test_strides_and_small_integers_are_free(self):
         waves, lengths = self.batch()
-        drawn = [draw(rng_for(0, 0, str(i))) for i in range(4)]
+        drawn = [draw(utterance_rng(0, 0, str(i))) for i in range(4)]
         strided = torch.stack([waves, waves], -1)[..., 0]
         results = perturb(waves, lengths, drawn), perturb(strided, torch.stack([lengths] * 2, 1).int()[:, 0], drawn)
         assert torch.equal(*results)
@@ -365,6 +367,6 @@ class TestErrors:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_does_as_the_cpu():
     waves = torch.stack([vowel(np.linspace(a, b, RATE)) for a, b in ((90, 140), (300, 220))])
-    lengths, drawn = torch.tensor([RATE, RATE - 1000]), [draw(rng_for(0, 0, str(i))) for i in range(2)]
+    lengths, drawn = torch.tensor([RATE, RATE - 1000]), [draw(utterance_rng(0, 0, str(i))) for i in range(2)]
     there = perturb(waves.cuda(), lengths.cuda(), drawn)
     torch.testing.assert_close(there.cpu(), perturb(waves, lengths, drawn), atol=1e-3, rtol=0)

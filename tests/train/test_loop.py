@@ -121,7 +121,7 @@ def test_frozen_features_are_computed_once_and_change_nothing(tiny, speech, tmp_
     kept = list((tmp_path / "kept/training").glob("frozen-*"))
     assert len(kept) == 2
 
-    from spintok.train import frozen
+    from spintok.train.batching import frozen
 
     monkeypatch.setattr(frozen.FrozenExamples, "build", classmethod(lambda cls, examples, *rest: examples))
     train(plan, Speech(speech), tmp_path / "anew", CPU, QUIET)

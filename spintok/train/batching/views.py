@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spintok.augment import draw, perturb, rng_for
+from spintok.augment import draw, perturb, utterance_rng
 from spintok.augment.noise import add_noise, add_reverb, babble, band_limit, colored_noise, excerpt, impulse_responses
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
@@ -61,7 +61,7 @@ class SpinExamples:
 
     def pair(self, rows: Sequence[int], epoch: int) -> tuple[list[Crop], Tensor, Tensor, Tensor]:
         """Crops, first views (B, S), their lengths (B,) and second views (B, S) of the utterances ``rows``."""
-        rngs = [rng_for(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
+        rngs = [utterance_rng(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
         crops = [self.recordings.crop(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         waveforms, lengths = pad([crop.waveform for crop in crops])
         return crops, waveforms, lengths, self._second(waveforms, lengths, rngs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.augment import rng_for
+from spintok.augment import utterance_rng
 from spintok.frames import SAMPLE_RATE
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import frame_mask
@@ -57,7 +57,7 @@ class MaskedExamples:
     def __call__(self, planned: Planned) -> Batch:
         waveforms, labels, masks = [], [], []
         for row in planned.rows:
-            rng = rng_for(self.seed, planned.place.epoch, self.recordings.utterances[row].key)
+            rng = utterance_rng(self.seed, planned.place.epoch, self.recordings.utterances[row].key)
             crop = self.recordings.crop(row, rng)
             labels.append(self.labels.of(row, crop))
             masks.append(torch.from_numpy(span_mask(rng, crop.frames, self.mask)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spintok.augment import draw, perturb, rng_for
+from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import scan
 from spintok.frames import HOP
@@ -45,23 +45,23 @@ def test_a_crop_keeps_its_labels(utterances, labels) -> None:
     """The features of a stretch are those of the whole file at the same frames, so its labels must be too."""
     recordings = Recordings(utterances, 16_000)
     for epoch in range(5):
-        crop = recordings.crop(0, rng_for(0, epoch, "a"))
+        crop = recordings.crop(0, utterance_rng(0, epoch, "a"))
         whole = read(utterances[0].path)
         first = crop.first_frame * HOP
         assert torch.equal(crop.waveform, whole[first : first + 16_000])
         assert labels.of(0, crop).tolist() == labels.codes[0][crop.first_frame :][: crop.frames].tolist()
         assert crop.frames == 49
-    assert len({recordings.crop(0, rng_for(0, epoch, "a")).first_frame for epoch in range(20)}) > 5
+    assert len({recordings.crop(0, utterance_rng(0, epoch, "a")).first_frame for epoch in range(20)}) > 5
 
 
 def test_the_last_frames_of_a_long_file_are_cropped_too(utterances) -> None:
-    crops = [Recordings(utterances, 16_000).crop(0, rng_for(0, epoch, "a")) for epoch in range(400)]
+    crops = [Recordings(utterances, 16_000).crop(0, utterance_rng(0, epoch, "a")) for epoch in range(400)]
     spare = (len(read(utterances[0].path)) - 16_000) // HOP
     assert {0, spare} <= {crop.first_frame for crop in crops}
 
 
 def test_a_file_that_changed_since_it_was_labelled_is_named(utterances, labels) -> None:
-    crop = Recordings(utterances, 10**6).crop(0, rng_for(0, 0, "a"))
+    crop = Recordings(utterances, 10**6).crop(0, utterance_rng(0, 0, "a"))
     with pytest.raises(ValueError, match=r"fred_yes.*43 labels for 214 frames"):
         labels.of(5, crop)
 
@@ -73,7 +73,7 @@ def test_the_second_view_is_the_perturbed_first(utterances) -> None:
     assert batch.lengths.tolist() == [16_000, 14_080]
     assert batch.seconds == pytest.approx(30_080 / 16_000)
     assert not batch.second[1, 14_080:].any()
-    rng = rng_for(3, 2, utterances[5].key)
+    rng = utterance_rng(3, 2, utterances[5].key)
     rng.random()
     expected = perturb(batch.inputs[1:, :14_080], batch.lengths[1:], [draw(rng)])
     torch.testing.assert_close(batch.second[1:, :14_080], expected)
