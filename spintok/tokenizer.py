@@ -20,12 +20,12 @@ from spintok.chunking import Window, pieces
 from spintok.data.audio import Recording, from_array, record
 from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
 from spintok.hub import registry
-from spintok.hub.download import Progress
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.conv_frontend import Statistics
 from spintok.models.encoder import Encoder, EncoderConfig
 from spintok.models.importers import load_spin
 from spintok.models.mfcc import Mfcc
+from spintok.progress import Progress
 from spintok.tokens import Tokens
 
 __all__ = ["StoredDtype", "Stretches", "Tokenizer", "TokenizerError", "load"]
@@ -348,7 +348,7 @@ def load(
             by default the tokenizer named in ``spintok.hub.registry.DEFAULT``.
         device: where it runs: "cpu", "cuda", "cuda:1", ...
         offline: whether to download nothing; by default as the environment variable SPINTOK_OFFLINE says.
-        progress: called while files come, with the name of the file, its bytes that are there, and all its bytes.
+        progress: called during a download with the name and the bytes of each file.
 
     Raises:
         TokenizerError: the folder is not a whole tokenizer.

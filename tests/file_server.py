@@ -1,4 +1,4 @@
-"""A web server on the loopback whose faults a test chooses."""
+"""A web server on the loopback interface with the faults that a test asks for."""
 
 import threading
 import time
@@ -10,18 +10,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What is served, and how badly.
+    """The files and faults of a server.
 
     Attributes:
-        files: bytes by path, such as "/a/config.json".
-        ranges: whether requests for a part of a file get it, or the whole.
-        cuts: after how many bytes each of the next answers breaks off.
-        lengths: whether answers say how long they are.
-        statuses: of the next answers, instead of the file.
-        shift: added to where a part is said to begin.
+        files: content by path, such as "/a/config.json".
+        ranges: whether the server honours Range headers or sends whole files.
+        cuts: the number of bytes after which each of the next responses breaks off.
+        lengths: whether responses have a Content-Length.
+        statuses: HTTP errors to send in place of the next responses.
         moved: where a path redirects to.
-        pause: seconds between each 10,000 bytes.
-        requests: the path and the Range header of every request that came.
+        pause: seconds to wait after each ``chunk`` bytes.
+        chunk: see ``pause``.
+        requests: the path and the Range header of every request received.
+        url: the address, once it is served.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -29,9 +30,9 @@ class Site:
     cuts: list[int] = field(default_factory=list)
     lengths: bool = True
     statuses: list[int] = field(default_factory=list)
-    shift: int = 0
     moved: dict[str, str] = field(default_factory=dict)
     pause: float = 0.0
+    chunk: int = 10_000
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -57,23 +58,23 @@ def serving(site: Site) -> Iterator[Site]:
                 self._send(site.files[self.path], wanted if site.ranges else None)
 
         def _send(self, data: bytes, wanted: str | None) -> None:
-            begin = 0
+            total = len(data)
             if wanted is None:
                 self.send_response(200)
             else:
-                begin = int(wanted.removeprefix("bytes=").partition("-")[0])
-                if begin >= len(data):
+                begin, _, last = wanted.removeprefix("bytes=").partition("-")
+                if int(begin) >= total:
                     self.send_error(416)
                     return
+                data = data[int(begin) : int(last) + 1 if last else total]
                 self.send_response(206)
-                self.send_header("Content-Range", f"bytes {begin + site.shift}-{len(data) - 1}/{len(data)}")
-            data = data[begin:]
+                self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(data) - 1}/{total}")
             if site.lengths:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             data = data[: site.cuts.pop(0)] if site.cuts else data
-            for start in range(0, len(data), 10_000):
-                self.wfile.write(data[start : start + 10_000])
+            for start in range(0, len(data), site.chunk):
+                self.wfile.write(data[start : start + site.chunk])
                 time.sleep(site.pause)
 
         def log_message(self, *arguments: object) -> None:
@@ -81,7 +82,7 @@ def serving(site: Site) -> Iterator[Site]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *arguments: object) -> None:
-            # A client that has heard enough hangs up.
+            # A client may close the connection at any time.
             pass
 
     server = Server(("127.0.0.1", 0), Handler)

@@ -8,9 +8,9 @@ __all__ = ["list_tokenizers"]
 
 
 def list_tokenizers(
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array with all fields of each tokenizer.")] = False,
 ) -> None:
-    """The tokenizers that have a name: those that ship with spintok, and those that registry files name."""
+    """List the tokenizers that have a name: those that ship with spintok and those in registry files."""
     from dataclasses import asdict
     from json import dumps
 

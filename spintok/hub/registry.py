@@ -1,4 +1,4 @@
-"""Tokenizers by name: those that ship with spintok, and those whose weights live elsewhere."""
+"""Tokenizers by name: those that ship with spintok, and those that registry files say where to download."""
 
 import json
 import os
@@ -9,12 +9,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from spintok.hub.cache import fetch, folder_of, is_cached, is_offline
-from spintok.hub.card import read_card
-from spintok.hub.download import Progress, sha256_of
+from spintok.hub.download import fetch, folder_of, is_cached, is_offline, sha256_of
 from spintok.hub.registry_file import FILES, Entry, EntryError, RemoteFile, read_entries
+from spintok.progress import Progress, no_progress
 
-__all__ = ["DEFAULT", "Known", "describe", "entries", "find", "known", "shipped"]
+__all__ = ["DEFAULT", "Known", "describe", "entries", "find", "known", "read_card", "shipped"]
 
 DEFAULT = "dc-spin-10m-en"
 """The tokenizer of ``spintok.load()``."""
@@ -22,15 +21,15 @@ DEFAULT = "dc-spin-10m-en"
 
 @dataclass(frozen=True)
 class Known:
-    """A tokenizer that has a name.
+    """A tokenizer that ``spintok.load`` finds by its name.
 
     Attributes:
-        name: what ``spintok.load`` calls it.
-        codebooks: K of each codebook, the primary first.
+        name: the argument of ``spintok.load``.
+        codebooks: the number of codewords of each codebook, the primary one first.
         licence: of the weights.
-        size: bytes of its files.
-        where: whether it ships with spintok, was downloaded, or would be.
-        folder: where its files lie, or will.
+        size: total size of its files in bytes.
+        where: whether it ships with spintok, is in the cache, or has to be downloaded.
+        folder: contains its files, or will after the download.
         description: one line.
     """
 
@@ -44,18 +43,18 @@ class Known:
 
 
 def shipped() -> dict[str, Path]:
-    """The name and the folder of every tokenizer that ships with spintok."""
+    """The folder of each tokenizer that ships with spintok, by name."""
     with as_file(_pretrained()) as root:
         return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / "config.json").is_file()}
 
 
 def entries() -> dict[str, Entry]:
-    """Every entry of spintok's own registry file and of those that SPINTOK_REGISTRY names, by name.
+    """The entries of spintok's own registry file and of those listed in SPINTOK_REGISTRY, by name.
 
-    SPINTOK_REGISTRY holds paths, with a colon (on Windows a semicolon) between them.
+    SPINTOK_REGISTRY contains paths, separated by a colon (on Windows by a semicolon).
 
     Raises:
-        EntryError: a file cannot be used, or a name is given twice.
+        EntryError: a file cannot be read, or two tokenizers have the same name.
     """
     with as_file(_pretrained()) as root:
         paths = [root / "registry.toml"]
@@ -65,14 +64,14 @@ def entries() -> dict[str, Entry]:
     for path in paths:
         for name, entry in read_entries(path).items():
             if name in taken:
-                raise EntryError(f"{path}: [{name}]: the name is taken, by one that {taken[name]}; choose another")
+                raise EntryError(f"{path}: [{name}]: a tokenizer of this name {taken[name]}; choose another name")
             found[name] = entry
             taken[name] = f"is in {path}"
     return found
 
 
 def known() -> dict[str, Known]:
-    """Every tokenizer that has a name. Raises ``EntryError`` for a registry file that cannot be used."""
+    """All tokenizers that have a name. Raises ``EntryError`` for a registry file that cannot be read."""
     found = [_shipped(name, folder) for name, folder in shipped().items()]
     found += [
         Known(
@@ -90,41 +89,42 @@ def known() -> dict[str, Known]:
 
 
 def find(name: str, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
-    """The folder of the tokenizer ``name``, which is downloaded if it lives elsewhere and is not there yet.
+    """The folder of the tokenizer ``name``, after downloading the files that it lacks.
 
     Args:
-        name: of a tokenizer that ships, or of a registry entry.
-        offline: whether to download nothing; by default as SPINTOK_OFFLINE says.
-        progress: called while files come.
+        name: of a tokenizer that ships with spintok, or of a registry entry.
+        offline: whether downloads are forbidden; by default SPINTOK_OFFLINE decides.
+        progress: called with ``NAME/FILE`` and the file's bytes during a download.
 
     Raises:
-        EntryError: a registry file cannot be used.
-        DownloadError: a file cannot be had.
-        ValueError: there is no such name; the message lists those there are.
+        EntryError: a registry file cannot be read.
+        DownloadError: a file cannot be downloaded.
+        ValueError: an unknown name; the message lists the known ones.
     """
     folders = shipped()
     if name in folders:
         return folders[name]
     elsewhere = entries()
     if name in elsewhere:
-        return fetch(elsewhere[name], offline=is_offline() if offline is None else offline, progress=progress)
+        return fetch(
+            elsewhere[name], offline=is_offline() if offline is None else offline, progress=progress or no_progress
+        )
     raise ValueError(
-        f"unknown tokenizer {name!r}: not a folder with a config.json, and not one of those that ship or that "
-        f"SPINTOK_REGISTRY names: {', '.join([*folders, *elsewhere])}"
+        f"unknown tokenizer {name!r}: neither a folder with a config.json nor one of those that ship with spintok or "
+        f"are listed in SPINTOK_REGISTRY: {', '.join([*folders, *elsewhere])}"
     )
 
 
 def describe(folder: Path, url: str, *, licence: str | None = None, description: str | None = None) -> Entry:
-    """The registry entry of a tokenizer's folder whose files will lie below ``url``.
+    """The registry entry of a tokenizer's folder that will be served at ``url``.
 
-    ``licence`` and ``description`` are those of the model card when they are not given. Raises ``ValueError`` when
-    it has none either.
+    ``licence`` and ``description`` default to those in the model card. Raises ``ValueError`` if it has none.
     """
     card = read_card(folder)
     licence, description = licence or card.get("license"), description or card.get("description")
     for name, value in (("licence", licence), ("description", description)):
         if not value:
-            raise ValueError(f"a registry entry needs a {name}, and there is none in the model card: give --{name}")
+            raise ValueError(f"a registry entry needs a {name}, and the model card has none: add --{name}")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     held = [folder / name for name in FILES if (folder / name).is_file()]
     return Entry(
@@ -140,11 +140,26 @@ def describe(folder: Path, url: str, *, licence: str | None = None, description:
     )
 
 
+def read_card(folder: Path) -> dict[str, str]:
+    """The metadata of a tokenizer's README.md, such as ``license`` and ``description``.
+
+    These are the one-line fields between the first two lines of ``---``, where Hugging Face model cards have them.
+    Empty if there is no README.md or no such block.
+    """
+    path = folder / "README.md"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if lines[:1] != ["---"] or "---" not in lines[1:]:
+        return {}
+    head = lines[1 : lines.index("---", 1)]
+    pairs = (line.partition(":") for line in head if not line.startswith((" ", "#")))
+    return {name.strip(): value.strip().strip("\"'") for name, colon, value in pairs if colon}
+
+
 def _pretrained() -> Traversable:
     try:
         return files("spintok.pretrained")
     except ModuleNotFoundError:
-        # Python was started in a checkout, so this file is the checkout's and not the installed one.
+        # Python runs in a checkout and imports spintok from there; ``pretrained`` is beside it.
         return Path(__file__).parents[2] / "pretrained"
 
 

@@ -1,4 +1,4 @@
-"""Registry files: TOML that says where the files of tokenizers lie, and what they must be."""
+"""Parse and write registry files: the URL, SHA-256 and size of each tokenizer's files, in TOML."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ __all__ = ["FILES", "REQUIRED", "Entry", "EntryError", "RemoteFile", "read_entri
 
 REQUIRED = ("config.json", "model.safetensors")
 FILES = (*REQUIRED, "README.md")
-"""What a tokenizer's folder may hold: the configuration, the weights, the model card."""
+"""The files of a tokenizer's folder: configuration, weights and, optionally, the model card."""
 
 _FIELDS = ("description", "licence", "codebooks", "files")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -22,12 +22,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class EntryError(ValueError):
-    """A registry file that cannot be used; the message names the file, the field and the cause."""
+    """A registry file that cannot be read; the message names the file, the field and the cause."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file elsewhere: its address, the SHA-256 of its bytes in hexadecimal, and how many they are."""
+    """A file to download: its address, its SHA-256 in hexadecimal, and its size in bytes."""
 
     url: str
     sha256: str
@@ -36,14 +36,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tokenizer whose files lie elsewhere.
+    """A tokenizer that can be downloaded.
 
     Attributes:
-        name: what ``spintok.load`` calls it.
+        name: the argument of ``spintok.load``.
         description: one line.
         licence: of the weights, as an SPDX identifier or in words.
-        codebooks: K of each codebook, the primary first.
-        files: by their names in the tokenizer's folder; ``REQUIRED`` ones are there.
+        codebooks: the number of codewords of each codebook, the primary one first.
+        files: by their names in the tokenizer's folder; all of ``REQUIRED``, some of ``FILES``.
         origin: the registry file.
     """
 
@@ -56,12 +56,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of the files in bytes."""
         return sum(file.size for file in self.files.values())
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the files' checksums: entries of one name and other weights differ in it."""
+        """SHA-256 of the files' checksums; it changes with the weights."""
         lines = "".join(f"{name}:{file.sha256}\n" for name, file in sorted(self.files.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -81,10 +81,10 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
 
 def write_entry(entry: Entry) -> str:
-    """The entry as a part of a registry file, which ``read_entries`` reads back.
+    """The entry as text to append to a registry file; ``read_entries`` reads it back.
 
     Raises:
-        EntryError: a field of it cannot be in a registry file.
+        EntryError: a field is not valid in a registry file.
     """
     lines = [
         f"[{_quoted(entry.name)}]",
@@ -112,7 +112,9 @@ def _parse(text: str, path: Path) -> dict[str, Entry]:
 
 def _entry(name: str, fields: object, path: Path) -> Entry:
     if not _NAME.fullmatch(name):
-        raise EntryError(f"[{name}]: a name has letters, digits and . _ - only, as it becomes a folder's")
+        raise EntryError(
+            f"[{name}]: a name, which becomes that of a folder, may contain letters, digits and . _ - only"
+        )
     if not isinstance(fields, dict):
         raise EntryError(f"{name}: must be a table, [{name}]")
     _check_fields(f"[{name}]", fields, _FIELDS, _FIELDS)
@@ -150,23 +152,23 @@ def _file(where: str, fields: object) -> RemoteFile:
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256.lower()):
         raise EntryError(f"{where}: sha256 must be 64 hexadecimal digits, got {sha256!r}")
     if not _positive(size):
-        raise EntryError(f"{where}: size must be the file's bytes, a number above 0, got {size!r}")
+        raise EntryError(f"{where}: size must be the file's size in bytes, above 0, got {size!r}")
     return RemoteFile(url, sha256.lower(), size)
 
 
 def _check_url(url: str) -> None:
-    """Raise ``ValueError`` unless the address can be downloaded from."""
+    """Raise ``ValueError`` unless this is an http, https or file address that can be requested."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ValueError(f"{url!r} is no address: {error}") from None
+        raise ValueError(f"{url!r} is not a valid address: {error}") from None
     if parts.scheme not in ("https", "http", "file"):
         raise ValueError(f"{url!r} must begin with https://, http:// or file://")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ValueError(f"{url!r} must be file:// and an absolute path: file:///data/model.safetensors")
     elif not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{url!r} must name a host, and have neither spaces nor letters beyond ASCII: write %20")
+        raise ValueError(f"{url!r} must name a host and contain only ASCII without spaces; write a space as %20")
 
 
 def _check_fields(where: str, fields: Mapping[str, Any], known: tuple[str, ...], needed: tuple[str, ...]) -> None:
@@ -190,5 +192,5 @@ def _positive(value: object) -> bool:
 
 
 def _quoted(text: str) -> str:
-    # Of JSON's escapes TOML knows all but the pairs of surrogates, which ensure_ascii=False leaves out.
+    # TOML has JSON's escapes except surrogate pairs, which ensure_ascii=False avoids.
     return json.dumps(text, ensure_ascii=False)

@@ -20,7 +20,7 @@ def _own_cache(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("SPINTOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SPINTOK_REGISTRY", str(tmp_path / "r.toml"))
     monkeypatch.delenv("SPINTOK_OFFLINE", raising=False)
-    monkeypatch.setattr("spintok.hub.download.PAUSES", ())
+    monkeypatch.setattr("spintok.hub.transport.PAUSES", ())
     (tmp_path / "r.toml").write_text("")
 
 
@@ -66,9 +66,9 @@ def test_save_takes_the_card_along(capsys, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["save", "tiny", "tiny"], "tiny: is there already"),
+        (["save", "tiny", "tiny"], "tiny: is not an empty folder"),
         (["save", "tiny", "new", "--licence", "MIT"], "add --url"),
-        (["save", "tiny", "new", "--url", "https://example.org"], "give --licence"),
+        (["save", "tiny", "new", "--url", "https://example.org"], "add --licence"),
         (["save", "tiny", "new", "--url", "ftp://x", "--licence", "a", "--description", "b"], "must begin with https"),
         (["save", "tiny", "new", "--name", "a/b", "--url", "https://x", "--licence", "a", "--description", "b"], "a/b"),
         (["download", "nope"], "unknown tokenizer 'nope'; known: "),
@@ -148,7 +148,7 @@ def test_offline_holds_for_every_command_that_takes_a_tokenizer(
     )
     code, out, err = run(capsys, *[part.format(speech=speech) for part in arguments], "--offline")
     assert (code, out) == (cli.USAGE, "")
-    assert "tokenizer 'far' is not whole in the cache, and --offline" in err
+    assert "tokenizer 'far' is not complete in the cache, and --offline" in err
     assert site.requests == []
 
 

@@ -110,7 +110,7 @@ def test_a_name_is_given_once(monkeypatch, tmp_path, name) -> None:
     second.write_text(first.read_text().replace('"tiny"', f'"{name}"'))
     monkeypatch.setenv("SPINTOK_REGISTRY", f"{first}:{second}")
     owner = "ships with spintok" if name == registry.DEFAULT else r"is in .*a\.toml"
-    with pytest.raises(EntryError, match=rf"b\.toml: \[{name}\]: the name is taken, by one that {owner}"):
+    with pytest.raises(EntryError, match=rf"b\.toml: \[{name}\]: a tokenizer of this name {owner}"):
         registry.known()
     # What ships stays what it is.
     assert spintok.load().name == registry.DEFAULT
@@ -124,10 +124,27 @@ def test_a_registry_that_is_not_there_is_an_error(monkeypatch, tmp_path) -> None
 
 def test_an_entry_takes_its_words_from_the_card(tmp_path) -> None:
     folder = save_tiny(tmp_path / "t")
-    with pytest.raises(ValueError, match="needs a licence.*give --licence"):
+    with pytest.raises(ValueError, match="needs a licence.*add --licence"):
         registry.describe(folder, "https://example.org/t/")
     (folder / "README.md").write_text("---\nlicense: cc0-1.0\ndescription: Tiny\n---\n")
     entry = registry.describe(folder, "https://example.org/t/")
     assert (entry.name, entry.licence, entry.description) == ("tiny", "cc0-1.0", "Tiny")
     assert entry.files["README.md"].url == "https://example.org/t/README.md"
     assert registry.describe(folder, "https://example.org", licence="MIT").licence == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("---\nlicense: mit\n# no: field\ndescription: 'a: b'\ntags:\n  - x: y\n---\nlicense: other\n", True),
+        ("license: mit\n", False),
+        ("---\nlicense: mit\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_the_metadata_of_a_card_are_between_its_first_two_rules(tmp_path, text, fields) -> None:
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    expected = {"license": "mit", "description": "a: b", "tags": ""} if fields else {}
+    assert registry.read_card(tmp_path) == expected
