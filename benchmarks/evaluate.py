@@ -18,7 +18,8 @@ import numpy as np
 
 from spintok.data.alignments import Interval, frame_intervals
 from spintok.evaluate.bootstrap import replicates
-from spintok.evaluate.phones import PhoneScore, boundary_counts
+from spintok.evaluate.boundaries import boundary_counts
+from spintok.evaluate.phones import PhoneScore
 from spintok.evaluate.predictability import predictability
 from spintok.frames import FRAME_RATE, frame_center_seconds
 from spintok.stats.counts import Statistics
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def bigrams() -> Counter[tuple[int, int]]:
         return Counter(pair for one in tokens.values() for pair in pairwise(one.units.tolist()))
 
-    ours = PhoneScore(tokens, phones).figures()
+    ours = PhoneScore(tokens, phones).values()
     for name, value in sklearn_phones(tokens, phones).items():
         assert abs(ours[name] - value) < 1e-9, (name, ours[name], value)
     matched = sum(boundary_counts(tokens[key], phones[key]).matched for key in tokens)
@@ -119,10 +120,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("agreement: purities and PNMI with scikit-learn, boundaries with mir_eval, bigrams with a Counter\n")
 
     def all_phones() -> object:
-        return PhoneScore(tokens, phones).figures()
+        return PhoneScore(tokens, phones).values()
 
     def only_labels() -> object:
-        return PhoneScore(tokens, phones, tolerance=None).figures()
+        return PhoneScore(tokens, phones, tolerance=None).values()
 
     def all_statistics() -> object:
         return Statistics.collect(spoken, options.codebook_size).figures()

@@ -1,7 +1,7 @@
 """``spintok evaluate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from spintok.cli.progress import progress_display
 if TYPE_CHECKING:
     from spintok.data.alignments import Alignment
     from spintok.data.manifest import Utterance
-    from spintok.evaluate.options import Metric
+    from spintok.evaluate.perturbations import NoiseSources
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "evaluate"]
@@ -27,42 +27,53 @@ EPILOG = """Examples:
 
 def evaluate(
     tokenizer: Annotated[str, typer.Argument(help="A name (spintok list) or a folder.")],
-    data: Annotated[Path, typer.Option(help="Speech: a folder or a manifest; a .jsonl may name speakers.")],
+    data: Annotated[
+        Path, typer.Option(help="The speech: a folder or a manifest. A .jsonl manifest can name the speakers.")
+    ],
     alignments: Annotated[
-        Path | None, typer.Option(help="Phones: TextGrid files or a folder of them, .ctm, .tsv at 100 Hz, .jsonl.")
+        Path | None,
+        typer.Option(help="Phone alignments: a .TextGrid file or a folder of them, .ctm, .tsv at 100 Hz, .jsonl."),
     ] = None,
-    words: Annotated[Path | None, typer.Option(help="Words, for CNMI, where --alignments has none: the same.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="Another tokenizer to put beside it; repeatable.")] = None,
-    noise: Annotated[Path | None, typer.Option(help="A folder of noise files, for robustness.")] = None,
-    rooms: Annotated[Path | None, typer.Option(help="A folder of impulse responses, for robustness.")] = None,
+    words: Annotated[
+        Path | None, typer.Option(help="Word alignments for CNMI, in the same formats, if --alignments has none.")
+    ] = None,
+    against: Annotated[list[str] | None, typer.Option(help="A tokenizer to compare it with; repeatable.")] = None,
+    noise: Annotated[
+        Path | None, typer.Option(help="A folder of noise files for the condition noise of robustness.")
+    ] = None,
+    rooms: Annotated[
+        Path | None, typer.Option(help="A folder of impulse responses for the condition room of robustness.")
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Those wanted, with commas between: stats, phones, abx, robustness, speaker, predictability, probe, "
-            "similarity. By default all that the data allow."
+            help="The metrics to compute, separated by commas: stats, phones, abx, robustness, speaker, "
+            "predictability, probe, similarity. By default all that the data allow."
         ),
     ] = None,
-    codebook: Annotated[str | None, typer.Option(help="Whose tokens; the primary by default.")] = None,
-    layers: Annotated[str | None, typer.Option(help="Of the sweep, such as 6,9,12; all by default.")] = None,
-    unit: Annotated[Literal["triphone", "phoneme"], typer.Option(help="Of ABX: with its neighbours, or alone.")] = (
-        "triphone"
-    ),
-    tolerance: Annotated[float, typer.Option(help="Of boundaries, in seconds.")] = 0.02,
-    utterances: Annotated[int, typer.Option(help="For robustness, at most.")] = 200,
-    draws: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="The folder to write; NAME-evaluation by default.")] = None,
+    codebook: Annotated[str | None, typer.Option(help="The codebook to measure; the primary one by default.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Encoder layers for probe and similarity, such as 6,9,12; all by default.")
+    ] = None,
+    unit: Annotated[
+        Literal["triphone", "phoneme"], typer.Option(help="What ABX compares: phones with their neighbours, or alone.")
+    ] = ("triphone"),
+    tolerance: Annotated[float, typer.Option(help="Largest distance of a boundary from its match, in seconds.")] = 0.02,
+    utterances: Annotated[int, typer.Option(help="Robustness uses at most this many utterances.")] = 200,
+    draws: Annotated[int, typer.Option(help="Number of bootstrap draws for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices; the same seed gives the same results.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="The folder to write to; NAME-evaluation by default.")] = None,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
 
-    Writes evaluation.json and evaluation.md. Run it again after a stop: finished metrics are kept.
+    Writes evaluation.json and evaluation.md. If it is interrupted, run it again: finished metrics are reused.
     """
     from spintok.data.manifest import scan
-    from spintok.evaluate.evaluation import evaluate as run
-    from spintok.evaluate.options import Settings, Speech
+    from spintok.evaluate.options import Dataset, EvaluationOptions
+    from spintok.evaluate.run import evaluate as run
 
     listed = scan(data)
     wanted = _metrics(metrics)
@@ -71,7 +82,7 @@ def evaluate(
     if codebook is not None:
         for one in loaded:
             one.size_of(codebook)
-    settings = Settings(
+    options = EvaluationOptions(
         codebook=codebook,
         layers=_numbers(layers),
         unit=unit,
@@ -80,21 +91,22 @@ def evaluate(
         draws=draws,
         seed=seed,
     )
-    speech = Speech(tuple(listed), _alignments(listed, alignments, words), _material(listed, noise, rooms))
+    dataset = Dataset(tuple(listed), _alignments(listed, alignments, words), _noise_sources(listed, noise, rooms))
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
     with progress_display(quiet=quiet) as progress:
-        run(loaded, speech, settings, wanted, output=folder, progress=progress)
+        run(loaded, dataset, options, wanted, output=folder, progress=progress)
     if not quiet:
         print((folder / "evaluation.md").read_text(encoding="utf-8"), end="")
         print(f"\n{folder}: evaluation.json, evaluation.md")
 
 
-def _metrics(text: str | None) -> "list[Metric] | None":
-    from spintok.evaluate.options import Metric
+def _metrics(text: str | None) -> list[str] | None:
+    """The names in ``text`` in the order of METRICS."""
+    from spintok.evaluate.run import METRICS
 
     if text is None:
         return None
-    known = get_args(Metric)
+    known = [metric.name for metric in METRICS]
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
@@ -106,11 +118,11 @@ def _numbers(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise ValueError(f"--layers takes numbers with commas between them, such as 6,9,12; got {text!r}") from None
+        raise ValueError(f"--layers takes numbers separated by commas, such as 6,9,12; got {text!r}") from None
 
 
 def _distinct(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
-    """Tokenizers of one name are called by where they come from."""
+    """Rename tokenizers that share a name to the name or folder that was given for them."""
     names = [one.name for _, one in loaded]
     for source, one in loaded:
         if names.count(one.name) > 1:
@@ -129,9 +141,9 @@ def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | No
     return match([utterance.key for utterance in listed], found) if found else {}
 
 
-def _material(listed: "list[Utterance]", noise: Path | None, rooms: Path | None) -> Any:
+def _noise_sources(listed: "list[Utterance]", noise: Path | None, rooms: Path | None) -> "NoiseSources":
     from spintok.data.manifest import scan
-    from spintok.evaluate.perturbations import Material
+    from spintok.evaluate.perturbations import NoiseSources
 
     files = [[] if folder is None else [utterance.path for utterance in scan(folder)] for folder in (noise, rooms)]
-    return Material(listed, *files)
+    return NoiseSources(listed, *files)

@@ -21,6 +21,7 @@ from spintok.frames import FRAME_RATE, frame_center_seconds
 
 __all__ = [
     "SILENCE",
+    "SILENCE_LABELS",
     "Alignment",
     "AlignmentError",
     "Interval",
@@ -35,6 +36,9 @@ Level = Literal["phones", "words"]
 
 SILENCE = "SIL"
 """The label of an interval that has none, as the Montreal Forced Aligner writes silence."""
+
+SILENCE_LABELS = frozenset({SILENCE, "sil", "SP", "sp", "SPN", "spn", "<eps>", "pau", "h#", "<p:>"})
+"""Labels of silence and noise in common dictionaries and aligners."""
 
 _TIERS: Mapping[Level, tuple[str, ...]] = {
     "phones": ("phones", "phone", "phonemes", "phoneme", "phn", "segments", "mau"),

@@ -1,145 +1,61 @@
-"""ABX: is a sound closer to another of its own kind than to one of another kind?
+"""ABX errors: is a segment closer to another one of its own category than to one of another category?
 
-A triple (A, B, X) has A and X of one category (ON), B of another, and all three alike in the rest (BY), but for a
-property (ACROSS) that X alone has different. It counts as an error when X is farther from A than from B, as half an
-error when it is as far. Schatz et al. 2013, "Evaluating speech features with the Minimal-Pair ABX task"; tasks and
-averages are those of ZeroSpeech 2021 as fastabx (Poli et al. 2025) computes them:
+A triple (A, B, X) (``spintok.evaluate.abx_triples``) is an error if X is farther from A than from B, and half an error
+if both are equally far. Averages are those of ZeroSpeech 2021 as fastabx (Poli et al. 2025) computes them:
 
-- ``phone_within``: ON phone, BY context and speaker; errors are averaged over contexts, then speakers, then ordered
-  pairs of phones.
-- ``phone_across``: ON phone, BY context, ACROSS speaker; averaged over contexts and X's speakers, then A's speakers,
-  then pairs.
-- ``speaker``: ON speaker, BY context and phone; averaged over contexts, then phones, then ordered pairs of speakers.
-  50 % means that the speaker is gone.
-
-Unlike fastabx, which cuts frames at (t + 1/2) / 50 s, an item has the frames whose centres (``spintok.frames``) lie
-in it, and the items of a category that is too large are drawn once for all cells it is in.
+- ``phone_within``: errors are averaged over contexts, then speakers, then ordered pairs of phones.
+- ``phone_across``: errors are averaged over contexts and X's speakers, then A's speakers, then ordered pairs of phones.
+- ``speaker``: errors are averaged over contexts, then phones, then ordered pairs of speakers. 50 % means that the
+  segments hold no trace of the speaker.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import Interval
-from spintok.evaluate.dtw import Distance, distances
-from spintok.evaluate.phones import SILENCE_LABELS
-from spintok.frames import FRAME_RATE, frame_center_seconds
+from spintok.evaluate.abx_triples import (
+    TASKS,
+    AbxTask,
+    Sampling,
+    Segment,
+    find_segments,
+    group_segments,
+    iter_cells,
+    sample_segments,
+    used_segments,
+)
+from spintok.evaluate.dtw import Distance, distances, unit_rows
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
 
-__all__ = ["TASKS", "AbxScore", "Item", "Sampling", "Task", "Unit", "abx", "find_items", "sample_items", "used_items"]
-
-Task = Literal["phone_within", "phone_across", "speaker"]
-TASKS: tuple[Task, ...] = ("phone_within", "phone_across", "speaker")
-Unit = Literal["triphone", "phoneme"]
-
-
-class Item(NamedTuple):
-    """A stretch of an utterance: the frames [start, stop), the phone in its middle, and what is around it."""
-
-    key: str
-    start: int
-    stop: int
-    phone: str
-    context: tuple[str, str]
-    speaker: str
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Bounds that keep the work small; the defaults are those of ZeroSpeech.
-
-    Attributes:
-        group: items of one kind (phone, context, speaker) at most; the others are left out at random.
-        across: speakers of X at most for each kind of A.
-        seed: of the draws.
-    """
-
-    group: int = 10
-    across: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.group, self.across) < 1:
-            raise ValueError("ABX needs at least 1 item a group and 1 speaker of X")
-
-
-def find_items(
-    phones: Mapping[str, Sequence[Interval]],
-    frames: Mapping[str, int],
-    speakers: Mapping[str, str],
-    unit: Unit = "triphone",
-) -> list[Item]:
-    """The items of utterances that have an alignment, a number of frames and a speaker.
-
-    A "triphone" lasts from the start of the phone before to the end of the phone after, neither of them silence; a
-    "phoneme" is the phone alone. Items without a frame are left out.
-    """
-    found = []
-    first = frame_center_seconds(0)
-    for key in phones:
-        if key not in frames or key not in speakers:
-            continue
-        row = phones[key]
-        for before, phone, after in zip(row, row[1:], row[2:], strict=False):
-            around = (before.label, after.label)
-            if phone.label in SILENCE_LABELS or (unit == "triphone" and not SILENCE_LABELS.isdisjoint(around)):
-                continue
-            onset, offset = (before.start, after.end) if unit == "triphone" else (phone.start, phone.end)
-            # The same microsecond of room as in frame_intervals.
-            start, stop = (int(np.ceil((time - first) * FRAME_RATE - 1e-4)) for time in (onset, offset))
-            start, stop = max(start, 0), min(stop, frames[key])
-            if start < stop:
-                found.append(Item(key, start, stop, phone.label, around, speakers[key]))
-    return found
-
-
-def sample_items(items: Sequence[Item], sampling: Sampling | None = None) -> list[Item]:
-    """The items that ABX will use, in their order: at most ``sampling.group`` of each phone, context and speaker."""
-    sampling = sampling or Sampling()
-    rng = np.random.default_rng(sampling.seed)
-    kept = [
-        i
-        for _, group in sorted(_groups(items).items())
-        for i in (rng.permutation(group)[: sampling.group].tolist() if len(group) > sampling.group else group)
-    ]
-    return [items[i] for i in sorted(kept)]
-
-
-def used_items(items: Sequence[Item], tasks: Sequence[Task] = TASKS, sampling: Sampling | None = None) -> list[Item]:
-    """The items that are in any triple of any of the tasks, in their order: no others need features."""
-    sampling = sampling or Sampling()
-    groups = _groups(items)
-    names = sorted(groups)
-    used = {number for task in tasks for cell in _cells(names, groups, task, sampling) for number in cell[:3]}
-    return [items[i] for i in sorted(i for number in used for i in groups[names[number]])]
+__all__ = ["METRIC", "AbxScore", "abx"]
 
 
 @dataclass(frozen=True, eq=False)
 class AbxScore:
-    """Errors of one task before the last averages, so that speakers can be drawn anew.
+    """Errors of one task before the last two averages, so that the bootstrap can weight speakers.
 
     Attributes:
         units: the speakers.
-        task: what was asked.
+        task: the task.
         pairs: the ordered pair (A's category, B's) of each row.
-        inner: what the last average but one is over: the speaker, or in the task "speaker" the phone.
-        errors: share of errors of each row, averaged over contexts.
-        triples: how many triples were looked at.
+        inner: the speaker of each row, or in the task "speaker" its phone: the last average but one is over these.
+        errors: the share of errors of each row, averaged over contexts.
+        triples: the number of triples.
     """
 
     units: tuple[str, ...]
-    task: Task
+    task: AbxTask
     pairs: tuple[tuple[str, str], ...]
     inner: tuple[str, ...]
     errors: NDArray[np.float64]
     triples: int
 
-    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-        """``error`` in per cent; a pair of speakers counts the product of their weights."""
+    def values(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """``error`` in per cent. A pair of speakers has the product of their weights."""
         w = np.ones(len(self.units)) if weights is None else weights
         row, speakers = self._numbers
         if self.task == "speaker":
@@ -148,14 +64,14 @@ class AbxScore:
         else:
             inner = w[speakers]
             outer = np.ones(int(row.max()) + 1)
-        heard = np.bincount(row, weights=inner)
-        mean = np.bincount(row, weights=inner * self.errors) / np.where(heard > 0, heard, 1)
-        outer = outer * (heard > 0)
+        total = np.bincount(row, weights=inner)
+        mean = np.bincount(row, weights=inner * self.errors) / np.where(total > 0, total, 1)
+        outer = outer * (total > 0)
         return {"error": 100 * float(outer @ mean / outer.sum()) if outer.any() else 0.0}
 
     @cached_property
     def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The number of each row's pair, and the speakers that are drawn: of each row, or both of each pair."""
+        """The index of each row's pair, and the indices of the speakers: of each row, or both of each pair."""
         number = {name: i for i, name in enumerate(self.units)}
         kinds = {pair: i for i, pair in enumerate(dict.fromkeys(self.pairs))}
         row = np.array([kinds[pair] for pair in self.pairs])
@@ -166,29 +82,31 @@ class AbxScore:
 
 def abx(
     sequences: Sequence[NDArray[Any]],
-    items: Sequence[Item],
-    task: Task,
+    segments: Sequence[Segment],
+    task: AbxTask,
     distance: Distance,
     sampling: Sampling | None = None,
 ) -> AbxScore:
     """Score one task.
 
     Args:
-        sequences: of each item, (T, D) features or (T,) codes, as ``dtw.distances`` takes them.
-        items: from ``sample_items``; with the context ("", "") for all, contexts are ignored.
-        task, distance, sampling: what is asked, of what, and how many speakers of X there are.
+        sequences: (T, D) features or (T,) codes of each segment, as ``dtw.distances`` takes them.
+        segments: from ``sample_segments``. To ignore contexts, give all of them the context ("", "").
+        task: which triples to compare.
+        distance: of two frames.
+        sampling: limits the speakers of X.
 
     Raises:
-        ValueError: there is no triple at all: too few items, or speakers.
+        ValueError: there is no triple, because there are too few segments or speakers.
     """
     sampling = sampling or Sampling()
-    if len(sequences) != len(items):
-        raise ValueError(f"{len(sequences)} sequences for {len(items)} items")
-    groups = _groups(items)
+    if len(sequences) != len(segments):
+        raise ValueError(f"{len(sequences)} sequences for {len(segments)} segments")
+    groups = group_segments(segments)
     names = sorted(groups)
-    cells = list(_cells(names, groups, task, sampling))
+    cells = list(iter_cells(names, groups, task, sampling))
     if not cells:
-        raise ValueError(f"no ABX triples for {task}: too few items of one phone, context and speaker")
+        raise ValueError(f"no ABX triples for {task}: too few segments of one phone, context and speaker")
     needed = dict.fromkeys(pair for cell in cells for pair in ((cell.x, cell.a), (cell.x, cell.b)))
     apart = _group_distances(sequences, [groups[name] for name in names], list(needed), distance)
     sums: dict[tuple[str, str, str], list[float]] = {}
@@ -198,7 +116,7 @@ def abx(
         sums.setdefault((cell.on_a, cell.on_b, cell.inner), []).append(error)
         triples += count
     return AbxScore(
-        tuple(sorted({item.speaker for item in items})),
+        tuple(sorted({segment.speaker for segment in segments})),
         task,
         tuple((a, b) for a, b, _ in sums),
         tuple(inner for _, _, inner in sums),
@@ -207,67 +125,13 @@ def abx(
     )
 
 
-_Kind = tuple[str, tuple[str, str], str]
-
-
-def _groups(items: Sequence[Item]) -> dict[_Kind, list[int]]:
-    """The numbers of the items of each phone, context and speaker."""
-    groups: dict[_Kind, list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault((item.phone, item.context, item.speaker), []).append(index)
-    return groups
-
-
-class _Cell(NamedTuple):
-    """Triples that are averaged: the numbers of the groups of A, B and X, and the names for the averages after."""
-
-    a: int
-    b: int
-    x: int
-    on_a: str
-    on_b: str
-    inner: str
-
-
-def _cells(
-    names: Sequence[_Kind],
-    groups: Mapping[_Kind, list[int]],
-    task: Task,
-    sampling: Sampling,
-) -> Iterator[_Cell]:
-    alike: dict[Hashable, list[int]] = {}
-    for number, (phone, context, speaker) in enumerate(names):
-        alike.setdefault((context, phone) if task == "speaker" else (context, speaker), []).append(number)
-    others: dict[Hashable, list[int]] = {}
-    for number, (phone, context, _) in enumerate(names):
-        others.setdefault((phone, context), []).append(number)
-    rng = np.random.default_rng(sampling.seed)
-    for same in alike.values():
-        for a in same:
-            phone, context, speaker = names[a]
-            if task != "phone_across":
-                # X is of A's own group, and never A itself.
-                xs = [a] if len(groups[names[a]]) > 1 else []
-            else:
-                xs = [x for x in others[phone, context] if names[x][2] != speaker]
-                if len(xs) > sampling.across and len(same) > 1:
-                    xs = sorted(rng.permutation(xs)[: sampling.across].tolist())
-            for b, x in product(same, xs):
-                if b == a:
-                    continue
-                if task == "speaker":
-                    yield _Cell(a, b, x, speaker, names[b][2], phone)
-                else:
-                    yield _Cell(a, b, x, phone, names[b][0], speaker)
-
-
 def _group_distances(
     sequences: Sequence[NDArray[Any]],
     groups: Sequence[Sequence[int]],
     needed: Sequence[tuple[int, int]],
     distance: Distance,
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
-    """For each pair of groups (X, Y) the distances of their items, (|X|, |Y|)."""
+    """For each pair of groups (X, Y) the distances of their segments, (|X|, |Y|)."""
     members = [np.array(group) for group in groups]
     first, second = [], []
     for x, y in needed:
@@ -295,8 +159,66 @@ def _group_distances(
 
 
 def _cell_error(to_a: NDArray[np.float32], to_b: NDArray[np.float32], *, same: bool) -> tuple[float, int]:
-    """The share of errors among the triples of X (rows) with A and with B, and how many triples there are."""
+    """The share of errors among all triples of X (rows) with A and B, and the number of triples."""
     apart = np.sign(to_a[:, :, None] - to_b[:, None, :])
     if same:
         apart = apart[~np.eye(len(to_a), dtype=bool)]
     return float(0.5 + apart.mean(dtype=np.float64) / 2), apart.size
+
+
+@dataclass(frozen=True)
+class _AbxScores:
+    """Scores over the same speakers, each with its own name."""
+
+    scores: Mapping[str, AbxScore]
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return next(iter(self.scores.values())).units
+
+    def values(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        return {name: score.values(weights)["error"] for name, score in self.scores.items()}
+
+
+def _missing(inputs: MetricInputs) -> str | None:
+    if not inputs.dataset.phones:
+        return "no phones are given (--alignments)"
+    if not inputs.dataset.speakers:
+        return "speakers are not known: give a manifest with a field speaker"
+    return None
+
+
+def _segments(inputs: MetricInputs) -> list[Segment]:
+    phones, options = inputs.dataset.phones, inputs.options
+    # The lengths of the utterances are not known before they are encoded.
+    found = find_segments(phones, dict.fromkeys(phones, 2**31), inputs.dataset.speakers, options.unit)
+    return used_segments(sample_segments(found, options.sampling), sampling=options.sampling)
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    encoded, options = inputs.encoded, inputs.options
+    codebook: Any = inputs.tokenizer.codebooks[inputs.codebook]
+    codewords = unit_rows(codebook.normalized_codewords().detach().cpu().numpy())
+    codes = [encoded.tokens[segment.key].codes[segment.start : segment.stop] for segment in encoded.segments]
+    sources: dict[str, tuple[list[NDArray[Any]], Distance]] = {
+        "tokens": (list(codes), "identical"),
+        "codewords": ([codewords[one] for one in codes], "angular"),
+        "features": ([unit_rows(one) for one in encoded.segment_features], "angular"),
+    }
+    scores: dict[str, AbxScore] = {}
+    details: dict[str, Any] = {"unit": options.unit, "items": len(encoded.segments), "triples": {}, "left_out": {}}
+    for task in TASKS:
+        for source, (sequences, distance) in sources.items():
+            try:
+                score = abx(sequences, encoded.segments, task, distance, options.sampling)
+            except ValueError as error:
+                details["left_out"][task] = str(error)
+                break
+            scores[f"{task}_{source}"] = score
+            details["triples"][task] = score.triples
+    if not scores:
+        raise ValueError(next(iter(details["left_out"].values())))
+    return bootstrapped(_AbxScores(scores), options, "speakers", details)
+
+
+METRIC = Metric("abx", _measure, _missing, segments=_segments)

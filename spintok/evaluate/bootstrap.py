@@ -1,9 +1,9 @@
-"""Intervals of figures, and of the difference between two tokenizers, by the bootstrap over utterances or speakers.
+"""Bootstrap intervals of a metric, and of the difference between two tokenizers.
 
-Utterances (or speakers) are drawn with replacement as many times as there are, and the figures computed anew: Efron
-and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The draws depend on the
-seed and the number of units only, so two tokenizers measured on the same utterances are drawn alike, and the
-differences of their figures, draw by draw, are paired.
+The units, utterances or speakers, are drawn with replacement as often as there are units, and the metric is computed
+on each draw: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The draws depend only on the
+seed and the number of units. Two tokenizers measured on the same utterances therefore get the same draws, and their
+differences, draw by draw, are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,62 +13,61 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Measured", "Ratios", "difference", "interval", "replicates"]
+__all__ = ["Estimator", "Ratios", "difference", "interval", "replicates"]
 
 Array = NDArray[np.float64]
 
 
-class Measured(Protocol):
-    """Figures that can be computed when each unit (an utterance, a speaker) counts any number of times."""
+class Estimator(Protocol):
+    """Metrics that can be computed with any weight on each unit, such as an utterance or a speaker."""
 
     @property
     def units(self) -> tuple[str, ...]:
-        """What is drawn."""
+        """The names of the N units."""
 
-    def figures(self, weights: Array | None = None) -> dict[str, float]:
-        """The figures when each unit counts ``weights`` (N,) times; once each by default."""
+    def values(self, weights: Array | None = None) -> dict[str, float]:
+        """The metrics with each unit counted ``weights`` (N,) times; None counts each once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ratios:
-    """Figures that are ratios of sums over units.
+    """Metrics that are ratios of sums over units.
 
     Attributes:
-        units: what the sums are over, N of them.
-        parts: numerator (N,) and denominator (N,) of each figure; a mean has a denominator of ones. A figure is 0
-            when its denominator is.
+        units: the N units of the sums.
+        parts: numerators (N,) and denominators (N,) of each metric; a mean has ones as denominators. A metric is 0
+            if its denominators sum to 0.
     """
 
     units: tuple[str, ...]
     parts: Mapping[str, tuple[ArrayLike, ArrayLike]]
 
-    def figures(self, weights: Array | None = None) -> dict[str, float]:
-        """Each figure: the weighted sum of its numerators over that of its denominators."""
+    def values(self, weights: Array | None = None) -> dict[str, float]:
+        """Each metric: the weighted sum of its numerators over that of its denominators."""
         w = np.ones(len(self.units)) if weights is None else weights
         sums = {name: (float(w @ np.asarray(a)), float(w @ np.asarray(b))) for name, (a, b) in self.parts.items()}
         return {name: above / below if below else 0.0 for name, (above, below) in sums.items()}
 
 
-def replicates(measured: Measured, count: int, seed: int = 0) -> dict[str, Array]:
-    """Each figure under ``count`` draws of the units, (count,). With one unit all draws are alike."""
+def replicates(estimator: Estimator, count: int, seed: int = 0) -> dict[str, Array]:
+    """Each metric on ``count`` draws of the units, (count,). With one unit all replicates are equal."""
     if count < 1:
         raise ValueError(f"the bootstrap needs at least 1 draw, got {count}")
-    number = len(measured.units)
+    number = len(estimator.units)
     rng = np.random.default_rng([seed, number])
     found: dict[str, list[float]] = {}
     for _ in range(count):
         weights = np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)
-        for name, value in measured.figures(weights).items():
+        for name, value in estimator.values(weights).items():
             found.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in found.items()}
 
 
 def interval(draws: Sequence[float] | Array, value: float, level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds ``level`` of the draws, moved so that their mean is ``value``.
+    """The central interval that holds ``level`` of the replicates, shifted so that their mean is ``value``.
 
-    Some figures are greater in every draw than in the data: an utterance drawn twice agrees with itself, which adds
-    mutual information. The interval says how far the figure would spread with other utterances, so that offset,
-    which says something of the draws only, is taken out.
+    Some metrics are larger in every replicate than in the data: an utterance that is drawn twice agrees with itself,
+    which adds mutual information. That offset is a property of the resampling, not of the data, so it is removed.
     """
     low, high = np.quantile(_centered(draws, value), [(1 - level) / 2, (1 + level) / 2]).tolist()
     return low, high
@@ -77,10 +76,10 @@ def interval(draws: Sequence[float] | Array, value: float, level: float = 0.95) 
 def difference(
     first: Sequence[float] | Array, second: Sequence[float] | Array, value: float, level: float = 0.95
 ) -> dict[str, float]:
-    """The interval of second - first, which is ``value``, from paired draws, and ``p``: how surely they differ.
+    """The interval of second - first, which is ``value``, from paired replicates, and a two-sided ``p``.
 
-    The interval is that of ``interval``. ``p`` is twice the smaller share of its draws on one side of zero (those at
-    zero on both), at most 1: two-sided, and no smaller than 2 / (draws + 1).
+    The interval is that of ``interval``. ``p`` is twice the smaller share of the replicates on one side of zero (those
+    equal to zero count on both sides), at most 1 and at least 2 / (draws + 1).
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:

@@ -1,9 +1,9 @@
 """Dynamic time warping of many pairs of short sequences at once.
 
-The distance of two sequences is the least sum of frame distances along a path from the first pair of frames to the
-last, over the number of pairs on that path. Where several steps lead to the same sum, the path goes back diagonally
-if that is no worse, else in the second sequence, else in the first: as torchdtw does, which fastabx uses, so that the
-lengths of paths are the same too.
+The distance of two sequences is the smallest sum of frame distances along a path from the first pair of frames to the
+last, divided by the number of pairs on that path. If several steps lead to the same sum, the path takes the diagonal
+one, then the one in the second sequence, then the one in the first. torchdtw, which fastabx uses, breaks ties the same
+way, so the lengths of the paths are equal too.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ __all__ = ["Distance", "distances", "unit_rows", "warp"]
 Distance = Literal["angular", "euclidean", "identical"]
 
 _BUDGET = 1 << 24
-"""Numbers that the frames of one batch of pairs may have."""
+"""The largest number of values in the padded frames of a batch of pairs."""
 _PAIRS = 4096
 
 
 def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; rows of zeros stay."""
+    """Rows scaled to unit length; rows of zeros are unchanged."""
     array = np.asarray(features, dtype=np.float32)
     norms = np.linalg.norm(array, axis=1, keepdims=True)
     return (array / np.where(norms > 0, norms, 1)).astype(np.float32)
@@ -34,8 +34,9 @@ def distances(
     """The distance of ``sequences[first[i]]`` and ``sequences[second[i]]``, (P,) float32.
 
     Args:
-        sequences: each (T, D) floats, of unit rows for "angular"; or (T,) integers for "identical". No T is 0.
-        distance: of frames: "angular" arccos(x . y) / pi; "euclidean"; "identical" 0 or 1.
+        sequences: each (T, D) floats, with rows of unit length for "angular"; or (T,) integers for "identical".
+            T must be at least 1.
+        distance: distance of two frames: "angular" is arccos(x . y) / pi, "euclidean", and "identical" is 0 or 1.
     """
     if len(first) == 0:
         return np.zeros(0, dtype=np.float32)
@@ -44,12 +45,12 @@ def distances(
     flat = np.concatenate(sequences)
 
     def rows(index: NDArray[np.int64]) -> NDArray[Any]:
-        """The sequences one above the other, (P, T) or (P, T, D); after its end each repeats its last frame."""
+        """The sequences stacked, (P, T) or (P, T, D), each padded with its last frame."""
         steps = np.minimum(np.arange(sizes[index].max()), sizes[index][:, None] - 1)
         found: NDArray[Any] = flat[starts[index][:, None] + steps]
         return found
 
-    # Pairs of like lengths together, so that little is computed for padding.
+    # Batches of pairs of similar lengths need little padding.
     order = np.lexsort((sizes[second], sizes[first]))
     width = flat[0].size
     found = np.empty(len(first), dtype=np.float32)
@@ -64,9 +65,9 @@ def distances(
 
 
 def warp(cost: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-    """DTW of frame distances ``cost`` (P, T, U), of which the first ``rows`` x ``columns`` (P,) of each pair count."""
+    """DTW of frame distances ``cost`` (P, T, U), of which each pair has ``rows`` x ``columns`` (P,) valid ones."""
     pairs, height, width = cost.shape
-    # Pairs last, so that each step works on one stretch of memory.
+    # The pairs come last, so that each step works on contiguous memory.
     total = np.ascontiguousarray(cost.transpose(1, 2, 0))
     length = np.ones((height, width, pairs), dtype=np.float32)
     for i in range(height):

@@ -1,4 +1,4 @@
-"""One pass over the audio: the features of each utterance, for what the metrics want of them."""
+"""Features of utterances, one pass over the audio each."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,14 +14,11 @@ from spintok.tokenizer import Tokenizer
 __all__ = ["layer_features", "layers_of", "utterance_features"]
 
 
-def utterance_features(
-    tokenizer: Tokenizer, utterances: Sequence[Utterance], progress: Callable[[int], None] = lambda utterances: None
-) -> Iterator[tuple[Utterance, Tensor]]:
-    """Each utterance with what the codebooks read of it, (T, D), on the tokenizer's device."""
+def utterance_features(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, Tensor]]:
+    """Each utterance with the features that the codebooks read, (T, D), on the tokenizer's device."""
     for utterance in utterances:
         recording = tokenizer.record(utterance.path)
         yield utterance, _windows(tokenizer, recording, lambda *window: [tokenizer.features(*window)[0]])[0]
-        progress(1)
 
 
 def layer_features(tokenizer: Tokenizer, utterance: Utterance, layers: Sequence[int | None]) -> list[Tensor]:

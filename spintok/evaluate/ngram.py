@@ -1,9 +1,10 @@
 """An n-gram language model of codes: interpolated Kneser-Ney.
 
 Chen and Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling", sections 2.7 and 4.1:
-the highest order counts occurrences, lower orders count the different codes before, each order is discounted by
-D = n1 / (n1 + 2 n2) (n1, n2: n-grams seen once and twice) and interpolated with the order below, the lowest with the
-uniform distribution over the codebook. So every code has a probability after any context, and they sum to one.
+the highest order counts occurrences, and lower orders count the distinct codes that precede an n-gram. Each order is
+discounted by D = n1 / (n1 + 2 n2), where n1 and n2 n-grams occur once and twice, and interpolated with the order below;
+the lowest order is interpolated with the uniform distribution over the codebook. Every code therefore has a probability
+after any context, and the probabilities sum to one.
 """
 
 import math
@@ -19,7 +20,7 @@ Context = tuple[int, ...]
 class NgramModel:
     """P(code | the ``order`` - 1 codes before it), from sequences of codes in [0, ``vocabulary``).
 
-    Sequences begin with ``order`` - 1 marks of the start, which are never predicted.
+    Sequences are padded with ``order`` - 1 start symbols, which are never predicted.
 
     Raises:
         ValueError: an order or vocabulary below 1, or a code out of range.
@@ -36,7 +37,7 @@ class NgramModel:
                 raise ValueError(f"codes must lie in [0, {vocabulary}), got {min(sequence)} to {max(sequence)}")
             padded = (_START,) * (order - 1) + tuple(sequence)
             grams.update(padded[i : i + order] for i in range(len(sequence)))
-        # From the highest order down: counts, and for each context their sum and how many codes follow it.
+        # From the highest order down: counts, and for each context their sum and the number of distinct codes after it.
         self._counts: list[Counter[Context]] = []
         self._totals: list[dict[Context, int]] = []
         self._followers: list[dict[Context, int]] = []
@@ -54,7 +55,7 @@ class NgramModel:
             grams = Counter(gram[1:] for gram in grams)
 
     def probability(self, code: int, context: Sequence[int] = ()) -> float:
-        """P(code | context); of a longer context the last ``order`` - 1 codes count, a shorter one is the start."""
+        """P(code | context). Only the last ``order`` - 1 codes count; a shorter context is the start of a sequence."""
         wanted = self.order - 1
         before = ((_START,) * wanted + tuple(context))[len(context) :] if wanted else ()
         found = 1.0 / self.vocabulary
@@ -78,7 +79,7 @@ class NgramModel:
 
 
 def _discount(grams: Counter[Context]) -> float:
-    """D of one order; a half where no n-gram was seen once, or all were, which the estimate cannot use."""
+    """D of one order; a half if no n-gram occurs once or none occurs twice, because D is then 0 or 1."""
     once = sum(1 for count in grams.values() if count == 1)
     twice = sum(1 for count in grams.values() if count == 2)
     return once / (once + 2 * twice) if once and twice else 0.5

@@ -1,7 +1,7 @@
-"""Ways to change speech that leave its words alone: what tokens should be indifferent to.
+"""Conditions: perturbations of speech that keep its words, and to which tokens should therefore be robust.
 
-Everything random is drawn from a generator that depends on the seed, the utterance and the kind of change only, so
-noise at several levels is the same noise, and two tokenizers hear the same.
+The random generator depends only on the seed, the utterance and the kind of perturbation. Noise at several levels is
+therefore the same noise, and two tokenizers get the same audio.
 """
 
 from collections.abc import Sequence
@@ -21,42 +21,42 @@ from spintok.data.audio import read
 from spintok.data.manifest import Utterance
 from spintok.frames import HOP
 
-__all__ = ["CONDITIONS", "Condition", "Kind", "Material", "apply"]
+__all__ = ["CONDITIONS", "MEANINGS", "Condition", "Kind", "NoiseSources", "apply"]
 
 Kind = Literal[
     "speaker", "white", "babble", "noise", "reverb", "room", "pitch", "tempo", "opus", "vorbis", "gain", "band", "shift"
 ]
 
-UNITS: dict[Kind, str] = {
-    "speaker": "Spin's draw of formants, pitch and equalizer",
+MEANINGS: dict[Kind, str] = {
+    "speaker": "another voice: formants, pitch and equalizer, drawn as Spin does",
     "white": "dB signal-to-noise ratio, white noise",
     "babble": "dB signal-to-noise ratio, five other utterances at once",
-    "noise": "dB signal-to-noise ratio, a file of the noise folder",
+    "noise": "dB signal-to-noise ratio, a file from the noise folder",
     "reverb": "s reverberation time, a synthetic room",
-    "room": "an impulse response of the folder of rooms",
-    "pitch": "semitones, formants stay",
-    "tempo": "times as fast, pitch stays",
+    "room": "an impulse response from the folder of rooms",
+    "pitch": "semitones, formants unchanged",
+    "tempo": "times as fast, pitch unchanged",
     "opus": "kbit/s Ogg Opus",
-    "vorbis": "quality of Ogg Vorbis from 0 to 1",
+    "vorbis": "Ogg Vorbis quality, 0 to 1",
     "gain": "dB louder",
-    "band": "Hz: nothing above",
-    "shift": "samples cut from the start",
+    "band": "Hz, low-pass",
+    "shift": "samples removed from the start",
 }
-"""What the strength of each kind means."""
+"""The meaning and unit of the strength of each kind."""
 
 _VOICES = 5
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A kind of change and its strength, in the unit that ``UNITS`` says; None where it is drawn."""
+    """A kind of perturbation and its strength in the unit of ``MEANINGS``; None for kinds that draw it at random."""
 
     kind: Kind
     strength: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in UNITS:
-            raise ValueError(f"unknown condition {self.kind!r}; known: {', '.join(UNITS)}")
+        if self.kind not in MEANINGS:
+            raise ValueError(f"unknown condition {self.kind!r}; known: {', '.join(MEANINGS)}")
         if (self.strength is None) != (self.kind in ("speaker", "room")):
             raise ValueError(f"{self.kind} {'needs a' if self.strength is None else 'takes no'} strength")
         allowed = {
@@ -70,7 +70,7 @@ class Condition:
         }
         low, high = allowed.get(self.kind, (-100, 100))
         if self.strength is not None and not low <= self.strength <= high:
-            raise ValueError(f"the strength of {self.kind} lies from {low} to {high}, got {self.strength}")
+            raise ValueError(f"the strength of {self.kind} must lie from {low} to {high}, got {self.strength}")
 
     @property
     def name(self) -> str:
@@ -94,14 +94,11 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition("band", 4000.0),
     Condition("shift", 160.0),
 )
-"""What ``spintok evaluate`` runs; ``noise`` and ``room`` only with a folder of such files."""
+"""The conditions that ``spintok evaluate`` runs; ``noise`` and ``room`` need a folder of such files."""
 
 
-class Material:
-    """The sounds that conditions mix in: other utterances for babble, files of noise, impulse responses.
-
-    Raises ``ValueError`` from ``noise`` when what a kind needs is not there.
-    """
+class NoiseSources:
+    """The sounds that conditions mix in: other utterances for babble, noise files, and impulse responses."""
 
     def __init__(
         self, utterances: Sequence[Utterance] = (), noise: Sequence[Path] = (), rooms: Sequence[Path] = ()
@@ -109,14 +106,14 @@ class Material:
         self._utterances = list(utterances)
         self._noise = list(noise)
         self._rooms = list(rooms)
-        # Levels of one noise come one after another: the last noise is kept.
+        # Several levels of one noise are requested in a row, so the last noise is cached.
         self._last: tuple[tuple[str, str, int, int], Tensor] | None = None
 
     def __repr__(self) -> str:
-        return f"Material(noise={[str(path) for path in self._noise]}, rooms={[str(path) for path in self._rooms]})"
+        return f"NoiseSources(noise={[str(path) for path in self._noise]}, rooms={[str(path) for path in self._rooms]})"
 
     def missing(self, kind: Kind) -> str | None:
-        """What this kind of condition needs and the material lacks; None when it can be done."""
+        """What this kind of condition needs and these sources lack, in words; None if they have it."""
         match kind:
             case "babble" if len(self._utterances) < 2:
                 return "babble needs at least two utterances"
@@ -128,7 +125,10 @@ class Material:
                 return None
 
     def noise(self, kind: Kind, utterance: Utterance, samples: int, seed: int) -> Tensor:
-        """Noise or an impulse response for an utterance of so many samples, (M,) float32."""
+        """Noise or an impulse response for an utterance of ``samples`` samples, (M,) float32.
+
+        Raises ``ValueError`` if these sources lack it.
+        """
         name = (kind, utterance.key, samples, seed)
         if self._last is None or self._last[0] != name:
             lacking = self.missing(kind)
@@ -149,7 +149,7 @@ class Material:
                 return self._babble(utterance, samples, rng)
 
     def _babble(self, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
-        """Others talking at once, each as loud; of other speakers than the utterance's, where speakers are known."""
+        """A mix of other utterances at equal levels, from other speakers if speakers are known."""
         others = [u for u in self._utterances if u.key != utterance.key]
         strangers = [u for u in others if u.speaker is None or u.speaker != utterance.speaker]
         pool = strangers or others
@@ -157,8 +157,8 @@ class Material:
         return babble([excerpt(read(pool[index].path), samples, rng) for index in chosen])
 
 
-def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material: Material, seed: int) -> Tensor:
-    """The waveform (S,), float32 at 16 kHz, under a condition: (S,) too, but for ``tempo`` and ``shift``."""
+def apply(condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int) -> Tensor:
+    """A waveform (S,) float32 at 16 kHz under a condition; only ``tempo`` and ``shift`` change its length."""
     strength = condition.strength or 0.0
     batch, lengths = waveform[None], torch.tensor([len(waveform)])
     match condition.kind:
@@ -167,13 +167,13 @@ def apply(condition: Condition, waveform: Tensor, utterance: Utterance, material
         case "pitch":
             return perturb(batch, lengths, [Perturbation(median=2 ** (strength / 12))])[0]
         case "white" | "babble" | "noise":
-            noise = material.noise(condition.kind, utterance, len(waveform), seed)
+            noise = sources.noise(condition.kind, utterance, len(waveform), seed)
             return add_noise(batch, lengths, noise[None], torch.tensor([strength]))[0]
         case "reverb":
             rng = utterance_rng(seed, 0, f"{utterance.key}/reverb")
             return add_reverb(batch, lengths, impulse_responses(rng, torch.tensor([strength])))[0]
         case "room":
-            return add_reverb(batch, lengths, material.noise("room", utterance, len(waveform), seed)[None])[0]
+            return add_reverb(batch, lengths, sources.noise("room", utterance, len(waveform), seed)[None])[0]
         case "tempo":
             return torch.from_numpy(time_stretch(waveform.numpy(), strength))
         case "opus":

@@ -1,6 +1,6 @@
-"""How well tokens can be predicted, which is what a language model has to do: n-gram entropy and BPE compression.
+"""How predictable tokens are for a language model: n-gram cross-entropy and BPE compression.
 
-Tokens are de-duplicated codes. Utterances are dealt into folds; each is scored by models of the other folds.
+Tokens are de-duplicated codes. Utterances are split into folds, and each fold is scored by models of the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spintok.evaluate.bootstrap import Ratios
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
 from spintok.evaluate.ngram import NgramModel
 from spintok.tokens import Tokens
 
-__all__ = ["bpe_compression", "predictability"]
+__all__ = ["METRIC", "bpe_compression", "predictability"]
 
 FOLDS = 5
 
@@ -22,9 +23,9 @@ def predictability(
     """Cross-entropy of held-out tokens under Kneser-Ney models of order 1, 2 and ``order``, and BPE compression.
 
     ``unigram``, ``bigram`` and ``{order}gram``, each with ``_bits_per_token`` and ``_bits_per_second``: the bits of
-    all held-out tokens over their number, and over the seconds they last. The second does not favour tokenizers
-    that make many easy tokens. ``bpe_tokens_per_token``: BPE tokens over tokens with ``merges`` merges (left out
-    when that is None); the smaller the more regular.
+    all held-out tokens divided by their number and by their duration. Bits per second do not favour tokenizers that
+    emit many easy tokens. ``bpe_tokens_per_token``: BPE tokens over tokens after ``merges`` merges (left out if that
+    is None); smaller is more regular.
 
     Raises:
         ValueError: fewer than two utterances, or an order below 1.
@@ -63,7 +64,7 @@ def predictability(
 def bpe_compression(
     train: Sequence[Sequence[int]], test: Sequence[Sequence[int]], codebook_size: int, merges: int
 ) -> list[int]:
-    """The number of BPE tokens of each test sequence, with ``merges`` merges learnt from the training sequences.
+    """The number of BPE tokens of each test sequence, with ``merges`` merges learned from the training sequences.
 
     Byte-pair encoding over codes (Sennrich et al. 2016) by Hugging Face's ``tokenizers``; a merge never spans
     utterances. Raises ``ValueError`` without that package.
@@ -83,5 +84,18 @@ def bpe_compression(
 
 
 def _letter(code: int) -> str:
-    """A character a code, none of them special: from U+4E00 up to the surrogates, then from U+10000."""
+    """One character per code, none of them special: from U+4E00 up to the surrogates, then from U+10000."""
     return chr(0x4E00 + code) if code < 0xD800 - 0x4E00 else chr(0x10000 + code)
+
+
+def _missing(inputs: MetricInputs) -> str | None:
+    return "there is only one utterance" if len(inputs.dataset.utterances) < 2 else None
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    options = inputs.options
+    ratios = predictability(inputs.encoded.tokens, order=options.order, seed=options.seed, merges=options.merges)
+    return bootstrapped(ratios, options)
+
+
+METRIC = Metric("predictability", _measure, _missing, package=("tokenizers", "tokenizers"))

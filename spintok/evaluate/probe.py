@@ -1,8 +1,8 @@
-"""The same linear probe on continuous features and on tokens: what does quantising cost?
+"""The cost of quantisation: the same linear probe on continuous features and on codes.
 
-The probe is a softmax classifier of phones, one frame at a time. On features it has a matrix (D, P) and a bias; on
-codes it has a row (P,) a code, which is the same probe on one-hot vectors. Both are fitted in full batches by L-BFGS
-on the same frames with the same weight decay, and judged on utterances they have not seen.
+The probe is a softmax classifier of the phone of a frame. On features it has a matrix (D, P) and a bias. On codes it
+has a row (P,) per code, which is the same probe on one-hot vectors. Both are fitted by full-batch L-BFGS on the same
+frames with the same weight decay, and tested on held-out utterances.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,12 @@ from torch.nn import functional as F
 from spintok.data.alignments import Interval, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
-from spintok.evaluate.features import layer_features
+from spintok.evaluate.features import layer_features, layers_of
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
+from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["LayerFrames", "collect_frames", "probe_codes", "probe_features", "sweep"]
+__all__ = ["METRIC", "LayerFrames", "collect_frames", "probe_codes", "probe_features", "sweep"]
 
 HELD_OUT = 0.25
 _DECAY = 1e-4
@@ -30,13 +32,13 @@ _STEPS = 100
 
 @dataclass(frozen=True, eq=False)
 class LayerFrames:
-    """Frames of utterances, at several layers.
+    """Frames of utterances at several layers.
 
     Attributes:
         keys: the utterances.
-        utterance: the number of each frame's utterance, (N,).
-        layers: features by layer, (N, D) float32; None is MFCC.
-        labels: the phone of each frame, an index into ``names``, (N,); -1 where there is none.
+        utterance: the index of each frame's utterance, (N,).
+        layers: features by layer, (N, D) float32; MFCC have the key None.
+        labels: the phone of each frame as an index into ``names``, (N,); -1 without a phone.
         names: the phones.
     """
 
@@ -55,9 +57,9 @@ def collect_frames(
     *,
     frames: int = 20_000,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda utterances: None,
+    progress: Progress = no_progress,
 ) -> LayerFrames:
-    """All layers of utterances in a random order, until there are ``frames`` frames: one pass of the encoder each."""
+    """Encode utterances in a random order, each once, until there are ``frames`` frames of all ``layers``."""
     names = sorted({interval.label for key in phones for interval in phones[key]})
     number = {name: i for i, name in enumerate(names)}
     keys: list[str] = []
@@ -78,7 +80,7 @@ def collect_frames(
         owner.append(np.full(len(parts[0]), len(keys), dtype=np.int64))
         keys.append(utterance.key)
         total += len(parts[0])
-        progress(1)
+        progress(f"layers of {tokenizer.name}", min(total, frames), frames)
     if total == 0:
         raise ValueError("no utterance has a frame")
     features = {layer: np.concatenate(parts) for layer, parts in zip(layers, found, strict=True)}
@@ -86,9 +88,9 @@ def collect_frames(
 
 
 def probe_features(features: NDArray[Any], labels: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The label that a linear probe gives each frame of (N, D) features, (N,), fitted on the frames of ``train``.
+    """The label that a linear probe predicts for each frame of (N, D) features, (N,), fitted on the ``train`` frames.
 
-    Each dimension is first brought to zero mean and unit variance over the training frames.
+    Each dimension is standardised over the training frames.
     """
     x = torch.from_numpy(np.asarray(features, dtype=np.float32))
     chosen = torch.from_numpy(train)
@@ -100,7 +102,7 @@ def probe_features(features: NDArray[Any], labels: NDArray[np.int64], train: NDA
 def probe_codes(
     codes: NDArray[Any], size: int, labels: NDArray[np.int64], train: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The same of codes (N,) in [0, ``size``)."""
+    """As ``probe_features``, for codes (N,) in [0, ``size``)."""
     x = torch.from_numpy(np.asarray(codes, dtype=np.int64))
     chosen = torch.from_numpy(train)
     weight = torch.zeros(size, int(labels.max()) + 1, requires_grad=True)
@@ -113,13 +115,14 @@ def sweep(
     *,
     codebook_size: int,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda probes: None,
+    progress: Callable[[], None] = lambda: None,
 ) -> Ratios:
-    """Frame accuracy in per cent of the probe on each layer and on tokens.
+    """Frame accuracy of the probe on each layer and on codes, in per cent.
 
-    ``layer_{n}_features``; ``layer_{n}_kmeans``, of codes that K-means with ``codebook_size`` codewords makes of the
-    training frames of that layer; ``{name}_tokens`` of each of ``tokens``, codes (N,) and their codebook's size; and
-    ``chance``, the most frequent phone. A quarter of the utterances is held out. MFCC are the layer "mfcc".
+    ``layer_{n}_features``; ``layer_{n}_kmeans``, on codes of K-means with ``codebook_size`` codewords that is fitted on
+    the training frames of the layer; ``{name}_tokens``, on each entry of ``tokens``: codes (N,) and the size of their
+    codebook; and ``chance``, the most frequent phone. A quarter of the utterances is held out. The names for MFCC begin
+    with ``mfcc`` instead of ``layer_{n}``. ``progress`` is called after each probe.
 
     Raises:
         ValueError: fewer than two utterances have labels, or scikit-learn is missing.
@@ -127,7 +130,7 @@ def sweep(
     try:
         from sklearn.cluster import MiniBatchKMeans
     except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"a sweep needs scikit-learn ({error}): pip install 'spintok[evaluate]'") from None
+        raise ValueError(f"probes need scikit-learn ({error}): pip install 'spintok[evaluate]'") from None
     labelled = frames.labels >= 0
     present = np.unique(frames.utterance[labelled])
     if present.size < 2:
@@ -139,27 +142,27 @@ def sweep(
     where = np.searchsorted(held, owner[test])
     total = np.bincount(where, minlength=held.size).astype(np.float64)
 
-    def right(guesses: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        progress(1)
+    def accuracy(guesses: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        progress()
         return 100 * np.bincount(where, weights=guesses[test] == labels[test], minlength=held.size), total
 
-    parts = {"chance": right(np.full(labels.size, np.bincount(labels[~test]).argmax()))}
+    parts = {"chance": accuracy(np.full(labels.size, np.bincount(labels[~test]).argmax()))}
     for layer, features in frames.layers.items():
         name = "mfcc" if layer is None else f"layer_{layer}"
         x = features[labelled]
-        parts[f"{name}_features"] = right(probe_features(x, labels, ~test))
+        parts[f"{name}_features"] = accuracy(probe_features(x, labels, ~test))
         size = min(codebook_size, int((~test).sum()))
         kmeans = MiniBatchKMeans(size, batch_size=4096, n_init=1, random_state=seed).fit(x[~test])
-        parts[f"{name}_kmeans"] = right(probe_codes(kmeans.predict(x), size, labels, ~test))
+        parts[f"{name}_kmeans"] = accuracy(probe_codes(kmeans.predict(x), size, labels, ~test))
     for name, (codes, size) in tokens.items():
-        parts[f"{name}_tokens"] = right(probe_codes(codes[labelled], size, labels, ~test))
+        parts[f"{name}_tokens"] = accuracy(probe_codes(codes[labelled], size, labels, ~test))
     return Ratios(tuple(frames.keys[i] for i in held), parts)
 
 
 def _fit(
     train: Tensor, rows: Tensor, labels: Tensor, weight: Tensor, scores: Callable[[Tensor], Tensor]
 ) -> NDArray[np.int64]:
-    """Fit ``weight`` and a bias by cross-entropy, and return the best label of all rows."""
+    """Fit ``weight`` and a bias by cross-entropy; return the most probable label of every row."""
     bias = torch.zeros(weight.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
@@ -173,3 +176,41 @@ def _fit(
     with torch.no_grad():
         best: NDArray[np.int64] = (scores(rows) + bias).argmax(1).numpy()
     return best
+
+
+def _missing(inputs: MetricInputs) -> str | None:
+    return None if inputs.dataset.phones else "no phones are given (--alignments)"
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    tokenizer, options, phones = inputs.tokenizer, inputs.options, inputs.dataset.phones
+    aligned = [utterance for utterance in inputs.dataset.utterances if utterance.key in phones]
+    layers = list(dict.fromkeys([*layers_of(tokenizer, options.layers), tokenizer.layer]))
+    frames = collect_frames(
+        tokenizer,
+        aligned,
+        phones,
+        layers,
+        frames=options.probe_frames,
+        seed=options.seed,
+        progress=inputs.progress,
+    )
+    features = torch.from_numpy(frames.layers[tokenizer.layer]).to(tokenizer.device)
+    tokens = {}
+    for name in tokenizer.codebook_names:
+        codebook: Any = tokenizer.codebooks[name]
+        tokens[name] = (codebook.codes(features).cpu().numpy(), tokenizer.size_of(name))
+    fitted = 0
+
+    def count() -> None:
+        nonlocal fitted
+        fitted += 1
+        inputs.progress(f"probes of {tokenizer.name}", fitted, 1 + 2 * len(layers) + len(tokens))
+
+    size = tokenizer.size_of(inputs.codebook)
+    ratios = sweep(frames, tokens, codebook_size=size, seed=options.seed, progress=count)
+    details = {"frames": len(frames.labels), "phones": len(frames.names)}
+    return bootstrapped(ratios, options, "held-out utterances", details)
+
+
+METRIC = Metric("probe", _measure, _missing, package=("sklearn", "scikit-learn"))

@@ -1,12 +1,12 @@
-"""How much tokens change when speech does, without labels: the unit edit distance.
+"""Unit edit distance (UED): how much the tokens change when the speech is perturbed. It needs no labels.
 
-UED = 100 x Levenshtein(u, v) / len(u), with u the de-duplicated codes of the speech as it is and v those of the
-changed speech: Gat et al. 2023, "Augmentation Invariant Discrete Representation for Generative Spoken Language
-Modeling". Two ways to put utterances together are in use, and both are given: ``ued_mean``, the mean over
-utterances, and ``ued_pooled``, all edits over all tokens. They can pass 100.
+UED = 100 x Levenshtein(u, v) / len(u), where u are the de-duplicated codes of the original speech and v those of the
+perturbed speech: Gat et al. 2023, "Augmentation Invariant Discrete Representation for Generative Spoken Language
+Modeling". Two averages are in use, and both are computed: ``ued_mean`` is the mean over utterances, ``ued_pooled`` all
+edits over all tokens. Either can exceed 100.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,15 +14,17 @@ from numpy.typing import ArrayLike
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
-from spintok.evaluate.perturbations import Condition, Material, apply
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
+from spintok.evaluate.perturbations import MEANINGS, Condition, NoiseSources, apply
 from spintok.frames import SAMPLE_RATE
+from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["edit_distance", "robustness", "ued"]
+__all__ = ["METRIC", "edit_distance", "robustness", "ued"]
 
 
 def edit_distance(first: ArrayLike, second: ArrayLike) -> int:
-    """The fewest insertions, deletions and substitutions between two sequences of integers (Levenshtein).
+    """The Levenshtein distance of two sequences of integers.
 
     Raises ``ValueError`` without rapidfuzz.
     """
@@ -34,9 +36,9 @@ def edit_distance(first: ArrayLike, second: ArrayLike) -> int:
 
 
 def ued(clean: Sequence[ArrayLike], changed: Sequence[ArrayLike], keys: Sequence[str], name: str = "") -> Ratios:
-    """``ued_mean`` and ``ued_pooled`` of de-duplicated sequences, pair by pair; ``name`` is put after them.
+    """``ued_mean`` and ``ued_pooled`` of pairs of de-duplicated sequences, with the suffix ``name``.
 
-    An utterance without clean tokens has no distance and is left out of both.
+    An utterance without clean tokens has no distance; both averages leave it out.
     """
     edits, lengths = [], []
     for before, after in zip(clean, changed, strict=True):
@@ -57,28 +59,58 @@ def robustness(
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
     conditions: Sequence[Condition],
-    material: Material,
+    noise_sources: NoiseSources,
     *,
     codebook: str | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda utterances: None,
+    progress: Progress = no_progress,
 ) -> Ratios:
-    """UED under each condition, from the primary codebook unless another is named.
+    """UED under each condition, with the primary codebook unless another one is named.
 
-    The same utterance, condition and seed always give the same sound.
+    The same utterance, condition and seed always give the same perturbed speech.
     """
     name = codebook or tokenizer.codebook_names[0]
     found: list[list[np.ndarray]] = [[] for _ in range(len(conditions) + 1)]
-    for utterance in utterances:
+    for done, utterance in enumerate(utterances, start=1):
         waveform = read(utterance.path)
-        changed = [apply(condition, waveform, utterance, material, seed) for condition in conditions]
+        changed = [apply(condition, waveform, utterance, noise_sources, seed) for condition in conditions]
         tokens = tokenizer.encode([waveform, *changed], SAMPLE_RATE, codebook=name)
         for sequences, one in zip(found, tokens, strict=True):
             sequences.append(one.units)
-        progress(1)
+        progress(f"perturbed speech through {tokenizer.name}", done, len(utterances))
     keys = tuple(utterance.key for utterance in utterances)
     parts = [
         ued(found[0], sequences, keys, condition.name).parts
         for condition, sequences in zip(conditions, found[1:], strict=True)
     ]
-    return Ratios(keys, {figure: part for one in parts for figure, part in one.items()})
+    return Ratios(keys, {metric: part for one in parts for metric, part in one.items()})
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    options, sources = inputs.options, inputs.dataset.noise_sources
+    missing = {c.name: why for c in options.conditions if (why := sources.missing(c.kind)) is not None}
+    conditions = [condition for condition in options.conditions if condition.name not in missing]
+    if not conditions:
+        raise ValueError(next(iter(missing.values()), "no conditions are given"))
+    ratios = robustness(
+        inputs.tokenizer,
+        _sample(inputs.dataset.utterances, options.robustness_utterances, options.seed),
+        conditions,
+        sources,
+        codebook=options.codebook,
+        seed=options.seed,
+        progress=inputs.progress,
+    )
+    strengths = {c.name: {"kind": c.kind, "strength": c.strength, "unit": MEANINGS[c.kind]} for c in conditions}
+    return bootstrapped(ratios, options, details={"conditions": strengths, "left_out": missing})
+
+
+def _sample(utterances: Sequence[Utterance], number: int, seed: int) -> list[Utterance]:
+    """At most ``number`` utterances, chosen at random, in their order."""
+    if len(utterances) <= number:
+        return list(utterances)
+    chosen = np.random.default_rng(seed).permutation(len(utterances))[:number]
+    return [utterances[i] for i in np.sort(chosen).tolist()]
+
+
+METRIC = Metric("robustness", _measure, package=("rapidfuzz", "rapidfuzz"))

@@ -1,7 +1,7 @@
-"""How alike two representations of the same frames are: linear CKA and SVCCA.
+"""The similarity of two representations of the same frames: linear CKA and SVCCA.
 
-Both follow from means and second moments, which are summed over chunks of frames in float64: memory grows with the
-widths, not with the frames.
+Both are computed from means and second moments, which are accumulated in float64. Memory therefore grows with the
+widths of the representations, not with the number of frames.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments"]
+from spintok.evaluate.features import layers_of, utterance_features
+from spintok.evaluate.metric import Metric, MetricInputs, Result
+from spintok.evaluate.probe import collect_frames
+from spintok.tokenizer import Tokenizer
+
+__all__ = ["METRIC", "Moments", "compare_tokenizers"]
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over frames of x (D,) and y (E,), their squares and products; those of the parts add up.
+    """Sums over frames of x (D,) and y (E,) and of their outer products. Moments of parts add up.
 
     Attributes:
-        frames: how many.
+        frames: the number of frames.
         sum_x, sum_y: (D,) and (E,).
         xx, yy, xy: sums of outer products, (D, D), (E, E), (D, E).
     """
@@ -34,7 +39,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: NDArray[Any], y: NDArray[Any]) -> "Moments":
-        """Of features (N, D) and (N, E) of the same frames."""
+        """The moments of features (N, D) and (N, E) of the same frames."""
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ValueError(f"needs features of the same frames, (N, D) and (N, E), got {x.shape} and {y.shape}")
         a, b = x.astype(np.float64), y.astype(np.float64)
@@ -54,7 +59,7 @@ class Moments:
         """Linear centred kernel alignment, from 0 to 1: |cov(x, y)|^2 / (|cov(x, x)| |cov(y, y)|), Frobenius norms.
 
         Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", equation 4 and section 3.
-        1 when y is x turned, scaled and moved. 0 when either does not vary.
+        It is 1 if y is x rotated, scaled and shifted, and 0 if either is constant.
         """
         xx, yy, xy = self._covariances()
         scale = float(np.linalg.norm(xx) * np.linalg.norm(yy))
@@ -63,9 +68,9 @@ class Moments:
     def svcca(self, variance: float = 0.99) -> float:
         """The mean canonical correlation of the leading principal components, from 0 to 1.
 
-        Raghu et al. 2017, "SVCCA": each side keeps the fewest components that hold ``variance`` of its variance; the
-        mean is over as many correlations as the smaller side has components. 1 when y is x under any linear map
-        that loses nothing. 0 when either does not vary.
+        Raghu et al. 2017, "SVCCA": each side keeps the fewest components that explain ``variance`` of its variance, and
+        the mean is over as many correlations as the smaller side has components. It is 1 if y is x under an
+        invertible linear map, and 0 if either is constant.
         """
         if not 0 < variance <= 1:
             raise ValueError(f"variance must lie in (0, 1], got {variance}")
@@ -88,7 +93,7 @@ def _whitener(covariance: Matrix, variance: float) -> Matrix:
     """Principal directions, each divided by its standard deviation, (D, components)."""
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    # What rounding leaves of directions without variance.
+    # Directions without variance have small positive values from rounding.
     real = values > values[:1] * len(values) * np.finfo(np.float64).eps * 100
     if not real.any():
         return vectors[:, :0]
@@ -96,3 +101,50 @@ def _whitener(covariance: Matrix, variance: float) -> Matrix:
     count = min(int(np.searchsorted(held, variance - 1e-12)) + 1, int(real.sum()))
     whitener: Matrix = vectors[:, :count] / np.sqrt(values[:count])
     return whitener
+
+
+def compare_tokenizers(first: Tokenizer, second: Tokenizer, inputs: MetricInputs) -> dict[str, float]:
+    """CKA and SVCCA of the features that the codebooks of two tokenizers read, over about ``probe_frames`` frames."""
+    utterances, wanted = inputs.dataset.utterances, inputs.options.probe_frames
+    order = np.random.default_rng(inputs.options.seed).permutation(len(utterances)).tolist()
+    chosen = [utterances[i] for i in order]
+    moments: Moments | None = None
+    pairs = zip(utterance_features(first, chosen), utterance_features(second, chosen), strict=True)
+    for (_, x), (_, y) in pairs:
+        part = Moments.of(x.float().cpu().numpy(), y.float().cpu().numpy())
+        moments = part if moments is None else moments + part
+        inputs.progress(f"similarity of {first.name} and {second.name}", min(moments.frames, wanted), wanted)
+        if moments.frames >= wanted:
+            break
+    assert moments is not None
+    return {"cka": moments.cka(), "svcca": moments.svcca(), "frames": moments.frames}
+
+
+def _missing(inputs: MetricInputs) -> str | None:
+    if len(layers_of(inputs.tokenizer)) < 2:
+        return "the encoder has no layers to compare; name another tokenizer with --against"
+    return None
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    """Similarity of all pairs of layers."""
+    tokenizer, options = inputs.tokenizer, inputs.options
+    layers = list(dict.fromkeys([*layers_of(tokenizer, options.layers), tokenizer.layer]))
+    frames = collect_frames(
+        tokenizer, inputs.dataset.utterances, {}, layers, frames=options.probe_frames, seed=options.seed
+    )
+    cka, svcca = np.eye(len(layers)), np.eye(len(layers))
+    for i, first in enumerate(layers):
+        for j in range(i):
+            moments = Moments.of(frames.layers[first], frames.layers[layers[j]])
+            cka[i, j] = cka[j, i] = moments.cka()
+            svcca[i, j] = svcca[j, i] = moments.svcca()
+        inputs.progress(f"similarity of layers of {tokenizer.name}", i + 1, len(layers))
+    read = layers.index(tokenizer.layer)
+    values = {f"cka_layer_{layer}": float(cka[read, i]) for i, layer in enumerate(layers)}
+    values |= {f"svcca_layer_{layer}": float(svcca[read, i]) for i, layer in enumerate(layers)}
+    details = {"layers": layers, "read": tokenizer.layer, "cka": cka.tolist(), "svcca": svcca.tolist()}
+    return Result(values, details=details | {"frames": len(frames.labels)})
+
+
+METRIC = Metric("similarity", _measure, _missing)

@@ -1,8 +1,8 @@
-"""What features and tokens tell of who is speaking: a linear probe, and mutual information.
+"""How much features and tokens reveal about the speaker: a linear probe, and mutual information.
 
-The probe is multinomial logistic regression (scikit-learn) on one vector an utterance, cross-validated: utterances
-are dealt into folds so that each speaker is in all of them, and each utterance is classified by a probe that has not
-seen it. Chance is the share of the most frequent speaker.
+The probe is multinomial logistic regression (scikit-learn) on one vector per utterance, with stratified
+cross-validation: every speaker is in every fold, and each utterance is classified by a probe that was not trained on
+it. Chance is the share of the most frequent speaker.
 """
 
 import math
@@ -13,18 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.evaluate.bootstrap import Ratios
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
 from spintok.stats.joint_counts import PairCounts, entropy
 from spintok.tokens import Tokens
 
-__all__ = ["histograms", "probe_speaker", "speaker_information"]
+__all__ = ["METRIC", "histograms", "probe_speaker", "speaker_information"]
 
 FOLDS = 4
 
 
 def histograms(tokens: Sequence[Tokens]) -> NDArray[np.float64]:
-    """One vector an utterance: the square roots of the shares of its tokens, (N, K), of unit length.
+    """The square roots of the relative frequencies of each utterance's tokens, (N, K), rows of unit length.
 
-    Roots make the distance of two histograms Hellinger's, in which rare codes count. Zero without tokens.
+    The distance of two rows is the Hellinger distance, in which rare codes have weight. Without tokens a row is zero.
     """
     counts = np.stack([np.bincount(one.units, minlength=one.codebook_size) for one in tokens]).astype(np.float64)
     found: NDArray[np.float64] = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
@@ -34,13 +35,12 @@ def histograms(tokens: Sequence[Tokens]) -> NDArray[np.float64]:
 def probe_speaker(
     vectors: NDArray[Any], speakers: Sequence[str], keys: Sequence[str], *, folds: int = FOLDS, seed: int = 0
 ) -> Ratios:
-    """How often a linear probe names the speaker: ``accuracy`` and ``chance``.
+    """``accuracy`` of a linear probe that identifies the speaker, and ``chance``.
 
     Args:
-        vectors: one an utterance, (N, D); each dimension is brought to zero mean and unit variance of the training
-            folds.
-        speakers: of each utterance. Those with fewer than ``folds`` utterances are left out.
-        keys: of each utterance.
+        vectors: one per utterance, (N, D). Each dimension is standardised over the training folds.
+        speakers: the speaker of each utterance. Speakers with fewer than ``folds`` utterances are left out.
+        keys: the key of each utterance.
 
     Raises:
         ValueError: fewer than two speakers have ``folds`` utterances, or scikit-learn is missing.
@@ -77,10 +77,10 @@ def speaker_information(
 ) -> dict[str, float]:
     """I(speaker; token) in bits, tokens after de-duplication, and how much of it is real.
 
-    Counts of few tokens show information where there is none, the more so the larger the codebook; besides,
-    utterances differ in what is said. So the speakers are also dealt out to utterances at random, ``shuffles``
-    times: ``shuffled_information`` is the mean of what is then found, and ``excess_information`` what the true
-    speakers add to it. ``excess_share`` is that over the speaker's entropy. All 0 with one speaker or without tokens.
+    Small samples overestimate information, more so with larger codebooks, and utterances differ in their words. The
+    estimate is therefore repeated ``shuffles`` times with the speakers permuted over the utterances:
+    ``shuffled_information`` is the mean of these estimates, ``excess_information`` the difference to the true one, and
+    ``excess_share`` the excess over the entropy of the speaker. All are 0 with one speaker or without tokens.
     """
     keys = [key for key in tokens if key in speakers]
     if not keys:
@@ -106,3 +106,30 @@ def speaker_information(
         "excess_share": excess / uncertainty if uncertainty > 0 else 0.0,
         "speaker_entropy": uncertainty,
     }
+
+
+def _missing(inputs: MetricInputs) -> str | None:
+    counts = np.unique([*inputs.dataset.speakers.values()], return_counts=True)[1]
+    if (counts >= FOLDS).sum() < 2:
+        return f"fewer than two speakers with {FOLDS} utterances are known: give a manifest with a field speaker"
+    return None
+
+
+def _measure(inputs: MetricInputs) -> Result:
+    encoded, speakers, options = inputs.encoded, inputs.dataset.speakers, inputs.options
+    keys = [key for key in encoded.tokens if key in speakers]
+    who = [speakers[key] for key in keys]
+    vectors: dict[str, NDArray[Any]] = {
+        "tokens": histograms([encoded.tokens[key] for key in keys]),
+        "features": np.stack([encoded.mean_features[key] for key in keys]),
+    }
+    probes = {name: probe_speaker(vector, who, keys, seed=options.seed) for name, vector in vectors.items()}
+    parts = {f"probe_accuracy_{name}": ratios.parts["accuracy"] for name, ratios in probes.items()}
+    chance = probes["tokens"].parts["chance"]
+    result = bootstrapped(Ratios(probes["tokens"].units, parts | {"probe_chance": chance}), options)
+    information = speaker_information(encoded.tokens, speakers, seed=options.seed)
+    details = {"speakers": len(set(who)), "folds": FOLDS}
+    return Result(result.values | information, result.draws, result.drawn, details)
+
+
+METRIC = Metric("speaker", _measure, _missing, package=("sklearn", "scikit-learn"))

@@ -1,4 +1,4 @@
-"""The result of an evaluation as Markdown."""
+"""The result of an evaluation as Markdown tables."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ _HIDDEN = frozenset({"utterances", "frames", "codebook_size", "frame_rate"})
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A table a family: a row a figure, a column a tokenizer, and the differences from the first one."""
+    """One table per metric: a row per value, a column per tokenizer, and the differences from the first one."""
     tokenizers = report["tokenizers"]
     speech = report["speech"]
     lines = [
         f"# Evaluation of {', '.join(one['name'] for one in tokenizers)}",
         "",
         f"{speech['utterances']} utterances, {speech['aligned']} of them aligned, {speech['speakers']} speakers; seed "
-        f"{report['settings']['seed']}. In brackets: 95 % bootstrap intervals. Differences are paired: the other "
-        "tokenizer minus the first; those whose interval does not hold 0 are bold.",
+        f"{report['settings']['seed']}. 95 % bootstrap intervals are in brackets. Differences are paired, the "
+        "other tokenizer minus the first; those whose interval excludes 0 are bold.",
     ]
-    families = dict.fromkeys(metric for one in tokenizers for metric in one["metrics"])
-    for metric in families:
+    metrics = dict.fromkeys(metric for one in tokenizers for metric in one["metrics"])
+    for metric in metrics:
         columns = [one["metrics"].get(metric) for one in tokenizers]
         drawn = next((column["drawn"] for column in columns if column and column["drawn"]), "")
         lines += ["", f"## {metric}" + (f" ({drawn})" if drawn else ""), ""]

@@ -11,7 +11,6 @@ import numpy as np
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus
 from spintok.data.alignments import match, read_alignments
-from spintok.evaluate.phones import LabelCounts
 from spintok.report.charts import Table
 from spintok.report.evaluation import read_evaluation
 from spintok.report.heatmap import HeatMap, heat_map
@@ -19,6 +18,7 @@ from spintok.report.page import number, percent, render
 from spintok.report.usage import imbalance_chart, run_length_chart, speaker_chart, time_chart, usage_chart
 from spintok.stats.counts import Statistics
 from spintok.stats.joint_counts import PairCounts
+from spintok.stats.label_counts import LabelCounts
 from spintok.stats.metrics import dependence
 
 __all__ = ["Survey", "corpus_report", "survey"]
@@ -91,7 +91,7 @@ def corpus_report(
         bitrates=_bitrates(figures),
         charts=charts,
         heat=heat,
-        labels=None if found.labels is None else found.labels.figures(),
+        labels=None if found.labels is None else found.labels.metrics(),
         robustness=[] if measured is None else measured.robustness(),
         families=[] if measured is None else measured.tables(),
         most=_codes(found.statistics, heat, figures["most_used"]),

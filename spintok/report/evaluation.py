@@ -1,12 +1,11 @@
-"""What ``spintok evaluate`` wrote, as far as the page shows it."""
+"""Read ``evaluation.json`` for the page of a token folder."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from spintok.evaluate.perturbations import UNITS
 from spintok.report.charts import Table
 from spintok.report.page import number
 
@@ -15,7 +14,7 @@ __all__ = ["Bar", "Evaluation", "read_evaluation"]
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its 95 % interval where there is one; ``share`` and the interval's ends are parts of the scale."""
+    """A value and its 95 % interval, if it has one; ``share`` and ``interval`` are fractions of the scale."""
 
     kind: str
     strength: str
@@ -34,13 +33,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of one tokenizer: figures by family, each with ``value`` and perhaps ``low`` and ``high``."""
+    """The metrics of one tokenizer.
+
+    Attributes:
+        name: the name of the tokenizer.
+        metrics: results by metric; each of their ``figures`` has a ``value`` and perhaps ``low`` and ``high``.
+        units: what the strength of each condition of robustness means, by condition.
+    """
 
     name: str
     metrics: Mapping[str, Any]
+    units: Mapping[str, str]
 
     def robustness(self) -> list[Bar]:
-        """Unit edit distance, mean over utterances, of each condition; empty when it was not measured."""
+        """Unit edit distance under each condition, mean over utterances; empty if it was not measured."""
         prefix = "ued_mean_"
         figures = self.metrics.get("robustness", {}).get("figures", {})
         found = {name.removeprefix(prefix): figure for name, figure in figures.items() if name.startswith(prefix)}
@@ -50,45 +56,47 @@ class Evaluation:
             kind, _, strength = name.partition("_")
             low, high = figure.get("low"), figure.get("high")
             interval = None if low is None else (low / highest, high / highest)
-            # Said once, where several strengths of a kind follow each other.
-            said = bool(bars) and bars[-1].kind == kind
-            meaning = "" if said else cast(Mapping[str, str], UNITS).get(kind, "")
+            # Several strengths of one kind follow each other; only the first explains the unit.
+            repeated = bool(bars) and bars[-1].kind == kind
+            meaning = "" if repeated else self.units.get(name, "")
             bars.append(Bar(kind, strength, meaning, figure["value"], low, high, figure["value"] / highest, interval))
         return bars
 
     def tables(self) -> list[tuple[str, str, Table]]:
-        """Each family's name, what was drawn for its intervals, and all its figures."""
+        """For each metric its name, the units that the bootstrap drew, and a table of its values."""
         return [
             (
-                family,
+                name,
                 str(result.get("drawn") or ""),
                 Table.of(
                     ("figure", "value", "95 % interval"),
                     [
                         (
-                            name,
+                            value,
                             number(figure["value"], 4),
                             f"{number(figure['low'], 4)} to {number(figure['high'], 4)}" if "low" in figure else "",
                         )
-                        for name, figure in result["figures"].items()
+                        for value, figure in result["figures"].items()
                     ],
                 ),
             )
-            for family, result in self.metrics.items()
+            for name, result in self.metrics.items()
         ]
 
 
 def read_evaluation(path: Path, fingerprint: str) -> Evaluation:
-    """The part of an ``evaluation.json`` that is about the tokenizer with this fingerprint.
+    """The part of an ``evaluation.json`` about the tokenizer with this fingerprint.
 
-    Raises ``ValueError`` when the file is not an evaluation, or is about other tokenizers only.
+    Raises ``ValueError`` if the file is not an evaluation, or only of other tokenizers.
     """
     try:
         tokenizers = json.loads(path.read_text(encoding="utf-8"))["tokenizers"]
-        found = {one["fingerprint"]: Evaluation(one["name"], one["metrics"]) for one in tokenizers}
+        found = {
+            one["fingerprint"]: Evaluation(one["name"], one["metrics"], _units(one["metrics"])) for one in tokenizers
+        }
         for one in found.values():
             for result in one.metrics.values():
-                # What the page divides and rounds; anything else in the file is not its business.
+                # The page does arithmetic with these only, so it checks nothing else.
                 for figure in result["figures"].values():
                     for end in ("value", "low", "high"):
                         figure.update({end: float(figure[end])} if end in figure or end == "value" else {})
@@ -100,3 +108,8 @@ def read_evaluation(path: Path, fingerprint: str) -> Evaluation:
         names = ", ".join(one.name for one in found.values()) or "nothing"
         raise ValueError(f"{path}: measures {names}, with other weights than the tokenizer of these tokens")
     return found[fingerprint]
+
+
+def _units(metrics: Mapping[str, Any]) -> dict[str, str]:
+    conditions = metrics.get("robustness", {}).get("details", {}).get("conditions", {})
+    return {str(name): str(condition["unit"]) for name, condition in conditions.items()}

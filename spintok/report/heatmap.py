@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.evaluate.phones import SILENCE_LABELS, LabelCounts
+from spintok.data.alignments import SILENCE_LABELS
 from spintok.report.charts import Table
 from spintok.report.page import percent
+from spintok.stats.label_counts import LabelCounts
 
 __all__ = ["MOST_CODES", "HeatMap", "heat_map", "sorted_phones"]
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from spintok.data.alignments import match, read_alignments
 from spintok.data.manifest import Utterance
-from spintok.evaluate.perturbations import Condition, Material
-from spintok.evaluate.phones import LabelCounts
+from spintok.evaluate.perturbations import Condition, NoiseSources
 from spintok.evaluate.robustness import robustness
+from spintok.stats.label_counts import LabelCounts
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["Check"]
@@ -39,7 +39,7 @@ class Check:
         The unit edit distance is that of the same words in another voice, in percent. ``ValueError`` without
         rapidfuzz.
         """
-        figures = robustness(tokenizer, self._utterances, [Condition("speaker")], Material()).figures()
+        figures = robustness(tokenizer, self._utterances, [Condition("speaker")], NoiseSources()).values()
         parts = []
         codes = np.zeros(tokenizer.codebook_size)
         for utterance in self._utterances:
@@ -54,5 +54,5 @@ class Check:
         }
         if parts:
             counts = LabelCounts.summed(parts, tokenizer.codebook_size)
-            found["pnmi"] = counts.figures()["normalized_mutual_information"]
+            found["pnmi"] = counts.metrics()["normalized_mutual_information"]
         return found

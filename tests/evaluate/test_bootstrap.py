@@ -37,11 +37,11 @@ def test_an_offset_that_only_draws_have_is_taken_out() -> None:
     class Entropy:
         units = tuple(map(str, range(50)))
 
-        def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        def values(self, weights: np.ndarray | None = None) -> dict[str, float]:
             share = (np.ones(50) if weights is None else weights) / 50
             return {"entropy": float(-(share[share > 0] * np.log2(share[share > 0])).sum())}
 
-    value = Entropy().figures()["entropy"]
+    value = Entropy().values()["entropy"]
     draws = replicates(Entropy(), 200)["entropy"]
     assert draws.max() < value
     low, high = interval(draws, value)
@@ -50,8 +50,8 @@ def test_an_offset_that_only_draws_have_is_taken_out() -> None:
 
 def test_same_seed_same_draws_and_ratios_of_sums() -> None:
     ratios = Ratios(("a", "b"), {"pooled": ([1, 3], [2, 10]), "empty": ([0, 0], [0, 0])})
-    assert ratios.figures() == {"pooled": 4 / 12, "empty": 0.0}
-    assert ratios.figures(np.array([2.0, 0.0]))["pooled"] == 0.5
+    assert ratios.values() == {"pooled": 4 / 12, "empty": 0.0}
+    assert ratios.values(np.array([2.0, 0.0]))["pooled"] == 0.5
     first, again = replicates(ratios, 50, seed=3), replicates(ratios, 50, seed=3)
     assert np.array_equal(first["pooled"], again["pooled"])
     assert set(first["pooled"].round(6)) == {0.5, round(4 / 12, 6), 0.3}

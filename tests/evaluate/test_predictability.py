@@ -47,7 +47,7 @@ def test_a_source_of_known_entropy() -> None:
     """After code c come c + 1 and c + 2, mod 8, equally often: 1 bit a token, 3 without context."""
     rng = np.random.default_rng(0)
     tokens = {f"u{n}": Tokens(np.repeat(np.cumsum(rng.integers(1, 3, 400)) % 8, 2), 8) for n in range(10)}
-    found = predictability(tokens, merges=16).figures()
+    found = predictability(tokens, merges=16).values()
     assert found["unigram_bits_per_token"] == pytest.approx(3.0, abs=0.02)
     assert found["bigram_bits_per_token"] == pytest.approx(1.0, abs=0.03)
     assert found["3gram_bits_per_token"] == pytest.approx(1.0, abs=0.06)
@@ -55,8 +55,8 @@ def test_a_source_of_known_entropy() -> None:
     assert found["bigram_bits_per_second"] == pytest.approx(25 * found["bigram_bits_per_token"])
     # 24 BPE tokens carry log2 24 bits at most; a merge for each of the 16 pairs halves the tokens already.
     assert 1 / math.log2(24) < found["bpe_tokens_per_token"] < 0.5
-    assert "bpe_tokens_per_token" not in predictability(tokens).figures()
-    assert predictability(tokens, order=2).figures().keys() < found.keys()
+    assert "bpe_tokens_per_token" not in predictability(tokens).values()
+    assert predictability(tokens, order=2).values().keys() < found.keys()
 
 
 def test_bpe_of_a_repeated_pair_and_of_large_codebooks() -> None:

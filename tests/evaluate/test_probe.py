@@ -41,17 +41,17 @@ def test_a_sweep_ranks_what_it_should() -> None:
     noise = RNG.standard_normal((2000, 4)).astype(np.float32)
     labels[:50] = -1
     frames = LayerFrames(tuple(map(str, range(20))), owner, {0: noise, 1: x}, labels, tuple("abcd"))
-    steps: list[int] = []
+    steps: list[None] = []
     codes = np.where(labels >= 0, labels, 0)
-    found = sweep(frames, {"primary": (codes, 4)}, codebook_size=16, progress=steps.append)
-    figures = found.figures()
-    assert figures["primary_tokens"] == 100.0
-    assert figures["layer_1_features"] > figures["layer_1_kmeans"] - 2 > 60
-    assert abs(figures["layer_0_features"] - 25) < 12
-    assert 20 < figures["chance"] < 35
+    found = sweep(frames, {"primary": (codes, 4)}, codebook_size=16, progress=lambda: steps.append(None))
+    values = found.values()
+    assert values["primary_tokens"] == 100.0
+    assert values["layer_1_features"] > values["layer_1_kmeans"] - 2 > 60
+    assert abs(values["layer_0_features"] - 25) < 12
+    assert 20 < values["chance"] < 35
     assert len(steps) == 6
     assert len(found.units) == 5
-    assert sweep(frames, {}, codebook_size=16).figures()["layer_1_kmeans"] == figures["layer_1_kmeans"]
+    assert sweep(frames, {}, codebook_size=16).values()["layer_1_kmeans"] == values["layer_1_kmeans"]
     silent = LayerFrames(("a", "b"), owner[:200], {1: x[:200]}, np.full(200, -1), ())
     with pytest.raises(ValueError, match="two utterances with phones, got 0"):
         sweep(silent, {}, codebook_size=4)

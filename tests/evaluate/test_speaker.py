@@ -25,7 +25,7 @@ def test_a_probe_finds_speakers_where_they_are(bias: float, low: float, high: fl
     tokens, speakers = speech(bias)
     vectors = histograms(list(tokens.values()))
     assert np.allclose((vectors**2).sum(axis=1), 1)
-    found = probe_speaker(vectors, list(speakers.values()), list(tokens)).figures()
+    found = probe_speaker(vectors, list(speakers.values()), list(tokens)).values()
     assert low <= found["accuracy"] <= high
     assert found["chance"] == pytest.approx(1 / 3)
 

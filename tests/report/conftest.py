@@ -10,9 +10,9 @@ import torch
 import spintok
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import Utterance, scan
-from spintok.evaluate.evaluation import evaluate
-from spintok.evaluate.families import Settings, Speech
-from spintok.evaluate.perturbations import Condition, Material
+from spintok.evaluate.options import Dataset, EvaluationOptions
+from spintok.evaluate.perturbations import Condition, NoiseSources
+from spintok.evaluate.run import evaluate
 from spintok.tokenizer import Tokenizer
 
 
@@ -55,6 +55,8 @@ def evaluation(tmp_path_factory, speech, two_codebooks) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
     utterances = tuple(scan(speech))
     conditions = (Condition("gain", -12.0), Condition("white", 20.0), Condition("white", 0.0))
-    settings = Settings(conditions=conditions, draws=20)
-    evaluate([two_codebooks], Speech(utterances, {}, Material(utterances)), settings, ["robustness"], output=folder)
+    settings = EvaluationOptions(conditions=conditions, draws=20)
+    evaluate(
+        [two_codebooks], Dataset(utterances, {}, NoiseSources(utterances)), settings, ["robustness"], output=folder
+    )
     return folder / "evaluation.json"

@@ -169,7 +169,7 @@ def test_phones_are_sorted_by_manner() -> None:
 
 def test_a_heat_map_of_a_huge_codebook_keeps_the_frequent_codes() -> None:
     from spintok.data.alignments import Interval
-    from spintok.evaluate.phones import LabelCounts
+    from spintok.stats.label_counts import LabelCounts
 
     codes = np.concatenate([np.arange(3000), np.arange(1500)])
     heat = heat_map(LabelCounts.of(Tokens(codes, 4096), [Interval("AA", 0, 1000)]))

@@ -14,15 +14,15 @@ from spintok.cli import app
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.audio import AudioError
 from spintok.data.manifest import Utterance
-from spintok.evaluate.evaluation import evaluate
-from spintok.evaluate.options import METRICS, Settings, Speech
-from spintok.evaluate.perturbations import Condition, Material
+from spintok.evaluate.options import Dataset, EvaluationOptions
+from spintok.evaluate.perturbations import Condition, NoiseSources
+from spintok.evaluate.run import METRICS, evaluate
 from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 
 PHONES = {"a": (700, 1200), "i": (300, 2300), "u": (320, 800)}
 PITCH = {"anna": 210.0, "carl": 110.0}
-SMALL = Settings(
+SMALL = EvaluationOptions(
     draws=20, merges=10, robustness_utterances=2, conditions=(Condition("white", 10.0), Condition("gain", 6.0))
 )
 
@@ -61,7 +61,7 @@ def tones(label: str, pitch: float, rng: np.random.Generator) -> np.ndarray:
     return noise + 0.1 * (gains[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(axis=0)
 
 
-def speech_of(corpus: Path, *, aligned: bool = True, speakers: bool = True) -> Speech:
+def speech_of(corpus: Path, *, aligned: bool = True, speakers: bool = True) -> Dataset:
     rows = [json.loads(line) for line in (corpus / "phones.jsonl").read_text(encoding="utf-8").splitlines()]
     utterances = tuple(
         Utterance(row["id"], corpus / f"{row['id']}.wav", ["anna", "carl"][i % 2] if speakers else None)
@@ -70,7 +70,7 @@ def speech_of(corpus: Path, *, aligned: bool = True, speakers: bool = True) -> S
     alignments = {
         row["id"]: Alignment(tuple(Interval(*interval) for interval in row["phones"])) for row in rows if aligned
     }
-    return Speech(utterances, alignments, Material(utterances))
+    return Dataset(utterances, alignments, NoiseSources(utterances))
 
 
 def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
         speech_of(corpus),
         SMALL,
         output=tmp_path / "out",
-        progress=lambda what, done, total: stages.append(what),
+        progress=lambda task, done, total, note="": stages.append(task),
     )
     (found,) = report["tokenizers"]
-    assert set(found["metrics"]) == set(METRICS) - {"similarity"}
+    assert set(found["metrics"]) == {metric.name for metric in METRICS} - {"similarity"}
     assert list(found["left_out"]) == ["similarity"]
     value = {
         name: figure["value"] for family in found["metrics"].values() for name, figure in family["figures"].items()
@@ -118,7 +118,7 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
 def test_a_run_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
     speech, tokenizer = speech_of(corpus), mfcc_tokenizer(8)
 
-    def figures(settings: Settings = SMALL, speech: Speech = speech) -> dict[str, Any]:
+    def figures(settings: EvaluationOptions = SMALL, speech: Dataset = speech) -> dict[str, Any]:
         report = evaluate([tokenizer], speech, settings, ["phones", "predictability"], output=tmp_path)
         return report["tokenizers"][0]["metrics"]["phones"]["figures"]
 
@@ -128,8 +128,8 @@ def test_a_run_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
     # Only a run that reads what was kept can see this.
     kept.write_text(kept.read_text(encoding="utf-8").replace('"pnmi": 0.', '"pnmi": 7.'), encoding="utf-8")
     assert figures()["pnmi"]["value"] > 7
-    other = Speech(speech.utterances[1:], speech.alignments, speech.material)
-    for changed in (figures(Settings(draws=20, merges=10, seed=1)), figures(speech=other)):
+    other = Dataset(speech.utterances[1:], speech.alignments, speech.noise_sources)
+    for changed in (figures(EvaluationOptions(draws=20, merges=10, seed=1)), figures(speech=other)):
         assert changed["pnmi"]["value"] < 1
     kept.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"damaged .* delete it to measure again"):
@@ -162,17 +162,17 @@ def test_what_the_data_do_not_allow_is_left_out_or_refused(corpus: Path) -> None
     with pytest.raises(ValueError, match="abx cannot be measured: speakers are not known"):
         evaluate([mfcc_tokenizer(8)], aligned, SMALL, ["abx"])
     with pytest.raises(ValueError, match="no utterances"):
-        evaluate([mfcc_tokenizer(8)], Speech((), {}, Material()), SMALL)
+        evaluate([mfcc_tokenizer(8)], Dataset((), {}, NoiseSources()), SMALL)
     for wrong in ({"draws": 0}, {"order": 0}, {"tolerance": 0.0}, {"merges": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Settings(**wrong)
+            EvaluationOptions(**wrong)
 
 
 def test_a_file_that_cannot_be_read_stops_the_run(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "noise.wav").write_bytes(b"not audio")
     speech = speech_of(corpus)
-    broken = Speech(speech.utterances, {}, Material(speech.utterances, noise=[tmp_path / "noise.wav"]))
-    settings = Settings(conditions=(Condition("noise", 0.0),), robustness_utterances=1)
+    broken = Dataset(speech.utterances, {}, NoiseSources(speech.utterances, noise=[tmp_path / "noise.wav"]))
+    settings = EvaluationOptions(conditions=(Condition("noise", 0.0),), robustness_utterances=1)
     with pytest.raises(AudioError, match=r"noise\.wav"):
         evaluate([mfcc_tokenizer(8)], broken, settings)
 
@@ -253,7 +253,7 @@ def test_the_command_refuses(corpus: Path, tmp_path: Path, arguments: list[str],
 
 
 def test_layers_of_an_encoder(corpus: Path) -> None:
-    settings = Settings(draws=5, layers=(1, 2), probe_frames=200)
+    settings = EvaluationOptions(draws=5, layers=(1, 2), probe_frames=200)
     report = evaluate([small_encoder()], speech_of(corpus), settings, ["probe", "similarity"])
     found = report["tokenizers"][0]["metrics"]
     assert {"layer_1_features", "layer_1_kmeans", "layer_2_features", "primary_tokens"} < set(found["probe"]["figures"])
