@@ -1,23 +1,10 @@
-"""Compiled kernels for speech tokens: codebook assignment, Sinkhorn smoothing, swapped prediction, runs.
+"""Compiled kernels for speech tokenizers: codebook assignment, the swapped-prediction loss, speaker perturbation.
 
-Those of speaker perturbation are in `perturb_native`; `spintok.augment` is their front.
+Each operation is a package with one file for each implementation: `torch`, `cpu` (C++) and `triton`.
 """
 
 from spintok_kernels.assign import Assignment, assign
 from spintok_kernels.backends import Backend, backends
-from spintok_kernels.loss import SwappedPrediction, swapped_prediction_loss
-from spintok_kernels.runs import Runs, runs
-from spintok_kernels.sinkhorn import Potentials, sinkhorn
+from spintok_kernels.swapped_prediction import SwappedPrediction, swapped_prediction_loss
 
-__all__ = [
-    "Assignment",
-    "Backend",
-    "Potentials",
-    "Runs",
-    "SwappedPrediction",
-    "assign",
-    "backends",
-    "runs",
-    "sinkhorn",
-    "swapped_prediction_loss",
-]
+__all__ = ["Assignment", "Backend", "SwappedPrediction", "assign", "backends", "swapped_prediction_loss"]

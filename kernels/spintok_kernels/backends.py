@@ -1,20 +1,20 @@
-"""Which implementation of each op runs on which device of this machine, and why."""
+"""Report which implementation of each operation runs on each device of this machine, and why."""
 
 import importlib.util
 from dataclasses import dataclass
 
 import torch
 
-from spintok_kernels.assign_native import ASSIGN
-from spintok_kernels.loss_native import LOSS
-from spintok_kernels.perturb_native import PERTURB
+from spintok_kernels.assign.cpu import ASSIGN
+from spintok_kernels.perturb.cpu import PERTURB
+from spintok_kernels.swapped_prediction.cpu import LOSS
 
 __all__ = ["Backend", "backends"]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One op on one device: the implementation that runs ("none" if the op raises there), and the reason."""
+    """One operation on one device: the implementation that runs there ("none" if none can) and the reason."""
 
     op: str
     device: str
@@ -23,12 +23,10 @@ class Backend:
 
 
 def backends() -> tuple[Backend, ...]:
-    """Every op of this package on the CPU and on CUDA devices, as it would run now."""
+    """Return the implementation of every operation on the CPU and on CUDA devices."""
     cpu = {
         "assign": ASSIGN.choose(),
         "perturb": PERTURB.choose(),
-        "runs": ("torch", "a few passes over small integers"),
-        "sinkhorn": LOSS.choose(),
         "swapped_prediction_loss": LOSS.choose(),
     }
     return tuple(
@@ -40,7 +38,7 @@ def _cuda(op: str) -> tuple[str, str]:
     if not torch.cuda.is_available():
         return "none", "torch sees no CUDA device"
     if op == "perturb":
-        return "torch", "there are compiled passes for the CPU only"
+        return "torch", "its compiled kernels are for the CPU only"
     if importlib.util.find_spec("triton") is None:
         return "none", "Triton is not installed: pip install 'spintok[gpu]'"
     return "triton", f"compiled for {torch.cuda.get_device_name()} at first use"

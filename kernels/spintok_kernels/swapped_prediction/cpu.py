@@ -28,14 +28,14 @@ LOSS = NativeLibrary("loss", abi=1, declare=_declare, portable=True)
 
 
 def column_logsumexp(scores: Tensor, scale: float) -> Tensor:
-    """log sum_i exp(scale * scores[v, i, j]) -> (V, K), float64."""
+    """Return log sum_i exp(scale * scores[v, i, j]), (V, K) float64."""
     sums = _group_sums(scores)
     _call("spintok_column_logsumexp", scores, *scores.shape, scale * LOG2_E, sums)
     return torch.logsumexp(sums.mul_(math.log(2)), 0)
 
 
 def column_totals(scores: Tensor, scale: float, u: Tensor) -> Tensor:
-    """S_j = sum_i softmax_j(scale * scores[v, i] + u[v]) -> (V, K), float64."""
+    """Return S_j = sum_i softmax_j(scale * scores[v, i] + u[v]), (V, K) float64."""
     sums = _group_sums(scores)
     u = (u * LOG2_E).float()
     _call("spintok_column_totals", scores, *scores.shape, scale * LOG2_E, u, sums)
@@ -45,7 +45,7 @@ def column_totals(scores: Tensor, scale: float, u: Tensor) -> Tensor:
 def swap(
     scores: Tensor, scale: float, u: Tensor, temperature: float, grad: bool, metrics: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `loss_torch.swap`."""
+    """Compute the same as `spintok_kernels.swapped_prediction.torch.swap`."""
     sums = _group_sums(scores) if metrics else None
     counts = _group_sums(scores) if metrics else None
     numbers = torch.empty((_groups(scores), 2), dtype=torch.float64)
@@ -69,7 +69,7 @@ def _group_sums(scores: Tensor) -> Tensor:
 
 
 def _call(function: str, *arguments: Tensor | int | float | None) -> None:
-    """Call with tensors as addresses; the instruction set and the threads come before the results."""
+    """Pass tensors as addresses, and insert the instruction set and the thread count before the results."""
     core, _ = LOSS.choose()
     results = {"spintok_swap": 3}.get(function, 1)
     assert all(x.is_contiguous() for x in arguments if isinstance(x, Tensor))
@@ -77,6 +77,6 @@ def _call(function: str, *arguments: Tensor | int | float | None) -> None:
     plain[-results:-results] = [LEVELS.index(core), torch.get_num_threads()]
     status = getattr(LOSS.functions(), function)(*plain)
     if status == 1:
-        raise MemoryError(f"{function}: no memory for a row of scores")
+        raise MemoryError(f"{function}: out of memory for a row of scores")
     if status:
-        raise RuntimeError(f"{function}: this CPU cannot run the {core} core")
+        raise RuntimeError(f"{function}: this CPU does not support the {core} core")

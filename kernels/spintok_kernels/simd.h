@@ -1,7 +1,4 @@
-// The passes of perturb_cpu.cpp, included once for each instruction set.
-
-namespace SPINTOK_ISA {
-namespace {
+// Vector operations of one instruction set. Include this inside the body of each_isa.h, in its namespace.
 
 constexpr int W = SPINTOK_WIDTH;
 typedef float Vector __attribute__((vector_size(W * 4)));
@@ -15,13 +12,21 @@ SPINTOK_INLINE Vector load(const float *p) {
 
 SPINTOK_INLINE void store(float *p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
+// The last, incomplete vector of a row: `count` numbers, then `fill`.
+SPINTOK_INLINE Vector load_tail(const float *p, int64_t count, float fill) {
+    Vector v = Vector{} + fill;
+    std::memcpy(&v, p, count * sizeof(float));
+    return v;
+}
+
+// (0, 1, 2, ...)
 SPINTOK_INLINE Vector numbered() {
     Vector v{};
     for (int i = 0; i < W; ++i) v[i] = static_cast<float>(i);
     return v;
 }
 
-// The same number in all lanes. An addition to zero would cost one: it makes +0 of -0.
+// The number at p in every lane. Adding it to a zero vector would cost one addition and turn -0 into +0.
 SPINTOK_INLINE Vector repeated(const float *p) {
 #if SPINTOK_WIDTH == 16
     return (Vector)_mm512_set1_ps(*p);
@@ -30,6 +35,16 @@ SPINTOK_INLINE Vector repeated(const float *p) {
 #else
     return Vector{*p, *p, *p, *p};
 #endif
+}
+
+SPINTOK_INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+SPINTOK_INLINE float largest(Vector v) {
+    float part[W];
+    store(part, v);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+    return part[0];
 }
 
 SPINTOK_INLINE float sum(Vector v) {
@@ -74,7 +89,7 @@ SPINTOK_INLINE Vector gather(const float *p, Mask index) {
 #endif
 }
 
-// As gather, for an index below 2 * W where that is faster.
+// The same as gather for indices below 2 * W, by permutations where they are faster.
 SPINTOK_INLINE Vector pick(const float *p, Mask index) {
 #if SPINTOK_WIDTH == 16
     return (Vector)_mm512_permutex2var_ps((__m512)load(p), (__m512i)index, (__m512)load(p + W));
@@ -86,12 +101,3 @@ SPINTOK_INLINE Vector pick(const float *p, Mask index) {
     return gather(p, index);
 #endif
 }
-
-#include "perturb_pitch.h"
-
-#include "perturb_grains.h"
-
-#include "perturb_cascade.h"
-
-}  // namespace
-}  // namespace SPINTOK_ISA

@@ -1,4 +1,4 @@
-"""The swapped-prediction loss of Spin with its gradients, computed in one forward.
+"""The swapped-prediction loss of Spin; the forward pass also computes the gradients.
 
 With scores s_v = z_v C^T of view v, predictions P_v = softmax(s_v / temperature) and Sinkhorn targets Q_v
 (no gradient), over N frames:
@@ -7,7 +7,7 @@ With scores s_v = z_v C^T of view v, predictions P_v = softmax(s_v / temperature
     G_1 = P_1 - Q_2,  G_2 = P_2 - Q_1,  gamma = 1 / (2 N temperature)
     dz_v = gamma G_v C,  dC = gamma (G_1^T z_1 + G_2^T z_2)
 
-The scores exist once; G overwrites them. The backward pass only multiplies by the incoming gradient.
+The scores are stored once and G overwrites them. The backward pass only multiplies by the incoming gradient.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,37 +17,44 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spintok_kernels._checks import check_iterations, check_matrix, check_positive, check_same_kind
-from spintok_kernels._ranks import group_name, sum_over_ranks, world_size
-from spintok_kernels.sinkhorn import Passes, code_potentials, device_passes
+from spintok_kernels.swapped_prediction import cpu
+from spintok_kernels.swapped_prediction import torch as torch_passes
+from spintok_kernels.swapped_prediction.checks import (
+    check_iterations,
+    check_matrix,
+    check_positive,
+    check_same_kind,
+)
+from spintok_kernels.swapped_prediction.ranks import group_name, sum_over_ranks, world_size
+from spintok_kernels.swapped_prediction.sinkhorn import Passes, code_potentials
 
-__all__ = ["MEMORY_BUDGET", "SwappedPrediction", "swapped_prediction_loss"]
+__all__ = ["MEMORY_BUDGET", "LossPasses", "SwappedPrediction", "compute", "swapped_prediction_loss"]
 
 MEMORY_BUDGET = 4 << 30
-"""Bytes of scores that are stored; beyond, they are recomputed by blocks of rows."""
+"""Bytes of scores to store. Larger problems recompute the scores of blocks of rows in every pass."""
 
 
 class SwappedPrediction(NamedTuple):
-    """The loss and, unless switched off, what to watch while training; only `loss` carries a gradient."""
+    """The loss and the training metrics, which are None without `metrics`. Only `loss` has a gradient."""
 
     loss: Tensor
     """()"""
     prediction_perplexity: Tensor | None
-    """(2,): per view, exp of the entropy of the mean prediction P, in [1, K]."""
+    """(2,): exp of the entropy of each view's mean prediction P, in [1, K]."""
     assignment_perplexity: Tensor | None
-    """(2,): per view, exp of the entropy of the histogram of nearest codewords, in [1, K]; 1 is collapse."""
+    """(2,): exp of the entropy of each view's histogram of nearest codewords, in [1, K]; 1 is a collapse."""
     agreement: Tensor | None
-    """(): share of frames whose nearest codeword is the same in both views."""
+    """(): the share of frames whose nearest codeword is the same in both views."""
 
 
 class LossPasses(NamedTuple):
-    """What the loss needs of a device besides the passes of Sinkhorn."""
+    """One device's passes of Sinkhorn, the last pass and the matrix product."""
 
     sinkhorn: Passes
     swap: Callable[[Tensor, float, Tensor, float, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
-    """(scores, 1/epsilon, u, temperature, grad, metrics) -> loss, sums of P, counts, agreeing rows."""
+    """(scores, 1/epsilon, u, temperature, grad, metrics) -> loss, column sums of P, counts, agreeing rows."""
     product: Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
-    """(out, a, b, scale, add): out <- scale * a @ b, on top of what it holds if `add`."""
+    """(out, a, b, scale, add): write scale * a @ b to `out`, or add it with `add`."""
 
 
 def swapped_prediction_loss(
@@ -63,35 +70,37 @@ def swapped_prediction_loss(
     score_dtype: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> SwappedPrediction:
-    """Loss of Spin (Chang, Liu, Glass; arXiv 2305.11072) for one codebook, with all gradients.
+    """The loss of Spin (Chang, Liu, Glass; arXiv 2305.11072) for one codebook, with all gradients.
 
     Args:
-        z1, z2: (N, D) embeddings of the same N frames in the two views; float32, on the CPU also float64.
-        codebook: (K, D). Spin's rows have unit length, and the normalisation belongs outside, in autograd;
-            other lengths are correct too, except that half-precision scores must stay below 65504.
-        temperature, epsilon, iterations: of the softmax and of Sinkhorn (`sinkhorn`).
-        metrics: False saves their share of the last pass; the three fields are None.
-        memory_budget: bytes of scores kept, 2 N K times their size; beyond, blocks of rows within the budget
-            are recomputed at every pass: less memory, more time, the same result but for rounding.
-        score_dtype: how scores are stored: the inputs' dtype on the CPU; on CUDA float16 (default, and the
-            operands of all products are float16 too, accumulated in float32) or float32.
-        group: data parallelism. Ranks may hold different N, at least one row each. Sinkhorn runs over the
-            rows of all ranks, which share per-code totals only. `loss` is then
-            world_size / (2 N_global) * the sum over the local rows: the mean over ranks of the loss, and of
-            its gradients as DistributedDataParallel takes it, is that of one process with all rows. Metrics
-            are of all rows on each rank.
+        z1, z2: (N, D), the embeddings of the same N frames in two views; float32, on the CPU also float64.
+        codebook: (K, D). Spin normalises its rows, which belongs outside this function, in autograd. Rows of other
+            lengths are allowed, but scores in half precision must stay below 65504.
+        temperature: of the softmax of the predictions.
+        epsilon: the entropic weight of Sinkhorn.
+        iterations: of Sinkhorn; each ends with the totals of the frames, so the rows of Q sum to 1.
+        metrics: whether to compute the last three fields of the result, which costs part of the last pass.
+        memory_budget: bytes of scores to store; all scores take 2 N K times the size of one. With a smaller budget
+            every pass recomputes the scores of one block of rows at a time: it takes less memory and more time, and
+            gives the same result up to rounding.
+        score_dtype: the dtype of stored scores. On the CPU it is that of the inputs. On CUDA it is float16 (the
+            default; all products then have float16 operands and float32 sums) or float32.
+        group: the process group of data parallelism. Ranks may have different N, at least one row each. Sinkhorn runs
+            over the rows of all ranks, which exchange only the totals of the codewords. `loss` is
+            world_size / (2 N_global) times the sum over the local rows, so that the mean over the ranks of the loss
+            and of the gradients, which DistributedDataParallel takes, is that of one process with all rows. The
+            metrics are those of all rows, on every rank.
 
     Returns:
-        SwappedPrediction. With the same inputs, device and version every bit is the same again. Gradients are
-        computed only for inputs that require them. A NaN or infinite input makes the loss, the metrics and
-        the gradients NaN.
+        SwappedPrediction. The same inputs, device and version give the same bits. Gradients are computed only for
+        inputs that require them. A NaN or infinite input makes the loss, the metrics and the gradients NaN.
 
     Raises:
-        ValueError: a wrong shape, dtype, device, layout or number. It names the argument.
-        RuntimeError: a second derivative is asked for.
+        ValueError: a shape, dtype, device, layout or number is wrong. The message names the argument.
+        RuntimeError: a second derivative is requested.
     """
-    cpu = z1.device.type == "cpu" if isinstance(z1, Tensor) else True
-    dtypes = (torch.float32, torch.float64) if cpu else (torch.float32,)
+    on_cpu = z1.device.type == "cpu" if isinstance(z1, Tensor) else True
+    dtypes = (torch.float32, torch.float64) if on_cpu else (torch.float32,)
     for name, x in (("z1", z1), ("z2", z2), ("codebook", codebook)):
         check_matrix(name, x, dtypes)
         check_same_kind(name, x, "z1", z1)
@@ -103,9 +112,9 @@ def swapped_prediction_loss(
     check_positive(memory_budget=memory_budget)
     check_iterations(iterations)
     if score_dtype is None:
-        score_dtype = z1.dtype if cpu else torch.float16
-    elif score_dtype not in ((z1.dtype,) if cpu else (torch.float16, torch.float32)):
-        allowed = str(z1.dtype) if cpu else "torch.float16 or torch.float32"
+        score_dtype = z1.dtype if on_cpu else torch.float16
+    elif score_dtype not in ((z1.dtype,) if on_cpu else (torch.float16, torch.float32)):
+        allowed = str(z1.dtype) if on_cpu else "torch.float16 or torch.float32"
         raise ValueError(f"score_dtype must be {allowed} here, got {score_dtype}")
     tracked = torch.is_grad_enabled()
     needs = [tracked and z1.requires_grad, tracked and z2.requires_grad, tracked and codebook.requires_grad]
@@ -143,7 +152,7 @@ def compute(
     group: str,
     passes: LossPasses,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """loss, metrics (5,), dz1, dz2, dcodebook; a gradient that is not needed has shape (0,)."""
+    """Return loss, metrics (5,), dz1, dz2 and dcodebook; a gradient that is not needed has shape (0,)."""
     n, k = z1.shape[0], codebook.shape[0]
     z = (z1.to(score_dtype), z2.to(score_dtype))
     words = codebook.to(score_dtype)
@@ -188,7 +197,7 @@ def compute(
     if metrics:
         watched = sum_over_ranks(watched, group) / all_rows
         perplexity = torch.exp(torch.special.entr(watched[:-1].view(4, k)).sum(1))
-        # Counts are finite whatever the scores: a NaN loss must show in the metrics too.
+        # Counts are always finite: make the metrics NaN where the loss is.
         watched = torch.cat([perplexity, watched[-1:]]) + 0 * loss
     else:
         watched = watched[:0]
@@ -257,7 +266,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, grad: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
-    # Under create_graph; the saved gradients would pass for constants.
+    # With create_graph, autograd would treat the saved gradients as constants.
     if torch.is_grad_enabled():
         raise RuntimeError("swapped_prediction_loss has no second derivative; drop create_graph")
     saved = zip(ctx.saved_tensors, ctx.needs, strict=True)
@@ -269,11 +278,13 @@ _loss_op.register_autograd(_backward, setup_context=_save)
 
 def _loss_passes(device: torch.device, dtype: torch.dtype) -> LossPasses:
     if device.type == "cpu":
-        from spintok_kernels import loss_native, loss_torch
+        if dtype == torch.float32:
+            cpu.LOSS.warn_if_missing()
+            if cpu.LOSS.choose()[0] != "torch":
+                return LossPasses(Passes(cpu.column_logsumexp, cpu.column_totals), cpu.swap, torch_passes.product)
+        columns = Passes(torch_passes.column_logsumexp, torch_passes.column_totals)
+        return LossPasses(columns, torch_passes.swap, torch_passes.product)
+    # Imported only for CUDA tensors: a machine without a GPU needs no Triton.
+    from spintok_kernels.swapped_prediction import triton as kernels
 
-        native = dtype == torch.float32 and loss_native.LOSS.choose()[0] != "torch"
-        swap = loss_native.swap if native else loss_torch.swap
-        return LossPasses(device_passes(device, dtype), swap, loss_torch.product)
-    from spintok_kernels import loss_triton
-
-    return LossPasses(device_passes(device, dtype), loss_triton.swap, loss_triton.product)
+    return LossPasses(Passes(kernels.column_logsumexp, kernels.column_totals), kernels.swap, kernels.product)

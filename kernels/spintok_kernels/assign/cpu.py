@@ -15,12 +15,12 @@ def _declare(library: ctypes.CDLL) -> None:
     library.spintok_assign.argtypes = [pointer, size, size, pointer, size, *[number] * 3, *[pointer] * 3]
 
 
-# torch's matrix product beats the portable core.
+# The matrix product of torch is faster than the portable core.
 ASSIGN = NativeLibrary("assign", abi=1, declare=_declare, portable=False)
 
 
 def assign_native(z: Tensor, codebook: Tensor, metric: str, core: Core, details: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """ids (N,) and, with `details`, scores and margins (N,), else empty ones. Checks nothing."""
+    """Return ids (N,) and, with `details`, scores and margins (N,), else empty tensors. Arguments are not checked."""
     ids = torch.empty(len(z), dtype=torch.int32)
     scores, margins = (torch.empty(len(z) if details else 0) for _ in range(2))
     status = ASSIGN.functions().spintok_assign(
@@ -41,6 +41,6 @@ def assign_native(z: Tensor, codebook: Tensor, metric: str, core: Core, details:
         case 1:
             raise ValueError("codebooks: a codeword is not finite")
         case 2:
-            raise MemoryError("assign: no memory for the packed codebook")
+            raise MemoryError("assign: out of memory for the packed codebook")
         case _:
-            raise RuntimeError(f"assign: this CPU cannot run the {core} core")
+            raise RuntimeError(f"assign: this CPU does not support the {core} core")

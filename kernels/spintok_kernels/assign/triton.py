@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spintok_kernels.tiles import SPLIT_TILES, tile_sizes
+from spintok_kernels.assign.tiles import SPLIT_TILES, tile_sizes
 
 __all__ = ["assign", "by_definition_kernel", "nearest_half_kernel", "nearest_split_kernel", "prepare_kernel"]
 

@@ -4,30 +4,10 @@
 // each instruction set. Threads share a call by utterances, and an utterance is worked on by one thread alone: what it
 // becomes depends neither on the others nor on the number of threads.
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
-#include <new>
-#include <vector>
 
-#include "cpu.h"
-
-#if !defined(__GNUC__)
-#error "perturb_cpu.cpp needs GCC or Clang; without it spintok perturbs with torch"
-#endif
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-// Vectors must not cross a call: templates and lambdas do not reliably take on the instruction set around them, and the
-// calling convention depends on it. Everything that passes one is inlined into a function that has none in its
-// signature.
-#define SPINTOK_LAMBDA __attribute__((always_inline))
-#define SPINTOK_INLINE SPINTOK_LAMBDA inline
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "../cpu.h"
 
 namespace {
 
@@ -43,23 +23,6 @@ struct Scratch {
         return reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(array.data()) + 63) / 64 * 64);
     }
 };
-
-// Calls work(utterance, scratch) for each of a batch.
-template <class Work>
-int each_utterance(int threads, int64_t batch, Work work) {
-    std::atomic<int64_t> next{0};
-    std::atomic<bool> failed{false};
-    auto run = [&] {
-        try {
-            Scratch scratch;
-            for (int64_t i; (i = next++) < batch;) work(i, scratch);
-        } catch (const std::bad_alloc &) {
-            failed = true;
-        }
-    };
-    on_threads(std::min<int64_t>(threads, batch), run);
-    return failed ? NO_MEMORY : OK;
-}
 
 // `count` numbers, then zeros up to `padded`, after `before` zeros.
 void pad(float *out, int64_t before, const float *in, int64_t count, int64_t padded) {
@@ -137,56 +100,10 @@ struct Cascade {
     float *output;           // (batch, samples)
 };
 
-// Numbers too small to be normal are taken for zero while this lives: after silence a filter would live on them.
-struct FlushToZero {
-#if defined(__x86_64__)
-    unsigned before = _mm_getcsr();
-    FlushToZero() { _mm_setcsr(before | 0x8040); }
-    ~FlushToZero() { _mm_setcsr(before); }
-#else
-    FlushToZero() {}
-#endif
-};
-
 }  // namespace
 
-#define SPINTOK_ISA portable
-#define SPINTOK_WIDTH 4
-#include "perturb_parts.h"
-#undef SPINTOK_ISA
-#undef SPINTOK_WIDTH
-
-#if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")
-#endif
-#define SPINTOK_ISA avx512
-#define SPINTOK_WIDTH 16
-#include "perturb_parts.h"
-#undef SPINTOK_ISA
-#undef SPINTOK_WIDTH
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-#define SPINTOK_ISA avx2
-#define SPINTOK_WIDTH 8
-#include "perturb_parts.h"
-#undef SPINTOK_ISA
-#undef SPINTOK_WIDTH
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#define SPINTOK_BODY "perturb/passes.h"
+#include "../each_isa.h"
 
 namespace {
 
@@ -197,20 +114,17 @@ using Pass = void (*)(const Task &, int64_t utterance, Scratch &);
 template <class Task>
 int run(const Task &task, const Pass<Task> (&passes)[3], int64_t batch, int isa, int threads) {
     if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
-    return each_utterance(threads, batch, [&](int64_t i, Scratch &scratch) { passes[isa](task, i, scratch); });
+    try {
+        parallel<Scratch>(batch, threads, [&](int64_t i, Scratch &scratch) { passes[isa](task, i, scratch); });
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+    return OK;
 }
-
-#if defined(__x86_64__)
-#define SPINTOK_PASSES(name) {portable::name, avx2::name, avx512::name}
-#else
-#define SPINTOK_PASSES(name) {portable::name, portable::name, portable::name}
-#endif
 
 }  // namespace
 
 extern "C" {
-
-#define SPINTOK_EXPORT __attribute__((visibility("default")))
 
 SPINTOK_EXPORT int spintok_perturb_abi() { return 1; }
 

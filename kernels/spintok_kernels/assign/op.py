@@ -1,14 +1,13 @@
 """Codebook assignment: the best codeword of every row, without ever storing the (N, K) scores."""
 
-import importlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args, overload
 
 import torch
 from torch import Tensor
 
-from spintok_kernels.assign_native import ASSIGN, assign_native
-from spintok_kernels.assign_torch import assign_torch
+from spintok_kernels.assign.cpu import ASSIGN, assign_native
+from spintok_kernels.assign.torch import assign_torch
 
 __all__ = ["Assignment", "Metric", "Precision", "assign"]
 
@@ -159,10 +158,10 @@ def _assign_cpu(
 def _assign_cuda(
     z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # Not at the top: a machine without a GPU needs no Triton.
-    kernels = importlib.import_module("spintok_kernels.assign_triton")
-    result: tuple[Tensor, Tensor, Tensor] = kernels.assign(z, codebooks, metric, precision, details)
-    return result
+    # Imported only for CUDA tensors: a machine without a GPU needs no Triton.
+    from spintok_kernels.assign import triton as kernels
+
+    return kernels.assign(z, codebooks, metric, precision, details)
 
 
 def _rounded(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor]:

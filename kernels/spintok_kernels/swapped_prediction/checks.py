@@ -1,4 +1,4 @@
-"""What the training ops accept: one-line ValueErrors that name the argument."""
+"""Argument checks: one-line ValueErrors that name the argument."""
 
 import math
 
@@ -9,7 +9,7 @@ __all__ = ["check_iterations", "check_matrix", "check_positive", "check_same_kin
 
 
 def check_matrix(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Refuse anything but a non-empty, contiguous matrix of one of `dtypes` on the CPU or a CUDA device."""
+    """Require a non-empty, contiguous matrix of one of `dtypes` on the CPU or a CUDA device."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(x).__name__}")
     if x.ndim != 2:
@@ -26,7 +26,7 @@ def check_matrix(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
 
 
 def check_same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
-    """Refuse two tensors of different dtype or device."""
+    """Require two tensors to have the same dtype and device."""
     if x.dtype != other.dtype:
         raise ValueError(f"{name} is {x.dtype} but {other_name} is {other.dtype}")
     if x.device != other.device:
@@ -34,13 +34,13 @@ def check_same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> Non
 
 
 def check_positive(**values: float) -> None:
-    """Refuse a number that is not finite and above 0."""
+    """Require finite numbers above 0."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 def check_iterations(iterations: int) -> None:
-    """Refuse fewer than one Sinkhorn iteration."""
+    """Require at least one Sinkhorn iteration."""
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")

@@ -1,7 +1,7 @@
-"""Exact assignment with torch alone: where the compiled core cannot be built, and as its yardstick.
+"""Exact assignment in torch, for machines without the compiled core and for comparison with it.
 
-The same method as `assign_cpu.cpp`, a chunk of rows at a time: a float32 matrix product, a bound on its
-error, and the float64 definition for the codewords that the bound cannot rule out.
+It uses the method of `assign.cpp` on chunks of rows: a float32 matrix product, a bound on its error, and the
+float64 definition for the codewords that the bound does not exclude.
 """
 
 import math

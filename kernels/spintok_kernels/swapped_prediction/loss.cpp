@@ -1,0 +1,99 @@
+// The passes of Sinkhorn and of the swapped-prediction loss over stored float32 scores, on the CPU.
+//
+// Plain C interface, called through ctypes. GCC or Clang, for their vector types; the file includes itself once for
+// each instruction set. Each pass reads a row from memory once; what it needs again stays in the first caches.
+//
+// Rows are cut into at most GROUPS groups, whose partial sums are added in order, in float64: the result has the same
+// bits whatever the number of threads. Scores are in units of log2 inside, so that exp is 2^x.
+
+#include <cmath>
+#include <cstring>
+
+#include "../cpu.h"
+
+namespace {
+
+enum Status { OK = 0, NO_MEMORY = 1, UNSUPPORTED = 2 };
+
+constexpr int64_t GROUPS = 64;
+// Rows summed in float32 before their sum goes to float64.
+constexpr int64_t STRIP = 128;
+constexpr float LOWEST = -3e38f;
+// 2^f for |f| <= 1/2, least maximal relative error: 2e-9.
+constexpr float C0 = 1.000000001f, C1 = 0.6931472057f, C2 = 0.2402264689f, C3 = 0.05550328777f,
+                C4 = 0.009618488974f, C5 = 0.001339993118f, C6 = 0.0001534580749f;
+
+struct Task {
+    float *scores;    // (views, n, k); overwritten by swap with gradients
+    int64_t views, n, k;
+    float scale;      // log2(e) / epsilon
+    const float *u;   // (views, k), in units of log2
+    float inverse;    // log2(e) / temperature
+    bool gradients, metrics;
+    double *sums;     // (groups, views, k): column results of each group
+    double *extra;    // swap: (groups, views, k) counts of the best codes
+    double *numbers;  // swap: (groups, 2): loss, rows whose views agree
+    int64_t groups;
+    int64_t first(int64_t group) const { return n * group / groups; }
+};
+
+int64_t group_count(int64_t n) { return std::max<int64_t>(1, std::min(GROUPS, n / 16)); }
+
+}  // namespace
+
+#define SPINTOK_BODY "swapped_prediction/passes.h"
+#include "../each_isa.h"
+
+namespace {
+
+using Pass = void (*)(const Task &, int64_t group);
+
+// Runs `pass` of the wanted instruction set over all groups.
+int run(const Task &task, const Pass (&passes)[3], int isa, int threads) {
+    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
+    try {
+        parallel(task.groups, threads, [&](int64_t group) { passes[isa](task, group); });
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+    return OK;
+}
+
+}  // namespace
+
+extern "C" {
+
+SPINTOK_EXPORT int spintok_loss_abi() { return 1; }
+
+SPINTOK_EXPORT int spintok_loss_isa() { return best_isa(); }
+
+SPINTOK_EXPORT int64_t spintok_loss_groups(int64_t n) { return group_count(n); }
+
+// sums (groups, views, k) <- log2 of the column sums of 2^(scale * score) in each group of rows.
+SPINTOK_EXPORT int spintok_column_logsumexp(float *scores, int64_t views, int64_t n, int64_t k, float scale,
+                                            int isa, int threads, double *sums) {
+    static const Pass passes[] = SPINTOK_PASSES(column_logsumexp);
+    const Task task{scores, views, n, k, scale, nullptr, 0, false, false, sums, nullptr, nullptr, group_count(n)};
+    return run(task, passes, isa, threads);
+}
+
+// sums (groups, views, k) <- column sums of the row-wise softmax of scale * score + u.
+SPINTOK_EXPORT int spintok_column_totals(float *scores, int64_t views, int64_t n, int64_t k, float scale,
+                                         const float *u, int isa, int threads, double *sums) {
+    static const Pass passes[] = SPINTOK_PASSES(column_totals);
+    const Task task{scores, views, n, k, scale, u, 0, false, false, sums, nullptr, nullptr, group_count(n)};
+    return run(task, passes, isa, threads);
+}
+
+// The last pass over both views: numbers (groups, 2) <- loss, agreeing rows; with `metrics`, sums <- column sums of
+// the predictions, counts <- of their best codes; with `gradients`, scores <- prediction - target of the other view.
+SPINTOK_EXPORT int spintok_swap(float *scores, int64_t n, int64_t k, float scale, const float *u, float inverse,
+                                int gradients, int metrics, int isa, int threads, double *sums, double *counts,
+                                double *numbers) {
+    static const Pass passes[] = SPINTOK_PASSES(swap);
+    const Task task{scores, 2, n, k, scale, u, inverse, gradients != 0, metrics != 0,
+                    sums, counts, numbers, group_count(n)};
+    return run(task, passes, isa, threads);
+}
+
+}  // extern "C"
