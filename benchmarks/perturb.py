@@ -22,10 +22,10 @@ import parselmouth
 import pyworld
 import soundfile
 import torch
-from spintok_kernels import perturb_native
+from spintok_kernels.perturb import equalize
+from spintok_kernels.perturb.cpu import PERTURB
 
 from spintok.augment import Perturbation, draw, perturb, utterance_rng
-from spintok.augment.equalizer import equalize
 from spintok.augment.praat_child import change_gender
 
 RATE = 16_000
@@ -255,7 +255,7 @@ def speed(waves: list[Wave], rounds: int) -> None:
         pipe.send(None)
         process.join()
     print(f"\nThroughput, two processes of one thread, {audio:.0f} s in 5 s crops, best of {rounds} turns")
-    core, why = perturb_native.PERTURB.choose()
+    core, why = PERTURB.choose()
     print(f"  ours runs on the {core} core ({why})")
     for name in wall:
         print(

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from spintok_kernels import assign, assign_native
+from spintok_kernels import assign
+from spintok_kernels.assign.cpu import ASSIGN
 from torch import Tensor
 
 from . import switches
@@ -82,7 +83,7 @@ def _providers(z: Tensor, codebook: Tensor, metric: str) -> list[Provider]:
         return found
     if metric == "l2":
         found.append(Provider("scikit-learn", lambda: _sklearn(z, codebook), checks.within(2.0**-18), 0))
-    cores = [core for core in ("torch", "avx2", "avx512") if switches.runs_here(assign_native.ASSIGN, core)]
+    cores = [core for core in ("torch", "avx2", "avx512") if switches.runs_here(ASSIGN, core)]
     for core in cores:
         call = lambda: lambda: _ours(z, codebook, metric)  # noqa: E731
         found.append(
@@ -91,7 +92,7 @@ def _providers(z: Tensor, codebook: Tensor, metric: str) -> list[Provider]:
                 call,
                 checks.exact,
                 0,
-                lambda core=core: switches.core(assign_native.ASSIGN, core),
+                lambda core=core: switches.core(ASSIGN, core),
             )
         )
     return found

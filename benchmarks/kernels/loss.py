@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spintok_kernels import loss_native, swapped_prediction_loss
+from spintok_kernels import swapped_prediction_loss
+from spintok_kernels.swapped_prediction.cpu import LOSS
 from torch import Tensor
 
 from . import switches
@@ -116,8 +117,8 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
             provider("spintok float32 scores", ours(score_dtype=torch.float32), 1e-5, 1),
         ]
     for core in ("torch", "avx2", "avx512"):
-        if switches.runs_here(loss_native.LOSS, core):
-            name, use = f"({core})", lambda core=core: switches.core(loss_native.LOSS, core)
+        if switches.runs_here(LOSS, core):
+            name, use = f"({core})", lambda core=core: switches.core(LOSS, core)
             found.append(provider(f"spintok kept {name}", ours(memory_budget=1 << 40), 1e-5, 1, use))
     return [*found, provider("spintok recomputed", ours(memory_budget=int(stored / 4)), 1e-5, 0.3)]
 

@@ -1,17 +1,17 @@
-"""What every op means, in float64 and without a thought for speed: the compiled ops are tested against it."""
+"""The definition of every operation in float64, against which the compiled ones are tested. It is slow."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["assign", "reference_loss", "reference_metrics", "reference_sinkhorn", "runs"]
+__all__ = ["assign", "reference_loss", "reference_metrics", "reference_sinkhorn"]
 
 
 def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Tensor, Tensor]:
-    """The best codeword of every row: ids (N,), scores (N,), margins (N,) of z (N, D) and codebook (K, D).
+    """Return ids (N,), scores (N,) and margins (N,) of the best codewords of z (N, D) in codebook (K, D).
 
-    Sums run over d = 0, 1, ... in float64. A product of two float32 numbers is exact in float64, so this
-    order gives the same bits on every machine, and equal codewords tie exactly; the lowest index wins. A row
-    that is not finite has id -1 and NaN for the rest. Margins are inf when K = 1.
+    Sums run over d = 0, 1, ... in float64. A product of two float32 numbers is exact in float64, so this order gives
+    the same bits on every machine, and equal codewords tie exactly; the lowest index wins. A row that is not finite
+    has id -1, and its score and margin are NaN. Margins are inf if K = 1.
     """
     z64, c64 = z.double(), codebook.double()
     dots = torch.zeros(len(z), len(codebook), dtype=torch.float64)
@@ -22,7 +22,7 @@ def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Te
         squares += c64[:, d] * c64[:, d]
         distances += (z64[:, d, None] - c64[None, :, d]).square()
 
-    # argmin |z - c|^2 = argmax z.c - |c|^2 / 2; the score shown is the negative squared distance.
+    # argmin |z - c|^2 = argmax z.c - |c|^2 / 2; the returned score is the negative squared distance.
     ranking = dots if metric == "dot" else dots - 0.5 * squares
     best = ranking.max(dim=1, keepdim=True).values
     ids = (ranking == best).int().argmax(dim=1)
@@ -36,24 +36,10 @@ def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Te
     return ids, scores.where(finite, torch.nan), margins.where(finite, torch.nan)
 
 
-def runs(codes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs of equal codes: codes (B, T) padded with -1, durations (B, T) padded with 0, counts (B,)."""
-    run_codes = torch.full_like(codes, -1)
-    durations = torch.zeros(codes.shape, dtype=torch.int32)
-    counts = torch.zeros(len(codes), dtype=torch.int32)
-    for b, length in enumerate(lengths.tolist()):
-        for t in range(length):
-            if t == 0 or codes[b, t] != codes[b, t - 1]:
-                run_codes[b, counts[b]] = codes[b, t]
-                counts[b] += 1
-            durations[b, counts[b] - 1] += 1
-    return run_codes, durations, counts
-
-
 def reference_sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
-    """Smoothed targets Q (N, K) of `scores` (N, K), by the exp form of SwAV (arXiv 2006.09882, appendix A).
+    """Return the smoothed targets Q (N, K) of `scores` (N, K) by the exp form of SwAV (arXiv 2006.09882, appendix A).
 
-    Each iteration gives every codeword the mass 1/K, then every frame the mass 1/N; at the end each row is
+    Each iteration scales every codeword to the mass 1/K and then every frame to the mass 1/N; at the end each row is
     scaled to sum to 1. No gradient flows through Q.
     """
     q = torch.exp(scores.detach().double() / epsilon)
@@ -74,7 +60,7 @@ def reference_loss(
     epsilon: float = 0.02,
     iterations: int = 3,
 ) -> Tensor:
-    """Swapped prediction (Spin, arXiv 2305.11072, equation 4), differentiable, a float64 number.
+    """Return the swapped-prediction loss (Spin, arXiv 2305.11072, equation 4), differentiable, in float64.
 
     z1, z2 (N, D) are the two views, codebook (K, D). Each view predicts the smoothed targets of the other.
     """
@@ -90,7 +76,7 @@ def reference_loss(
 def reference_metrics(
     z1: Tensor, z2: Tensor, codebook: Tensor, *, temperature: float = 0.1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Prediction perplexity (2,), assignment perplexity (2,) and the agreement of the views, in float64.
+    """Return prediction perplexity (2,), assignment perplexity (2,) and the agreement of the views, in float64.
 
     Perplexity is exp(H) of the mean prediction, and of the histogram of the nearest codewords; agreement is
     the share of frames whose nearest codeword is the same in both views.

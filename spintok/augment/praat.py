@@ -1,8 +1,8 @@
-"""Speaker perturbation with Praat: the yardstick of ``spintok.augment.speaker``, with the same contract.
+"""Speaker perturbation with Praat, with the interface of ``spintok.augment.speaker``, for comparison.
 
-Praat's "Change gender" moves formants and pitch; the equalizer is ours. Praat runs in a process of its own
-because on rare input it never returns: then the process is ended and ``TimeoutError`` raised.
-praat-parselmouth is GPL-3 and an optional extra.
+Praat's "Change gender" changes formants and pitch; the equalizer is that of ``spintok_kernels``. On rare input Praat
+never returns, so it runs in a child process, which is killed on a timeout. praat-parselmouth is GPL-3 and therefore an
+optional extra.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from spintok_kernels.perturb import equalize
 from torch import Tensor
 
-from spintok.augment.equalizer import equalize
 from spintok.augment.praat_child import ANSWER, REQUEST
 from spintok.augment.speaker import Perturbation, check_batch
 
@@ -31,18 +31,16 @@ class Praat:
     """A running Praat; use it as a context manager, or ``close`` it."""
 
     def __init__(self, timeout: float = 60.0) -> None:
-        """``timeout``: seconds that Praat may take for one utterance. ``ValueError`` without
-        praat-parselmouth."""
+        """``timeout`` is in seconds for one utterance. Raises ``ValueError`` if praat-parselmouth is not installed."""
         if importlib.util.find_spec("parselmouth") is None:
             raise ValueError("perturbation with Praat needs praat-parselmouth: pip install 'spintok[praat]'")
         self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
 
     def perturb(self, waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-        """As ``spintok.augment.speaker.perturb``, on the CPU. An utterance without voice is only equalized.
+        """Compute ``spintok.augment.speaker.perturb`` on the CPU; an utterance without voice is only equalized.
 
-        ``TimeoutError`` when Praat does not return in time, ``ValueError`` with Praat's words when it
-        refuses.
+        Raises ``TimeoutError`` if Praat does not return in time and ``ValueError`` with Praat's message if it fails.
         """
         check_batch(waveforms, lengths, len(parameters))
         moved = torch.zeros_like(waveforms)
@@ -54,8 +52,7 @@ class Praat:
             return moved
         gains = torch.tensor([parameter.gains for parameter in parameters])
         qs = torch.tensor([parameter.qs for parameter in parameters])
-        valid = torch.arange(waveforms.shape[1]) < lengths[:, None]
-        return equalize(moved, gains, qs).clamp_(-1.0, 1.0).masked_fill_(~valid, 0.0)
+        return equalize(moved, gains, qs, lengths).clamp_(-1.0, 1.0)
 
     def close(self) -> None:
         """End Praat's process; the next ``perturb`` starts another."""

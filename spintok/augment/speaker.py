@@ -1,4 +1,4 @@
-"""Speaker perturbation: the same words, as if another person had said them (Spin, arXiv 2305.11072).
+"""Speaker perturbation (Spin, arXiv 2305.11072): change the voice of an utterance and keep its words.
 
 ``draw`` draws the parameters of an utterance, ``perturb`` applies them to a batch.
 """
@@ -9,24 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from spintok_kernels import perturb_native
+from spintok_kernels.perturb import BANDS, decimate, equalize, samples_per_call
 from torch import Tensor
 
-from spintok.augment.equalizer import BANDS, equalize
-from spintok.augment.pitch import PITCH_HOP, decimate, track_pitch
+from spintok.augment.pitch import track_pitch
 from spintok.augment.psola import resynthesize
 
 __all__ = ["Perturbation", "PerturbationStrength", "check_batch", "draw", "perturb"]
 
-# Samples that one pass on the CPU works on, so that memory does not grow with the batch.
-TORCH_SAMPLES, COMPILED_SAMPLES = 1 << 19, 1 << 22
-
 
 @dataclass(frozen=True)
 class PerturbationStrength:
-    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 and ``gain_db`` 0 leave that part
-    out."""
+    """The bounds of the draw; the defaults are Spin's. A ratio bound of 1 or ``gain_db`` 0 disables that part."""
 
     formant: float = 1.4
     median: float = 2.0
@@ -47,10 +41,10 @@ class PerturbationStrength:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How one utterance changes.
+    """The parameters of one utterance.
 
-    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distances of F0 from
-    its median. ``gains`` (decibels) and ``qs`` are those of the equalizer's ten bands.
+    ``formant``, ``median`` and ``spread`` multiply the formants, the median F0 and the distance of F0 from its median.
+    ``gains`` (decibels) and ``qs`` belong to the ten bands of the equalizer.
     """
 
     formant: float = 1.0
@@ -70,10 +64,10 @@ class Perturbation:
 
 
 def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None) -> Perturbation:
-    """Draw a perturbation.
+    """Draw the parameters of an utterance.
 
-    Formant, median and range ratio are uniform from 1 to their bound and inverted with probability 1/2; the
-    gains are uniform within ``gain_db``, the Qs log-uniform.
+    The formant, median and range ratios are uniform from 1 to their bound and inverted with probability 1/2; the gains
+    are uniform within ``gain_db`` and the Qs log-uniform.
     """
     strength = strength or PerturbationStrength()
     bounds = np.array([strength.formant, strength.median, strength.spread])
@@ -86,25 +80,22 @@ def draw(rng: np.random.Generator, strength: PerturbationStrength | None = None)
 
 
 def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbation]) -> Tensor:
-    """Perturb ``waveforms`` (B, S), float32 at 16 kHz, each of its ``lengths`` (B,) samples by its own
-    parameters.
+    """Perturb ``waveforms`` (B, S), float32 at 16 kHz with ``lengths`` (B,) in samples, by one set of parameters each.
 
-    Returns (B, S) within [-1, 1]: the same length to the sample, zero past the utterance's end. On the CPU a
-    few utterances are worked on at a time, by ``spintok_kernels`` where its passes are compiled; on CUDA the
-    whole batch by torch, without waiting for the device. What one utterance becomes does not depend on the
-    others. ``ValueError`` when the arguments do not fit together.
+    Returns (B, S) within [-1, 1]: every utterance keeps its length and is zero past its end. The CPU processes a few
+    utterances at a time; CUDA processes the whole batch without waiting for the device. The result of an utterance
+    does not depend on the others. Raises ``ValueError`` if the arguments do not match.
     """
     check_batch(waveforms, lengths, len(parameters))
     if waveforms.numel() == 0:
         return waveforms.clone()
     device = waveforms.device
     drawn = [[p.formant, p.median, p.spread, *p.gains, *p.qs] for p in parameters]
-    # Numbers of numpy would make it float64.
+    # The parameters may be numpy float64.
     values = torch.tensor(drawn, dtype=torch.float32)
     values = values.to(device, non_blocking=True)
     waveforms, lengths = waveforms.contiguous(), lengths.to(device, torch.int64, non_blocking=True).contiguous()
-    at_once = COMPILED_SAMPLES if perturb_native.runs_on(waveforms) else TORCH_SAMPLES
-    passes = math.ceil(waveforms.numel() / at_once) if device.type == "cpu" else 1
+    passes = math.ceil(waveforms.numel() / samples_per_call(waveforms))
     rows = math.ceil(len(waveforms) / passes)
     parts = zip(waveforms.split(rows), lengths.split(rows), values.split(rows), strict=True)
     done = [_perturb(*part) for part in parts]
@@ -112,9 +103,9 @@ def perturb(waveforms: Tensor, lengths: Tensor, parameters: Sequence[Perturbatio
 
 
 def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
-    """Raise ``ValueError`` unless ``waveforms``, ``lengths`` and the count of parameters make a batch.
+    """Raise ``ValueError`` unless ``waveforms``, ``lengths`` and the count of parameters are one batch.
 
-    The lengths' values are looked at only on the CPU: on a GPU it would mean waiting for the device.
+    The values of the lengths are checked on the CPU only: on a GPU this would wait for the device.
     """
     if waveforms.ndim != 2 or waveforms.dtype != torch.float32:
         raise ValueError(f"waveforms must be (B, S) float32, got {tuple(waveforms.shape)} {waveforms.dtype}")
@@ -128,20 +119,8 @@ def check_batch(waveforms: Tensor, lengths: Tensor, count: int) -> None:
 
 @torch.no_grad()
 def _perturb(waveforms: Tensor, lengths: Tensor, values: Tensor) -> Tensor:
-    samples = waveforms.shape[1]
     formant, median, spread = values[:, :3].T.contiguous()
-    valid = None
-    if not perturb_native.runs_on(waveforms):
-        # A product is eight times as fast as masked_fill.
-        valid = (torch.arange(samples, device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
-        waveforms = F.pad(waveforms * valid, (0, -samples % PITCH_HOP))
     low = decimate(waveforms, lengths)
     track = track_pitch(low, lengths)
-    moved = resynthesize(waveforms, lengths, low, track, formant, median, spread)[:, :samples]
-    colored = equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :]).clamp_(-1.0, 1.0)
-    if valid is not None:
-        return colored.mul_(valid)
-    # The equalizer rings on past the end.
-    for row, length in zip(colored, lengths.tolist(), strict=True):
-        row[length:] = 0
-    return colored
+    moved = resynthesize(waveforms, lengths, low, track, formant, median, spread)
+    return equalize(moved, values[:, 3 : 3 + BANDS], values[:, 3 + BANDS :], lengths).clamp_(-1.0, 1.0)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import lfilter
-from spintok_kernels import perturb_native
+from spintok_kernels.perturb import cpu as perturb_cpu
+from spintok_kernels.perturb import decimate
 
 from spintok.augment import Perturbation, PerturbationStrength, draw, perturb, utterance_rng
-from spintok.augment.pitch import decimate, track_pitch
+from spintok.augment.pitch import track_pitch
 from spintok.augment.psola import resynthesize
 
 RATE = 16000
@@ -20,8 +21,8 @@ FORMANTS = ((700, 80), (1220, 90), (2600, 120))
 def core(request, monkeypatch):
     """Everything holds for both; the cores of other instruction sets are judged beside the kernels."""
     if request.param == "torch":
-        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
-    elif perturb_native.PERTURB.choose()[0] == "torch":
+        monkeypatch.setenv(perturb_cpu.PERTURB.variable, "torch")
+    elif perturb_cpu.PERTURB.choose()[0] == "torch":
         pytest.skip("no compiled core here")
     return request.param
 
@@ -216,7 +217,7 @@ class TestContract:
         lengths, drawn = torch.full((3,), 4000), [draw(utterance_rng(0, 0, str(i))) for i in range(3)]
         whole = perturb(waves, lengths, drawn)
         for limit in ("TORCH_SAMPLES", "COMPILED_SAMPLES"):
-            monkeypatch.setattr(f"spintok.augment.speaker.{limit}", 8000)
+            monkeypatch.setattr(f"spintok_kernels.perturb.op.{limit}", 8000)
         torch.testing.assert_close(perturb(waves, lengths, drawn), whole, atol=1e-4, rtol=0)
 
     def test_silence_stays_silent(self):
@@ -280,7 +281,7 @@ class TestContract:
         assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.skipif(perturb_native.PERTURB.found[0] is None, reason="no compiled core here")
+@pytest.mark.skipif(perturb_cpu.PERTURB.found[0] is None, reason="no compiled core here")
 class TestCompiled:
     """The compiled core does as torch does, stage by stage: in a chain the pitch's last digits add up to
     time."""
@@ -296,7 +297,7 @@ class TestCompiled:
 
     def both(self, monkeypatch, call):
         results = [call()]
-        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
+        monkeypatch.setenv(perturb_cpu.PERTURB.variable, "torch")
         return [*results, call()]
 
     def test_pitch(self, monkeypatch):

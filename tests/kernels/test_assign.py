@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spintok_kernels import Assignment, assign, assign_native, backends, reference
+from spintok_kernels import Assignment, assign, backends, native, reference
+from spintok_kernels.assign import cpu
 from spintok_kernels.native import LEVELS
 from torch import Tensor
 
@@ -21,13 +22,13 @@ METRICS = ["dot", "l2"]
 
 
 def _runnable() -> list[str]:
-    library, _ = assign_native.ASSIGN.found
+    library, _ = cpu.ASSIGN.found
     return ["torch"] + (list(LEVELS[: library.spintok_assign_isa() + 1]) if library else [])
 
 
 @pytest.fixture(params=_runnable())
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(assign_native.ASSIGN.variable, request.param)
+    monkeypatch.setenv(cpu.ASSIGN.variable, request.param)
     return request.param
 
 
@@ -194,22 +195,22 @@ def test_bad_input(core: str, z: Tensor, codebooks: Tensor, options: dict[str, s
 
 
 def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cpu() -> tuple[str, str]:
+    def shown() -> tuple[str, str]:
         return next((b.implementation, b.reason) for b in backends() if (b.op, b.device) == ("assign", "cpu"))
 
-    assert cpu() == (core, "SPINTOK_ASSIGN_CPU is set")
-    monkeypatch.setenv(assign_native.ASSIGN.variable, "sse")
+    assert shown() == (core, "SPINTOK_ASSIGN_CPU is set")
+    monkeypatch.setenv(cpu.ASSIGN.variable, "sse")
     with pytest.raises(ValueError, match="not one of"):
         backends()
-    monkeypatch.delenv(assign_native.ASSIGN.variable)
-    assert cpu()[0] in _runnable()
+    monkeypatch.delenv(cpu.ASSIGN.variable)
+    assert shown()[0] in _runnable()
 
 
 @pytest.mark.parametrize("library", [None, b"not a library"])
 def test_a_core_that_is_missing_or_broken_is_said_once(tmp_path: Path, library: bytes | None) -> None:
     # The package as installed without a compiler, or with a library that does not load.
     package = tmp_path / "spintok_kernels"
-    shutil.copytree(Path(assign_native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
+    shutil.copytree(Path(native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
     if library is not None:
         (package / f"_assign_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(library)
     program = f"""

@@ -10,7 +10,7 @@ from spintok_kernels import reference
 from tests.kernels.inputs import make
 
 Load = Callable[[str], ModuleType]
-MODULE = "spintok_kernels.assign_triton"
+MODULE = "spintok_kernels.assign.triton"
 # What NaN and infinities do to numpy is the point of some of these tests.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero|All-NaN):RuntimeWarning")
 SMALL = [(1, 1, 1), (1, 17, 16), (33, 50, 39), (64, 131, 100), (5, 300, 24)]

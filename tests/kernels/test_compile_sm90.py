@@ -11,7 +11,8 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from spintok_kernels import assign_triton, runs_triton, tiles  # noqa: E402
+from spintok_kernels.assign import tiles  # noqa: E402
+from spintok_kernels.assign import triton as kernels  # noqa: E402
 
 from tests.kernels.sm90 import Machine, compile_sm90  # noqa: E402
 
@@ -26,7 +27,7 @@ def _nearest_half(depth: int, l2: bool, **changes: int) -> Machine:
     pointers = dict.fromkeys(("bias_ptr", "row_ptr", "book_ptr", "margins_ptr"), "*fp32")
     pointers |= dict.fromkeys(("ids_ptr", "work_ptr", "counter_ptr"), "*i32")
     return compile_sm90(
-        assign_triton.nearest_half_kernel,
+        kernels.nearest_half_kernel,
         {"z_ptr": "*fp16", "c_ptr": "*fp16", "n": "i32", "tiles": "i32"} | pointers,
         {"D": depth, "DP": padded, "TILE_BITS": 7, "L2": l2, "EXACT": True, "MARGINS": False} | tiling,
         unaligned={"work_ptr", "counter_ptr", "ids_ptr", "margins_ptr", "row_ptr"},
@@ -42,7 +43,7 @@ def _nearest_split(depth: int, l2: bool, **changes: int) -> Machine:
     pointers = dict.fromkeys(names, "*fp32")
     pointers |= dict.fromkeys(("ids_ptr", "from_ptr", "count_ptr", "work_ptr", "counter_ptr"), "*i32")
     return compile_sm90(
-        assign_triton.nearest_split_kernel,
+        kernels.nearest_split_kernel,
         pointers | {"n": "i32", "tiles": "i32"},
         {"D": depth, "DP": padded, "L2": l2, "ALL": False, "MARGINS": False} | tiling,
         unaligned={"work_ptr", "counter_ptr", "ids_ptr", "margins_ptr", "row_ptr"},
@@ -55,7 +56,7 @@ def _prepare(depth: int, book: bool) -> Machine:
     wide = triton.next_power_of_2(padded)
     names = ("x_ptr", "mean_ptr", "top_ptr", "full_ptr", "bias_ptr", "stats_ptr")
     return compile_sm90(
-        assign_triton.prepare_kernel,
+        kernels.prepare_kernel,
         dict.fromkeys(names, "*fp32") | {"half_ptr": "*fp16", "valid": "i32", "rows": "i32"},
         {"D": depth, "WIDE": wide, "DP": padded, "BLOCK": max(1, 8192 // wide), "L2": True, "BOOK": book},
     )
@@ -65,7 +66,7 @@ def _by_definition(everything: bool) -> Machine:
     pointers = dict.fromkeys(("z_ptr", "ct_ptr", "margins_ptr"), "*fp32")
     pointers |= dict.fromkeys(("ids_ptr", "from_ptr", "count_ptr"), "*i32")
     return compile_sm90(
-        assign_triton.by_definition_kernel,
+        kernels.by_definition_kernel,
         pointers | {"n": "i32", "k": "i32"},
         {"D": 256, "BK": 512, "L2": True, "ALL": everything, "MARGINS": True},
         num_warps=8,
@@ -75,13 +76,7 @@ def _by_definition(everything: bool) -> Machine:
 def _scores() -> Machine:
     pointers = {"z_ptr": "*fp32", "c_ptr": "*fp32", "ids_ptr": "*i32", "scores_ptr": "*fp32", "n": "i32"}
     constants = {"D": 768, "BLOCK": 32, "BD": 64, "L2": True}
-    return compile_sm90(assign_triton.scores_kernel, pointers, constants)
-
-
-def _runs() -> Machine:
-    pointers = {"codes_ptr": "*i32", "lengths_ptr": "*i64", "run_codes_ptr": "*i32", "durations_ptr": "*i32"}
-    signature = pointers | {"counts_ptr": "*i32", "frames": "i32"}
-    return compile_sm90(runs_triton.runs_kernel, signature, {"BLOCK": runs_triton.BLOCK})
+    return compile_sm90(kernels.scores_kernel, pointers, constants)
 
 
 DOTS: dict[str, Callable[[], Machine]] = {
@@ -99,7 +94,6 @@ OTHERS: dict[str, Callable[[], Machine]] = {
     "by_definition all rows": lambda: _by_definition(True),
     "by_definition worklist": lambda: _by_definition(False),
     "scores D=768 l2": _scores,
-    "runs": _runs,
 }
 
 

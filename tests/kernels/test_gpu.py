@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from spintok_kernels import assign, backends, reference, runs
+from spintok_kernels import assign, backends, reference
 
 from tests.kernels.inputs import CASES, make
 
@@ -18,7 +18,7 @@ METRICS = ["dot", "l2"]
 
 
 def _triton() -> object:
-    return pytest.importorskip("spintok_kernels.assign_triton")
+    return pytest.importorskip("spintok_kernels.assign.triton")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -77,36 +77,20 @@ def test_beyond_2_to_the_31_elements() -> None:
     codebook = torch.nn.functional.normalize(torch.randn(64, 256, device="cuda"))
     z = codebook[torch.arange(rows, device="cuda") % 64]
     assert torch.equal(assign(z, codebook), (torch.arange(rows, device="cuda") % 64).int())
-    del z
-    codes = torch.ones(2, 2**30 + 500, dtype=torch.int16, device="cuda")
-    codes[1, -1] = 2
-    found = runs(codes, torch.full((2,), codes.shape[1], device="cuda"))
-    assert found.counts.tolist() == [1, 2]
-    assert found.durations[1, :3].tolist() == [codes.shape[1] - 1, 1, 0]
-    assert found.codes[1, :3].tolist() == [1, 2, -1]
-
-
-def test_runs_are_the_cpus() -> None:
-    codes = torch.randint(3, (50, 3000), dtype=torch.int32)
-    lengths = torch.randint(3001, (50,))
-    for mine, cpu in zip(runs(codes.cuda(), lengths.cuda()), runs(codes, lengths), strict=True):
-        assert torch.equal(mine.cpu(), cpu)
-    assert runs(codes[:2].cuda(), torch.tensor([-1, 3001]).cuda()).counts.tolist() == [-1, -1]
 
 
 def test_nothing_waits_for_the_device() -> None:
     z, codebook = (x.cuda() for x in make("unit", 30_000, 500, 256))
-    lengths = torch.tensor([30_000]).cuda()
-    runs(assign(z, codebook)[None], lengths)
+    assign(z, codebook)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        runs(assign(z, codebook)[None], lengths)
+        assign(z, codebook)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_backends_say_triton() -> None:
-    assert {b.implementation for b in backends() if b.device == "cuda" and b.op in ("assign", "runs")} == {"triton"}
+    assert {b.implementation for b in backends() if b.device == "cuda" and b.op == "assign"} == {"triton"}
 
 
 @pytest.mark.slow
@@ -117,15 +101,14 @@ def test_compute_sanitizer(tool: str) -> None:
         pytest.skip("compute-sanitizer is not installed")
     program = """
 import torch
-from spintok_kernels import assign_triton, runs
+from spintok_kernels.assign import triton as kernels
 for depth in (39, 256, 330):
     z, c = torch.randn(300, depth, device="cuda"), torch.randn(70, depth, device="cuda")
     c[60:] = c[:10]
     for metric in ("dot", "l2"):
         for details in (False, True):
-            assign_triton.assign(z, [c], metric, "exact", details, small=0)
-            assign_triton.assign(z, [c], metric, "exact", details)
-runs(torch.randint(3, (5, 2000), device="cuda"), torch.tensor([0, 1, 1024, 1999, 2000]).cuda())
+            kernels.assign(z, [c], metric, "exact", details, small=0)
+            kernels.assign(z, [c], metric, "exact", details)
 torch.cuda.synchronize()
 """
     command = [sanitizer, "--tool", tool, "--error-exitcode", "1", sys.executable, "-c", program]

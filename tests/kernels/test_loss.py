@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spintok_kernels import loss_native, swapped_prediction_loss
+from spintok_kernels import swapped_prediction_loss
 from spintok_kernels.reference import reference_loss, reference_metrics, reference_sinkhorn
+from spintok_kernels.swapped_prediction import cpu
 from torch import Tensor
 
 from tests.kernels.views import make_views, relative_error
@@ -16,9 +17,9 @@ from tests.kernels.views import make_views, relative_error
 
 @pytest.fixture(params=["avx512", "avx2", "portable", "torch"])
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(loss_native.LOSS.variable, request.param)
+    monkeypatch.setenv(cpu.LOSS.variable, request.param)
     try:
-        loss_native.LOSS.choose()
+        cpu.LOSS.choose()
     except RuntimeError as error:
         pytest.skip(str(error))
     return request.param
@@ -146,7 +147,7 @@ def test_two_runs_are_bit_equal(core: str) -> None:
 
 
 def test_the_passes_do_not_depend_on_the_number_of_threads() -> None:
-    if loss_native.LOSS.choose()[0] == "torch":
+    if cpu.LOSS.choose()[0] == "torch":
         pytest.skip("no compiled core here")
     scores, u = torch.randn(2, 900, 70), torch.randn(2, 70).double()
     threads = torch.get_num_threads()
@@ -156,9 +157,9 @@ def test_the_passes_do_not_depend_on_the_number_of_threads() -> None:
             torch.set_num_threads(count)
             results.append(
                 [
-                    loss_native.column_logsumexp(scores, 5.0),
-                    loss_native.column_totals(scores, 5.0, u),
-                    *loss_native.swap(scores.clone(), 5.0, u, 0.1, True, True),
+                    cpu.column_logsumexp(scores, 5.0),
+                    cpu.column_totals(scores, 5.0, u),
+                    *cpu.swap(scores.clone(), 5.0, u, 0.1, True, True),
                 ]
             )
     finally:
@@ -334,6 +335,6 @@ def test_bad_input_names_the_argument(inputs: tuple, options: dict, message: str
 
 
 def test_an_unknown_core_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(loss_native.LOSS.variable, "sse")
+    monkeypatch.setenv(cpu.LOSS.variable, "sse")
     with pytest.raises(ValueError, match="not one of"):
         swapped_prediction_loss(z, z, c)

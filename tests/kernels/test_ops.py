@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from spintok_kernels import assign, runs
+from spintok_kernels import assign
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.kernels.inputs import make
@@ -21,11 +21,6 @@ def test_opcheck_assign(metric: str, details: bool) -> None:
     torch.library.opcheck(torch.ops.spintok.assign.default, arguments, test_utils=CHECKS)
 
 
-def test_opcheck_runs() -> None:
-    codes = torch.randint(3, (4, 9), dtype=torch.int32)
-    torch.library.opcheck(torch.ops.spintok.runs.default, (codes, torch.tensor([9, 4, 0, 1])), test_utils=CHECKS)
-
-
 def test_compiled_without_breaks_and_once_for_every_length() -> None:
     _, codebook = make("unit", 1, 20, 8)
     compilations = []
@@ -34,17 +29,15 @@ def test_compiled_without_breaks_and_once_for_every_length() -> None:
         compilations.append(graph)
         return graph.forward
 
-    def tokens(z: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def tokens(z: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ids, scores, margins = assign(z * 2, codebook, return_scores=True)
-        found = runs(ids[None], lengths)
-        return found.codes + 1, found.durations, scores + margins
+        return ids + 1, scores + margins
 
     torch._dynamo.reset()
     compiled = torch.compile(tokens, fullgraph=True, dynamic=True, backend=backend)
     for n in (5, 17, 64, 100, 333):
         z, _ = make("unit", n, 20, 8, seed=n)
-        lengths = torch.tensor([n])
-        for mine, eager in zip(compiled(z, lengths), tokens(z, lengths), strict=True):
+        for mine, eager in zip(compiled(z), tokens(z), strict=True):
             assert torch.equal(mine, eager)
     assert len(compilations) == 1
 
@@ -57,12 +50,6 @@ def test_shapes_without_data() -> None:
             ((2, 7), torch.int32),
             ((2, 7), torch.float32),
             ((2, 7), torch.float32),
-        ]
-        result = runs(torch.empty(2, 5, dtype=torch.int64), torch.empty(2, dtype=torch.int64))
-        assert [(x.shape, x.dtype) for x in result] == [
-            ((2, 5), torch.int64),
-            ((2, 5), torch.int32),
-            ((2,), torch.int32),
         ]
 
 

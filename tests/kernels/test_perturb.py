@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import sosfilt
-from spintok_kernels import backends, perturb_native
+from spintok_kernels import backends
 from spintok_kernels.native import LEVELS
+from spintok_kernels.perturb import BANDS, samples_per_call
+from spintok_kernels.perturb import cpu as perturb_cpu
 
 WINDOW = np.hanning(161)[:160]
 RNG = np.random.default_rng
 
 
 def _runnable() -> list[str]:
-    library, _ = perturb_native.PERTURB.found
+    library, _ = perturb_cpu.PERTURB.found
     return list(LEVELS[: library.spintok_perturb_isa() + 1]) if library else []
 
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.skipif(not _runnable(), reason="no compiled core here")
 
 @pytest.fixture(params=_runnable())
 def core(request, monkeypatch):
-    monkeypatch.setenv(perturb_native.PERTURB.variable, request.param)
+    monkeypatch.setenv(perturb_cpu.PERTURB.variable, request.param)
     return request.param
 
 
@@ -34,7 +36,7 @@ def test_decimate(core, samples):
     rng = RNG(samples)
     waves, kernel = rng.standard_normal((3, samples)), rng.standard_normal(49)
     lengths = [samples, samples // 2, 0]
-    low = perturb_native.decimate(single(waves), torch.tensor(lengths), single(kernel))
+    low = perturb_cpu.decimate(single(waves), torch.tensor(lengths), single(kernel))
     assert low.shape == (3, -(-samples // 160) * 40)
     for row, length in enumerate(lengths):
         heard = np.zeros(4 * low.shape[1] + 24)
@@ -60,7 +62,7 @@ def test_candidates(core, frames):
     table = lag_table(lags)
     angle = 2 * np.pi / 256 * np.arange(80)[:, None] * np.arange(64)
     halves = (wave(angle) * WINDOW[80:, None] for wave in (np.cos, np.sin))
-    strengths, energy = perturb_native.candidates(single(low), *map(single, halves), single(table), 0.01)
+    strengths, energy = perturb_cpu.candidates(single(low), *map(single, halves), single(table), 0.01)
     assert strengths.shape == (2, frames, 96)
     padded = np.pad(low, ((0, 0), (60, 60)))
     for row in range(2):
@@ -86,7 +88,7 @@ def test_choose(core):
     highest = lowest + rng.uniform(1, 50, 40)
     lowest[0], highest[0] = 0, 80
     highest = np.maximum(highest, 1)
-    best, place, offset = perturb_native.choose(strengths, single(lowest), single(highest))
+    best, place, offset = perturb_cpu.choose(strengths, single(lowest), single(highest))
     number = np.arange(81)
     for row in range(40):
         inside = (number >= np.float32(lowest[row])) & (number <= np.float32(highest[row]))
@@ -170,7 +172,7 @@ def test_overlap_add(core, samples, speed):
     # What float32 makes of the inputs is what the truth starts from.
     arrays = [x.astype(np.float32) for x in (low, old, new, narrowing, overlap, speeds, kernels, smoother)]
     before, after = [single(x) for x in arrays[:3]], [single(x) for x in arrays[3:]]
-    out = perturb_native.overlap_add(
+    out = perturb_cpu.overlap_add(
         single(waves), torch.tensor(lengths), *before, torch.from_numpy(voiced), *after
     ).numpy()
     low, old, new, narrowing, overlap, speeds, kernels, smoother = (x.astype(float) for x in arrays)
@@ -196,7 +198,7 @@ def biquads(rng, shape):
 def test_cascade(core, batch, count, samples):
     rng = RNG(count)
     sections, waves = biquads(rng, (batch, count)), rng.standard_normal((batch, samples)).astype(np.float32)
-    filtered = perturb_native.cascade(torch.from_numpy(waves), torch.from_numpy(sections))
+    filtered = perturb_cpu.cascade(torch.from_numpy(waves), torch.from_numpy(sections))
     for row in range(batch):
         sos = np.insert(sections[row], 3, 1, axis=1)
         truth = sosfilt(sos, waves[row].astype(float))
@@ -211,7 +213,7 @@ def test_cascade_at_sixty_hertz_where_biquads_in_float32_fail(core):
     section = b / (1 + alpha / a)
     noise = RNG(0).standard_normal(16000).astype(np.float32)
     truth = sosfilt(np.insert(section, 3, 1)[None], noise.astype(float))
-    ours = perturb_native.cascade(torch.from_numpy(noise)[None], torch.from_numpy(section)[None, None])[0].numpy()
+    ours = perturb_cpu.cascade(torch.from_numpy(noise)[None], torch.from_numpy(section)[None, None])[0].numpy()
     plain = sosfilt(np.insert(section, 3, 1)[None].astype(np.float32), noise)
     assert np.abs(ours - truth).max() < 3e-6
     assert np.abs(plain - truth).max() > 1e-4
@@ -222,7 +224,7 @@ def test_not_even_nan_leads_astray(core):
     waves[1] = torch.inf
     frames = torch.full((2, 20), float("nan"))
     shapes = [(2, 20, 2), (2, 20, 2), (2,), (2, 4, 18), (9,)]
-    out = perturb_native.overlap_add(
+    out = perturb_cpu.overlap_add(
         waves,
         torch.tensor([1600, 1599]),
         waves[:, ::4].contiguous(),
@@ -233,7 +235,7 @@ def test_not_even_nan_leads_astray(core):
     )
     assert out.shape == waves.shape
     strengths = torch.full((2, 3, 96), float("nan"))
-    for part in perturb_native.choose(strengths, torch.zeros(2), torch.full((2,), 80.0)):
+    for part in perturb_cpu.choose(strengths, torch.zeros(2), torch.full((2,), 80.0)):
         assert part.shape == (2, 3)
 
 
@@ -244,17 +246,49 @@ def test_the_number_of_threads_does_not_matter(core):
     try:
         for count in (1, 3, 8):
             torch.set_num_threads(count)
-            low = perturb_native.decimate(waves, torch.full((5,), 2000), single(np.hanning(49)))
-            results.append((perturb_native.cascade(waves, sections), low))
+            low = perturb_cpu.decimate(waves, torch.full((5,), 2000), single(np.hanning(49)))
+            results.append((perturb_cpu.cascade(waves, sections), low))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_which_core_runs(core, monkeypatch):
-    assert perturb_native.runs_on(torch.zeros(1))
-    assert not perturb_native.runs_on(torch.zeros(1, dtype=torch.float64))
+def test_which_core_runs(core):
     assert next(b.implementation for b in backends() if (b.op, b.device) == ("perturb", "cpu")) == core
-    monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
-    assert not perturb_native.runs_on(torch.zeros(1))
+
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize("implementation", ["compiled", "torch"])
+@pytest.mark.parametrize("samples", [481, 640])
+def test_ops_are_registered_correctly(implementation, samples, monkeypatch):
+    if implementation == "torch":
+        monkeypatch.setenv(perturb_cpu.PERTURB.variable, "torch")
+    waves, lengths = single(RNG(0).standard_normal((2, samples))), torch.tensor([samples, 300])
+    ops = torch.ops.spintok
+    low = ops.decimate(waves, lengths)
+    cells = 2 * low.shape[1] // 40
+    rates = torch.full((2, cells), 120 / 16000)
+    edges = torch.zeros(2, cells, 2)
+    calls = [
+        (ops.decimate, (waves, lengths)),
+        (ops.pitch_candidates, (low,)),
+        (ops.choose_pitch, (ops.pitch_candidates(low)[0], torch.zeros(2), torch.full((2,), 80.0))),
+        (
+            ops.overlap_add,
+            (waves, lengths, low, rates, rates, rates > 0, edges + 1, edges, torch.ones(2)),
+        ),
+        (ops.equalize, (waves, torch.ones(2, BANDS), torch.full((2, BANDS), 3.0))),
+        (ops.equalize, (waves, torch.ones(2, BANDS), torch.full((2, BANDS), 3.0), lengths)),
+    ]
+    for op, arguments in calls:
+        torch.library.opcheck(op.default, arguments, test_utils=CHECKS)
+    assert not ops.equalize(*calls[-1][1])[1, 300:].any()
+
+
+def test_samples_per_call_depends_on_the_core(core, monkeypatch):
+    compiled = samples_per_call(torch.zeros(1))
+    monkeypatch.setenv(perturb_cpu.PERTURB.variable, "torch")
+    assert samples_per_call(torch.zeros(1)) < compiled < samples_per_call(torch.zeros(1, device="meta"))

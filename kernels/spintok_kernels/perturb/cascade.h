@@ -1,12 +1,12 @@
-// Second-order sections, one a lane: each hears what the lane above it said a sample ago.
+// Second-order sections, one in each lane: the input of a lane is the output of the lane above one sample ago.
 
-// A biquad as a state-variable filter with trapezoidal integrators (its bilinear transform is the biquad): near 0 Hz
-// its coefficients and states keep digits in float32 that those of z^-1 lose. Near half the sample rate it is run on
-// the waveform times (-1)^n, which moves it to 0 Hz: the states then change sign at every sample. States are counted
-// in what an input of 1 adds to them.
+// A biquad as a state-variable filter with trapezoidal integrators, whose bilinear transform is the biquad. Near 0 Hz its
+// coefficients and states keep the precision in float32 that those of z^-1 lose. Near half the sample rate it filters the
+// waveform times (-1)^n, which moves it to 0 Hz: the states then change sign at every sample. The unit of a state is what
+// an input of 1 adds to it.
 struct Section {
-    // What a state keeps, less 1, and what the other adds; what both and the input are worth in the output. A section
-    // that has no coefficients says what it hears.
+    // For each state, the factor of its old value minus 1 and the factor of the other state; then the factors of both
+    // states and of the input in the output. A section without coefficients copies its input.
     double sign = 1, first_kept = -1, first_gets = 0, second_kept = -1, second_gets = 0, out[3] = {0, 0, 1};
     Section() = default;
     explicit Section(const double *b) {
@@ -14,7 +14,7 @@ struct Section {
         sign = a[1] > 0 ? -1 : 1;
         const double a1 = sign * a[1], b1 = sign * b[1], top = 1 - a1 + a[2], bottom = 1 + a1 + a[2];
         const double g = std::sqrt(bottom / top), k = 2 * (1 - a[2]) / (top * g);
-        // High-pass, low-pass and band-pass that make up the numerator.
+        // The numerator is a sum of high-pass, low-pass and band-pass.
         const double high = (b[0] - b1 + b[2]) / top, low = (b[0] + b1 + b[2]) / bottom - high;
         const double band = 2 * (b[0] - b[2]) / (top * g) - k * high + g * low;
         const double gain = g / (1 + g * (g + k)), loss = gain * (g + k);
@@ -28,13 +28,13 @@ struct Section {
     }
 };
 
-// STREAMS utterances at a time: what one waits for, the other has the units for.
+// Filters STREAMS utterances at a time, so that one uses the units while the other waits for results.
 template <int STREAMS>
 SPINTOK_INLINE void filter(const Cascade &t, int64_t row) {
     constexpr int VECTORS = SECTIONS / W, ALL = STREAMS * VECTORS;
     Vector sign[ALL], first_kept[ALL], first_gets[ALL], second_kept[ALL], second_gets[ALL], to_out[ALL][3];
     for (int lane = 0; lane < STREAMS * SECTIONS; ++lane) {
-        // The first section is in the highest lane that is used; those above it pass the input on.
+        // The first section is in the highest used lane; the lanes above copy the input.
         const int64_t number = t.count - 1 - lane % SECTIONS, i = row + lane / SECTIONS;
         const Section s = number < 0 ? Section() : Section(t.sections + (i * t.count + number) * 5);
         sign[lane / W][lane % W] = static_cast<float>(s.sign);
@@ -45,7 +45,7 @@ SPINTOK_INLINE void filter(const Cascade &t, int64_t row) {
         for (int i = 0; i < 3; ++i) to_out[lane / W][i][lane % W] = static_cast<float>(s.out[i]);
     }
     Vector out[ALL] = {}, first[ALL] = {}, second[ALL] = {};
-    // Most of a step begins before its input is there.
+    // Most of a step does not depend on its input.
     const auto advance = [&](int64_t n, int64_t written) SPINTOK_LAMBDA {
 #pragma GCC unroll 8
         for (int i = 0; i < ALL; ++i) {
@@ -59,7 +59,7 @@ SPINTOK_INLINE void filter(const Cascade &t, int64_t row) {
             if (v == 0 && written >= 0) t.output[(row + stream) * t.samples + written] = out[i][0];
         }
     };
-    // A sample needs as many steps as there are lanes to the lowest.
+    // A sample reaches the lowest lane after one step for each lane.
     const int64_t delay = SECTIONS - 1;
     for (int64_t n = 0; n < delay; ++n) advance(n, -1);
     for (int64_t n = delay; n < t.samples; ++n) advance(n, n - delay);

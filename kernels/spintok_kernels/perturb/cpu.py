@@ -1,7 +1,7 @@
 """The compiled CPU passes of speaker perturbation: pitch candidates, overlap-add, a cascade of biquads.
 
-All take and give contiguous float32 on the CPU unless said otherwise, work on the utterances of a batch in
-parallel, and check nothing: `spintok.augment` is who calls them, and has the same in torch.
+Arguments and results are contiguous float32 tensors on the CPU unless noted otherwise. The utterances of a batch are
+processed in parallel. Arguments are not checked.
 """
 
 import ctypes
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from spintok_kernels.native import LEVELS, NativeLibrary
+from spintok_kernels.perturb.tables import LAGS, LOW_HOP, PITCH_HOP
 
-__all__ = ["PERTURB", "candidates", "cascade", "choose", "decimate", "overlap_add", "runs_on"]
+__all__ = ["PERTURB", "candidates", "cascade", "choose", "decimate", "overlap_add"]
 
-# Of the compiled sizes, see perturb_cpu.cpp.
-LAGS, LOW_HOP, PITCH_HOP = 96, 40, 160
-
+# The compiled sizes are those of `tables`; perturb.cpp repeats them.
 _DTYPES = {
     "decimate": (torch.float32, torch.int64),
     "candidates": (torch.float32,),
@@ -39,18 +38,10 @@ def _declare(library: ctypes.CDLL) -> None:
 PERTURB = NativeLibrary("perturb", abi=1, declare=_declare, portable=True)
 
 
-def runs_on(x: Tensor) -> bool:
-    """Whether these passes are to be used for `x`; if they could be had and are not there, a warning says so once."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return False
-    PERTURB.warn_if_missing()
-    return PERTURB.choose()[0] != "torch"
-
-
 def decimate(waveforms: Tensor, lengths: Tensor, kernel: Tensor) -> Tensor:
-    """Every fourth sample of the low-passed waveforms (B, S): (B, 40 ceil(S / 160)), as if S were a multiple of 160.
+    """Return every fourth sample of the low-passed waveforms (B, S): (B, 40 ceil(S / 160)).
 
-    `lengths` (B,) int64, what lies beyond is silence; `kernel` (49,), its middle on the sample that is kept.
+    `lengths` is (B,) int64; what is past them counts as silence. `kernel` (49,) is centred on the sample that is kept.
     """
     batch, samples = waveforms.shape
     low = waveforms.new_empty(batch, -(-samples // PITCH_HOP) * LOW_HOP)
@@ -59,12 +50,12 @@ def decimate(waveforms: Tensor, lengths: Tensor, kernel: Tensor) -> Tensor:
 
 
 def candidates(low: Tensor, cosine: Tensor, sine: Tensor, lags: Tensor, bonus: float) -> tuple[Tensor, Tensor]:
-    """Strengths of the pitch candidates of every frame, and the energies of the frames.
+    """Return the strengths of the pitch candidates of every frame and the frames' energies.
 
-    `low` (B, 40 J), a frame of 160 samples about the middle of every 40. `cosine` and `sine` (80, 64): the window
-    times the bin's wave from the window's middle on; `lags` (64, 96): power spectrum to the correlation at each of 81
-    lags, then to the energy, then padding. Returns (B, J, 96) correlation over energy plus `bonus` times the
-    candidate's number, of which the first 81 count, and (B, J).
+    `low` is (B, 40 J); a frame is the 160 samples about the middle of every 40. `cosine` and `sine` (80, 64) are the
+    second halves of the windowed waves of each bin. `lags` (64, 96) maps a power spectrum to the correlation at 81
+    lags, the energy, and padding. The strengths (B, J, 96), of which the first 81 are used, are the correlation over
+    the energy plus `bonus` times the candidate's number; the energies are (B, J).
     """
     batch, frames = low.shape[0], low.shape[1] // LOW_HOP
     strengths, energy = low.new_empty(batch, frames, LAGS), low.new_empty(batch, frames)
@@ -73,11 +64,7 @@ def candidates(low: Tensor, cosine: Tensor, sine: Tensor, lags: Tensor, bonus: f
 
 
 def choose(strengths: Tensor, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The strongest candidate (the first of equals) from `lowest` to `highest` (B,), which count candidates.
-
-    `strengths` as `candidates` gives them. Returns (B, J) each: its strength, its number, and how far from it, in
-    [-1/2, 1/2], is the top of the parabola through it and its neighbours, those out of the range having strength -1.
-    """
+    """Compute `spintok_kernels.perturb.choose_pitch`."""
     batch, frames, _ = strengths.shape
     best, place, offset = (strengths.new_empty(batch, frames) for _ in range(3))
     _call("choose", (strengths, batch, frames, lowest, highest), (best, place, offset))
@@ -97,15 +84,10 @@ def overlap_add(
     kernels: Tensor,
     smoother: Tensor,
 ) -> Tensor:
-    """Lay grains of `waveforms` (B, S) down at a new pitch, each read at `speed` (B,): (B, S), zero past `lengths`.
+    """Compute `spintok_kernels.perturb.overlap_add`; the result is 0 past `lengths` (B,), int64.
 
-    Pitch is constant within C cells of 80 samples, C = 2 ceil(S / 160): `old_rate` and `new_rate` (B, C) in cycles a
-    sample, the new one at most 950 / 16000; `voiced` (B, C) bool. A grain stays where it is without voice, else it is
-    centred on a pulse of `low` (B, 20 C), the waveforms' `decimate`, whose phase is averaged over 9 cells by
-    `smoother` (9,). `narrowing` and `overlap` (B, C, 2), at the edges of each cell: a grain's fade is so many times
-    faster than its period, and the sum of the two grains with fades a and b is divided by sqrt(1 + overlap a b),
-    overlap from -2 to 0. `kernels` (B, 4, 18): for each power of the place between samples n and n + 1 the weights of
-    samples n - 8 ... n + 9.
+    `kernels` (B, 4, 18) are, for each power of the position between samples n and n + 1, the weights of samples
+    n - 8 ... n + 9. `smoother` (9,) averages the phase of the pulses over cells.
     """
     batch, samples = waveforms.shape
     cells = old_rate.shape[1]
@@ -116,10 +98,10 @@ def overlap_add(
 
 
 def cascade(waveforms: Tensor, sections: Tensor) -> Tensor:
-    """Filter `waveforms` (B, S) from rest by biquads in a row: (B, S).
+    """Filter `waveforms` (B, S) from rest by a cascade of biquads: (B, S).
 
-    `sections` (B, N <= 16, 5) float64: b0 b1 b2 a1 a2 of stable biquads with a0 = 1, as in scipy's second-order
-    sections without their fourth column.
+    `sections` (B, N <= 16, 5) float64 are b0, b1, b2, a1, a2 of stable biquads with a0 = 1: the second-order sections
+    of scipy without their fourth column.
     """
     batch, samples = waveforms.shape
     output = torch.empty_like(waveforms)
@@ -128,15 +110,15 @@ def cascade(waveforms: Tensor, sections: Tensor) -> Tensor:
 
 
 def _call(function: str, inputs: tuple[Tensor | float, ...], results: tuple[Tensor | int, ...]) -> None:
-    """Call with tensors as addresses; the instruction set and the threads come between inputs and results."""
+    """Pass tensors as addresses, and insert the instruction set and the thread count between inputs and results."""
     core, _ = PERTURB.choose()
     for x in (*inputs, *results):
-        # Addresses carry no type: a slip would be read as garbage.
+        # The library sees addresses only and would misread another type or layout.
         assert not isinstance(x, Tensor) or (x.is_contiguous() and x.dtype in _DTYPES[function]), (function, x.dtype)
     before, after = ([x.data_ptr() if isinstance(x, Tensor) else x for x in part] for part in (inputs, results))
     library = PERTURB.functions()
     status = getattr(library, f"spintok_{function}")(*before, LEVELS.index(core), torch.get_num_threads(), *after)
     if status == 1:
-        raise MemoryError(f"{function}: no memory for an utterance")
+        raise MemoryError(f"{function}: out of memory for an utterance")
     if status:
-        raise RuntimeError(f"{function}: this CPU cannot run the {core} core")
+        raise RuntimeError(f"{function}: this CPU does not support the {core} core")

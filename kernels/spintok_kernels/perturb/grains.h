@@ -1,10 +1,10 @@
-// Overlap-add: where the pulses and the grains are, the waveform between its samples, two grains at every sample.
+// Overlap-add: positions of pulses and grains, interpolation of the waveform, the sum of two grains at every sample.
 
 // cos and sin of 2 pi x.
 SPINTOK_INLINE void turn(Vector x, Vector &cosine, Vector &sine) {
     const Vector magic = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Vector r = x - ((x + magic) - magic), y = r * r;
-    // Taylor series of sin and cos of pi r, |r| <= 1/2, within 1e-7; then twice the angle.
+    // Taylor series of sin and cos of pi r, |r| <= 1/2, within 1e-7; then the double-angle formulas.
     Vector s = Vector{} - 0.00737043094f;
     s = s * y + 0.0821458866f;
     s = s * y - 0.599264529f;
@@ -23,8 +23,8 @@ SPINTOK_INLINE void turn(Vector x, Vector &cosine, Vector &sine) {
     sine = 2 * s * c;
 }
 
-// Phase in cycles at the start of each cell, whole numbers being where the energy of a period peaks: the half-wave of
-// the stronger polarity, squared, has its fundamental there.
+// The phase in cycles at the start of each cell; the energy of a period peaks at whole numbers. The phase is that of the
+// fundamental of the squared half-wave of the stronger polarity.
 void pulse_phase(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scratch, float *phase) {
     const int64_t samples = cells * LOW_CELL, side = ALIGNMENT / 2;
     const float *low = t.low + row * t.cells * LOW_CELL, *rate = t.old_rate + row * t.cells;
@@ -65,8 +65,8 @@ void pulse_phase(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scrat
     }
 }
 
-// When each grain is laid down and where it is read, both in samples; the first is of silence, at 0. What of a grain
-// has passed when a cell begins, and how many grains began before.
+// The moment at which each grain is placed and the source position from which it is read, both in samples; the first
+// grain is silence at 0. For each cell, the fraction of a grain that has passed and the number of grains that began.
 struct Grains {
     double *moment, *source;
     float *phase;
@@ -75,7 +75,7 @@ struct Grains {
 };
 
 Grains lay_grains(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scratch) {
-    // Past the end there are grains without pitch, which the last samples fade to.
+    // The last samples fade to grains without pitch past the end.
     const int64_t all = cells + UNVOICED_PERIOD / CELL + 1, most = all * MARKS + 1;
     float *old_phase = scratch.floats(3, 3 * all);
     pulse_phase(t, row, cells, scratch, old_phase);
@@ -97,7 +97,7 @@ Grains lay_grains(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scra
         for (int64_t mark = 1; mark <= marks; ++mark) {
             const double moment = (static_cast<double>(mark) - phase) / rate;
             const double cycles = (within ? old_phase[c] : 0.0) + old_rate * moment;
-            // The old pulse nearest in time. Without pitch a grain stays where it is.
+            // Move the grain to the nearest old pulse. Without pitch it is not moved.
             const double shift = voiced ? (std::nearbyint(cycles) - cycles) / old_rate : 0.0;
             ++count;
             g.moment[count] = moment + static_cast<double>(c * CELL);
@@ -108,8 +108,8 @@ Grains lay_grains(const OverlapAdd &t, int64_t row, int64_t cells, Scratch &scra
     return {g.moment, g.source, g.phase, g.count, count};
 }
 
-// Columns [begin, end) of the four planes: the coefficients of the cubic on the interval from a sample to the next.
-// `wave` is at the first tap of column 0.
+// Computes columns [begin, end) of the four planes, the coefficients of the cubic between a sample and the next.
+// `wave` points to the first tap of column 0.
 SPINTOK_INLINE void fill_planes(float *planes, const float *wave, const float *kernels, int64_t begin, int64_t end) {
     constexpr int VECTORS = W == 16 ? 4 : 2;
     for (int64_t column = begin; column < end; column += VECTORS * W) {
@@ -124,10 +124,10 @@ SPINTOK_INLINE void fill_planes(float *planes, const float *wave, const float *k
     }
 }
 
-// W samples of a grain from `position` on, counted in columns; NEAR: so slowly that they lie within 2 * W columns.
+// Reads W samples of a grain from `position`, in columns. NEAR: the speed is so low that they are in 2 * W columns.
 template <bool NEAR>
 SPINTOK_INLINE Vector read(const float *planes, double position, double last, float speed) {
-    // What lies farther away than the planes reach has no weight, but must not be read; nor where NaN says.
+    // Positions outside the planes have zero weight, but reading there would be out of bounds; so would NaN.
     position = std::min(std::max(0.0, position), last);
     const int64_t whole = static_cast<int64_t>(position);
     const Vector at = static_cast<float>(position - static_cast<double>(whole)) + numbered() * speed;
@@ -141,14 +141,14 @@ SPINTOK_INLINE Vector read(const float *planes, double position, double last, fl
     return value;
 }
 
-// From 1 at 0 to 0 at 1 and beyond.
+// Falls from 1 at 0 to 0 at 1 and above.
 SPINTOK_INLINE Vector fade(Vector x) {
     const Vector one = Vector{} + 1.0f;
     x = x > one ? one : x;
     return 2 * (x - 1.5f) * (x * x) + 1;
 }
 
-// 1 / sqrt(x) for 1/2 <= x <= 1: a parabola within 0.003, and Newton twice.
+// 1 / sqrt(x) for 1/2 <= x <= 1: a parabola within 0.003 and two Newton steps.
 SPINTOK_INLINE Vector inverse_root(Vector x) {
     Vector y = (0.835295f * x - 2.065847f) * x + 2.233766f;
     for (int i = 0; i < 2; ++i) y = y * (1.5f - 0.5f * x * y * y);
@@ -196,7 +196,7 @@ void overlap_add(const OverlapAdd &t, int64_t row, Scratch &scratch) {
     std::fill(output + length, output + t.samples, 0.0f);
     if (length == 0) return;
     const Grains grains = lay_grains(t, row, cells, scratch);
-    // As far as the last planes look.
+    // Long enough for the last planes.
     float *wave = scratch.floats(0, length + 2 * REACH + KEPT + CHUNK), *planes = scratch.floats(1, 4 * KEPT);
     pad(wave, REACH + BEFORE, t.waveforms + row * t.samples, length, length + REACH + KEPT + CHUNK - BEFORE);
     const float speed = t.speed[row];
@@ -205,7 +205,7 @@ void overlap_add(const OverlapAdd &t, int64_t row, Scratch &scratch) {
         const int64_t end = std::min(begin + CHUNK_CELLS, cells), origin = begin * CELL - REACH;
         const int64_t filled = KEPT - CHUNK + ((end - begin) * CELL + 63) / 64 * 64;
         const int64_t old = begin == 0 ? 0 : KEPT - CHUNK;
-        // A vector read from there at 4 times the speed ends within the planes.
+        // A vector read from here at 4 times the speed ends within the planes.
         const double last = static_cast<double>(filled - 5 * 16);
         if (old)
             for (int plane = 0; plane < 4; ++plane)

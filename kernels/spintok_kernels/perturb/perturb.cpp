@@ -1,8 +1,7 @@
 // Speaker perturbation on the CPU: pitch candidates, pitch-synchronous overlap-add, recursive filters.
 //
-// Plain C interface, called through ctypes. GCC or Clang, for their vector types; the file includes its parts once for
-// each instruction set. Threads share a call by utterances, and an utterance is worked on by one thread alone: what it
-// becomes depends neither on the others nor on the number of threads.
+// Plain C interface, called through ctypes. One thread processes an utterance, so its result depends neither on the
+// other utterances nor on the number of threads.
 
 #include <cmath>
 #include <cstring>
@@ -13,7 +12,7 @@ namespace {
 
 enum Status { OK = 0, NO_MEMORY = 1, UNSUPPORTED = 2 };
 
-// Arrays of floats that a thread keeps from one utterance to the next, cache-line aligned.
+// Arrays, aligned to cache lines, that a thread reuses from one utterance to the next.
 struct Scratch {
     std::vector<float> memory[4];
     std::vector<double> numbers[2];
@@ -24,14 +23,14 @@ struct Scratch {
     }
 };
 
-// `count` numbers, then zeros up to `padded`, after `before` zeros.
+// Writes `before` zeros, `count` numbers, and zeros up to `padded` numbers after the first zeros.
 void pad(float *out, int64_t before, const float *in, int64_t count, int64_t padded) {
     std::fill_n(out, before, 0.0f);
     std::copy_n(in, count, out + before);
     std::fill(out + before + count, out + before + padded, 0.0f);
 }
 
-// The pitch tracker's sizes: samples at 16 kHz and at a fourth of it. The tables that come with a call have them.
+// Sizes of the pitch tracker, in samples at 16 kHz and at a fourth of it; see tables.py, whose tables each call passes.
 constexpr int64_t PITCH_HOP = 160, DECIMATION = 4, LOW_HOP = PITCH_HOP / DECIMATION;
 constexpr int64_t TAPS_LOW = 49, WINDOW = 160, HALF = WINDOW / 2, BINS = 64, CANDIDATES = 81, LAGS = 96;
 
@@ -47,10 +46,10 @@ struct Decimation {
 struct Candidates {
     const float *low;     // (batch, frames * LOW_HOP)
     int64_t frames;
-    const float *cosine;  // (HALF, BINS): the window times the cosine, from its middle on
+    const float *cosine;  // (HALF, BINS): the second half of the windowed cosine
     const float *sine;
     const float *lags;    // (BINS, LAGS): power spectrum -> correlations, then the energy, then padding
-    float bonus;          // strength a candidate gets over the one below
+    float bonus;          // added to the strength for each candidate below
     float *strengths;     // (batch, frames, LAGS)
     float *energy;        // (batch, frames)
 };
@@ -65,12 +64,12 @@ struct Choice {
     float *offset;
 };
 
-// Samples of a cell, in which the pitch is constant; of a grain without pitch; of the low-pass between samples.
+// Samples of a cell, in which the pitch is constant; of a grain without pitch; of the interpolating low-pass.
 constexpr int64_t CELL = 80, LOW_CELL = CELL / DECIMATION, UNVOICED_PERIOD = 160, TAPS = 18, BEFORE = 8;
-constexpr int64_t MARKS = 5;      // grains that begin in a cell at most
+constexpr int64_t MARKS = 5;      // the largest number of grains that begin in a cell
 constexpr int64_t ALIGNMENT = 9;  // cells
-constexpr int64_t REACH = 768;    // samples that a grain is read from its cell
-// Columns of the interpolating polynomials that are worked out at a time, and that are kept.
+constexpr int64_t REACH = 768;    // the largest distance in samples at which a cell reads a grain
+// Columns of the interpolating polynomials that are computed at a time, and that are stored.
 constexpr int64_t CHUNK_CELLS = 64, CHUNK = CHUNK_CELLS * CELL, KEPT = CHUNK + 2 * REACH + 128;
 
 struct OverlapAdd {
@@ -110,7 +109,7 @@ namespace {
 template <class Task>
 using Pass = void (*)(const Task &, int64_t utterance, Scratch &);
 
-// Runs `pass` of the wanted instruction set over all utterances.
+// Runs the pass of instruction set `isa` on all utterances.
 template <class Task>
 int run(const Task &task, const Pass<Task> (&passes)[3], int64_t batch, int isa, int threads) {
     if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;

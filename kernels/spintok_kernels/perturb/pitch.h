@@ -1,10 +1,10 @@
-// Pitch: the waveform at a fourth of its rate, the strengths of the candidates of a frame, the best of a range.
+// Pitch: decimation by 4, the strengths of the candidates of a frame, the best candidate of a range.
 
-// Every fourth sample of the low-passed waveform: a filter in four phases, so that neighbours are neighbours.
+// Every fourth sample of the low-passed waveform, by a polyphase filter, so that vectors load adjacent numbers.
 void decimate(const Decimation &t, int64_t row, Scratch &scratch) {
     constexpr int VECTORS = 4, STEP = VECTORS * W;
     const int64_t length = t.lengths[row], before = TAPS_LOW / 2;
-    // Beyond, all is silence.
+    // The rest is silence.
     const int64_t heard = std::min(t.columns, (length + before) / DECIMATION + 1);
     const int64_t columns = (heard + STEP - 1) / STEP * STEP, size = columns + STEP;
     float *wave = scratch.floats(0, DECIMATION * size + before), *phases = scratch.floats(1, DECIMATION * size);
@@ -24,7 +24,7 @@ void decimate(const Decimation &t, int64_t row, Scratch &scratch) {
     std::fill(low + heard, low + t.columns, 0.0f);
 }
 
-// c (ROWS, VECTORS * W) <- a (ROWS, depth) times columns of b.
+// Writes a (ROWS, depth) times VECTORS * W columns of b to c.
 template <int ROWS, int VECTORS>
 SPINTOK_INLINE void product(const float *a, int64_t depth, const float *b, int64_t stride, float *c, int64_t columns) {
     Vector sums[ROWS][VECTORS] = {};
@@ -40,8 +40,8 @@ SPINTOK_INLINE void product(const float *a, int64_t depth, const float *b, int64
         for (int v = 0; v < VECTORS; ++v) store(c + r * columns + v * W, sums[r][v]);
 }
 
-// Power spectra by two products: about its middle the window is even, so the cosines see x[m] + x[-m] and the sines
-// x[m] - x[-m], half as many numbers each. Then correlations at the candidates' lags by a third.
+// Power spectra by two products of half the size: about its middle the window is even, so that cosines multiply
+// x[m] + x[-m] and sines x[m] - x[-m]. A third product gives the correlations at the lags of the candidates.
 void candidates(const Candidates &t, int64_t row, Scratch &scratch) {
     constexpr int ROWS = W >= 8 ? 6 : 4, SPECTRUM = W == 16 ? 4 : W == 8 ? 2 : 2, CORRELATION = W == 16 ? 3 : 2;
     const int64_t side = (WINDOW - LOW_HOP) / 2, samples = t.frames * LOW_HOP;
@@ -107,7 +107,7 @@ void choose(const Choice &t, int64_t row, Scratch &) {
             if (values[i] > values[lane] || (values[i] == values[lane] && at[i] < at[lane])) lane = i;
         t.best[frame] = values[lane];
         t.place[frame] = at[lane];
-        // The top of the parabola through the peak and its neighbours.
+        // The offset of the top of the parabola through the peak and its neighbours.
         const int64_t centre = std::min<int64_t>(std::max<int64_t>(1, static_cast<int64_t>(at[lane])), CANDIDATES - 2);
         const auto strength = [&](int64_t i) { return inside(static_cast<float>(i)) ? strengths[i] : -1.0f; };
         const float left = strength(centre - 1), middle = strength(centre), right = strength(centre + 1);

@@ -1,10 +1,9 @@
 // The passes of Sinkhorn and of the swapped-prediction loss over stored float32 scores, on the CPU.
 //
-// Plain C interface, called through ctypes. GCC or Clang, for their vector types; the file includes itself once for
-// each instruction set. Each pass reads a row from memory once; what it needs again stays in the first caches.
+// Plain C interface, called through ctypes. Each pass reads a row from memory once and rereads it from the cache.
 //
-// Rows are cut into at most GROUPS groups, whose partial sums are added in order, in float64: the result has the same
-// bits whatever the number of threads. Scores are in units of log2 inside, so that exp is 2^x.
+// Rows are divided into at most GROUPS groups, whose partial sums are added in order, in float64: the number of threads
+// does not change the bits of the result. Scores are in units of log2, so that exp is 2^x.
 
 #include <cmath>
 #include <cstring>
@@ -16,15 +15,15 @@ namespace {
 enum Status { OK = 0, NO_MEMORY = 1, UNSUPPORTED = 2 };
 
 constexpr int64_t GROUPS = 64;
-// Rows summed in float32 before their sum goes to float64.
+// Rows whose sum is accumulated in float32 before it is added in float64.
 constexpr int64_t STRIP = 128;
 constexpr float LOWEST = -3e38f;
-// 2^f for |f| <= 1/2, least maximal relative error: 2e-9.
+// Minimax polynomial of 2^f for |f| <= 1/2, with a relative error of 2e-9.
 constexpr float C0 = 1.000000001f, C1 = 0.6931472057f, C2 = 0.2402264689f, C3 = 0.05550328777f,
                 C4 = 0.009618488974f, C5 = 0.001339993118f, C6 = 0.0001534580749f;
 
 struct Task {
-    float *scores;    // (views, n, k); overwritten by swap with gradients
+    float *scores;    // (views, n, k); swap overwrites them by gradients
     int64_t views, n, k;
     float scale;      // log2(e) / epsilon
     const float *u;   // (views, k), in units of log2
@@ -48,7 +47,7 @@ namespace {
 
 using Pass = void (*)(const Task &, int64_t group);
 
-// Runs `pass` of the wanted instruction set over all groups.
+// Runs the pass of instruction set `isa` on all groups.
 int run(const Task &task, const Pass (&passes)[3], int isa, int threads) {
     if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
     try {
@@ -69,7 +68,7 @@ SPINTOK_EXPORT int spintok_loss_isa() { return best_isa(); }
 
 SPINTOK_EXPORT int64_t spintok_loss_groups(int64_t n) { return group_count(n); }
 
-// sums (groups, views, k) <- log2 of the column sums of 2^(scale * score) in each group of rows.
+// Writes log2 of the column sums of 2^(scale * score) of each group of rows to sums (groups, views, k).
 SPINTOK_EXPORT int spintok_column_logsumexp(float *scores, int64_t views, int64_t n, int64_t k, float scale,
                                             int isa, int threads, double *sums) {
     static const Pass passes[] = SPINTOK_PASSES(column_logsumexp);
@@ -77,7 +76,7 @@ SPINTOK_EXPORT int spintok_column_logsumexp(float *scores, int64_t views, int64_
     return run(task, passes, isa, threads);
 }
 
-// sums (groups, views, k) <- column sums of the row-wise softmax of scale * score + u.
+// Writes the column sums of the row-wise softmax of scale * score + u to sums (groups, views, k).
 SPINTOK_EXPORT int spintok_column_totals(float *scores, int64_t views, int64_t n, int64_t k, float scale,
                                          const float *u, int isa, int threads, double *sums) {
     static const Pass passes[] = SPINTOK_PASSES(column_totals);
@@ -85,8 +84,9 @@ SPINTOK_EXPORT int spintok_column_totals(float *scores, int64_t views, int64_t n
     return run(task, passes, isa, threads);
 }
 
-// The last pass over both views: numbers (groups, 2) <- loss, agreeing rows; with `metrics`, sums <- column sums of
-// the predictions, counts <- of their best codes; with `gradients`, scores <- prediction - target of the other view.
+// The last pass over both views. Writes the loss and the number of agreeing rows to numbers (groups, 2). With `metrics`,
+// writes column sums of the predictions to sums and counts of their best codes to counts. With `gradients`, overwrites
+// the scores by the prediction minus the target of the other view.
 SPINTOK_EXPORT int spintok_swap(float *scores, int64_t n, int64_t k, float scale, const float *u, float inverse,
                                 int gradients, int metrics, int isa, int threads, double *sums, double *counts,
                                 double *numbers) {

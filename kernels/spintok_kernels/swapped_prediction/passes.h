@@ -5,7 +5,7 @@ namespace {
 
 #include "../simd.h"
 
-// 2^x for x <= 127, relative error below 2e-7; 0 below 2^-126; NaN stays NaN.
+// 2^x for x <= 127 with a relative error below 2e-7; 0 below 2^-126; NaN for NaN.
 SPINTOK_INLINE Vector exp2(Vector x) {
     const Vector magic = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Vector low = Vector{} - 126.0f;
@@ -24,7 +24,7 @@ SPINTOK_INLINE Vector exp2(Vector x) {
     return x < low ? Vector{} : p;
 }
 
-// A scratch array of floats, cache-line aligned, zero at first.
+// A scratch array of floats, aligned to cache lines and initialised to zero.
 struct Row {
     std::vector<float> memory;
     float *data;
@@ -33,7 +33,7 @@ struct Row {
     }
 };
 
-// Calls body(column, load) for each vector of a row; load(p, fill) reads k numbers in all, never beyond.
+// Calls body(column, load) for each vector of a row; load(p, fill) never reads past the k numbers of the row.
 template <class Body>
 SPINTOK_INLINE void columns(int64_t k, Body body) {
     int64_t j = 0;
@@ -52,7 +52,7 @@ void column_logsumexp(const Task &t, int64_t group) {
             columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
                 const Vector x = read(row + j, 0) * t.scale, m = load(top.data + j), s = load(total.data + j);
                 const Vector d = x - m;
-                // One exponential: of the smaller of the two terms, relative to the larger.
+                // One exponential is enough: that of the smaller term relative to the larger.
                 const Vector e = exp2(d > 0 ? -d : d);
                 store(total.data + j, d > 0 ? s * e + 1 : s + e);
                 store(top.data + j, d > 0 ? x : m);
@@ -63,7 +63,7 @@ void column_logsumexp(const Task &t, int64_t group) {
     }
 }
 
-// targets <- 2^(scale * row + u - max), the sum returned: a row of Q before its division.
+// Writes 2^(scale * row + u - max), a row of Q before its division, to `out` and returns the sum.
 SPINTOK_INLINE float targets(const Task &t, const float *row, const float *u, float *out) {
     Vector top = Vector{} + LOWEST;
     columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
@@ -101,7 +101,7 @@ void column_totals(const Task &t, int64_t group) {
     }
 }
 
-// The index of the row's highest score, the lowest one among equals.
+// The index of the row's highest score, the lowest index of equal ones.
 int64_t best_code(const float *row, int64_t k) {
     Vector best = Vector{} + LOWEST;
     Mask where{};
@@ -144,13 +144,13 @@ void swap(const Task &t, int64_t group) {
                 columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA { best = larger(best, read(row + j, LOWEST)); });
                 const float highest = largest(best);
                 if (t.metrics) codes[v] = best_code(row, t.k);
-                // Below the row's maximum both terms of the cross-entropy are >= 0.
+                // With the row's maximum subtracted both terms of the cross-entropy are >= 0.
                 columns(t.k, [&](int64_t j, auto read) SPINTOK_LAMBDA {
                     const Vector x = (read(row + j, LOWEST) - highest) * t.inverse;
                     const Vector e = exp2(x);
                     store(p.data + j, e);
                     total += e;
-                    // A pad's target is 0; its score, -infinity, must not meet it.
+                    // Padding has target 0 and score -infinity, whose product would be NaN.
                     cross += (x > LOWEST ? x : Vector{}) * load(target + j);
                 });
                 const float partition = sum(total);

@@ -1,9 +1,9 @@
-"""The random equalizer of Spin's perturbation: a low shelf, eight peaks and a high shelf, in one filter.
+"""The random equalizer of Spin's perturbation: a low shelf, eight peaks and a high shelf.
 
-The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". ``spintok_kernels`` runs them as what they
-are, one behind the other, where that is compiled. In torch ten recursive filters would be sequential in time and, at
-60 Hz in float32, less exact: their product is evaluated on the unit circle, becomes one impulse response and is applied
-by overlap-save with the FFT.
+The bands are the biquads of Bristow-Johnson's "Audio EQ Cookbook". The compiled pass runs them one after another
+(`sections`). In torch ten recursive filters would be sequential in time and, at 60 Hz in float32, less precise:
+`equalize` evaluates their product on the unit circle, transforms it to one impulse response and applies it by
+overlap-save with the FFT.
 """
 
 import math
@@ -11,25 +11,21 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from spintok_kernels import perturb_native
 from torch import Tensor
 
-from spintok.frames import SAMPLE_RATE
+from spintok_kernels.perturb.tables import SAMPLE_RATE
 
 __all__ = ["BANDS", "CENTERS", "equalize", "frequency_response", "sections"]
 
 BANDS = 10
-# Hertz, even on a logarithmic scale; the first is a low shelf and the last a high shelf.
+# Hertz, evenly spaced on a logarithmic scale; the first band is a low shelf and the last a high shelf.
 CENTERS = tuple(60.0 * (7600 / 60) ** (band / (BANDS - 1)) for band in range(BANDS))
 # Samples of the impulse response, 0.5 s: the slowest band (60 Hz, Q 5, +12 dB) has then decayed by 84 dB.
 RESPONSE = 8192
 
 
 def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
-    """Filter ``waveforms`` (B, S) from rest; ``gains`` (B, BANDS) decibels, ``qs`` (B, BANDS). Returns (B,
-    S)."""
-    if perturb_native.runs_on(waveforms):
-        return perturb_native.cascade(waveforms.contiguous(), sections(gains, qs))
+    """Filter waveforms (B, S) from rest by bands with gains (B, BANDS) in decibels and qs (B, BANDS), in torch."""
     samples = waveforms.shape[1]
     size = min((1 << bits for bits in (14, 15, 16)), key=lambda size: -(-samples // (size - RESPONSE)) * size)
     hop = size - RESPONSE
@@ -38,11 +34,11 @@ def equalize(waveforms: Tensor, gains: Tensor, qs: Tensor) -> Tensor:
     blocks = F.pad(waveforms, (RESPONSE, -samples % hop)).unfold(1, size, hop)
     spectrum = torch.fft.rfft(blocks).mul_(response[:, None])
     filtered: Tensor = torch.fft.irfft(spectrum, size)[..., RESPONSE:]
-    return filtered.flatten(1)[:, :samples]
+    return filtered.flatten(1)[:, :samples].contiguous()
 
 
 def sections(gains: Tensor, qs: Tensor) -> Tensor:
-    """(B, BANDS, 5) float64: b0 b1 b2 a1 a2 of the ten biquads as the cookbook has them, with a0 = 1."""
+    """Return b0, b1, b2, a1, a2 of the ten biquads of the cookbook, divided by a0: (B, BANDS, 5) float64."""
     centre = 2 * math.pi * torch.tensor(CENTERS, dtype=torch.float64, device=gains.device) / SAMPLE_RATE
     a = torch.exp2(gains.double() * (math.log2(10) / 40))
     alpha, cosine = torch.sin(centre) / (2 * qs.double()), torch.cos(centre).expand_as(a)
@@ -50,7 +46,7 @@ def sections(gains: Tensor, qs: Tensor) -> Tensor:
         [1 + alpha * a, -2 * cosine, 1 - alpha * a, 1 + alpha / a, -2 * cosine, 1 - alpha / a],
         -1,
     )
-    # The high shelf is the low one with the cosine's sign changed, and with it that of the odd coefficients.
+    # The high shelf is the low shelf with the signs of the cosine and of the odd coefficients changed.
     sign = torch.ones(BANDS, dtype=torch.float64, device=gains.device)
     sign[-1] = -1
     cosine, edge = cosine * sign, 2 * a.sqrt() * alpha
@@ -71,12 +67,11 @@ def sections(gains: Tensor, qs: Tensor) -> Tensor:
 
 
 def frequency_response(gains: Tensor, qs: Tensor) -> Tensor:
-    """(B, RESPONSE / 2 + 1) complex response of the ten bands at frequencies even from 0 to half the sample
-    rate.
+    """Return the complex response (B, RESPONSE / 2 + 1) of the ten bands from 0 Hz to half the sample rate.
 
-    With c = cos w and c0, a = cos, sin/(2 Q) of the centre, dividing a biquad by its middle power of z leaves
-    p (c - c0) + q (1 - c c0) + j g sin w above and below the line, for all three kinds of band. The two
-    differences are kept as float64-made tables: formed in float32 they would lose the low bands.
+    With c = cos w and c0, a = cos, sin/(2 Q) of the centre, a biquad divided by its middle power of z has the form
+    p (c - c0) + q (1 - c c0) + j g sin w in numerator and denominator, for all three kinds of band. Tables hold the
+    two differences, computed in float64: float32 would lose the low bands.
     """
     difference, product, sine = _tables(gains.device)
     root = torch.exp2(gains * (math.log2(10) / 40))
@@ -102,7 +97,7 @@ def frequency_response(gains: Tensor, qs: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """cos w - cos w0 and 1 - cos w cos w0, both (BANDS, RESPONSE / 2 + 1), and sin w."""
+    """Return cos w - cos w0 and 1 - cos w cos w0, both (BANDS, RESPONSE / 2 + 1), and sin w."""
     w = math.pi * torch.arange(RESPONSE // 2 + 1, dtype=torch.float64) / (RESPONSE // 2)
     w0 = 2 * math.pi * torch.tensor(CENTERS, dtype=torch.float64)[:, None] / SAMPLE_RATE
     cosine, centre = torch.cos(w), torch.cos(w0)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import freqz, lfilter
-from spintok_kernels import perturb_native
-
-from spintok.augment.equalizer import BANDS, CENTERS, equalize, frequency_response
+from spintok_kernels.perturb import BANDS, CENTERS, equalize
+from spintok_kernels.perturb import cpu as perturb_cpu
+from spintok_kernels.perturb.equalizer import frequency_response
 
 
 @pytest.fixture(autouse=True, params=["torch", "compiled"])
 def core(request, monkeypatch):
     if request.param == "torch":
-        monkeypatch.setenv(perturb_native.PERTURB.variable, "torch")
-    elif perturb_native.PERTURB.choose()[0] == "torch":
+        monkeypatch.setenv(perturb_cpu.PERTURB.variable, "torch")
+    elif perturb_cpu.PERTURB.choose()[0] == "torch":
         pytest.skip("no compiled core here")
 
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-
-from spintok.augment.interpolate import interpolants, read
+from spintok_kernels.perturb.interpolate import interpolants, read
 
 RATE = 16000
 MARGIN = 20

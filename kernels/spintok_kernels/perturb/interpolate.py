@@ -1,9 +1,8 @@
-"""Waveforms between their samples: a low-passed cubic polynomial for every sample interval.
+"""Interpolate waveforms between samples by a low-passed cubic polynomial for every sample interval.
 
-A waveform that is read faster than it was recorded folds what lies above half the sample rate back into the
-band, so each utterance gets a windowed-sinc low-pass of its own. The filter is evaluated at the four
-Chebyshev-Lobatto points of an interval and the cubic goes through them (a Farrow structure), so the result is
-continuous from one interval to the next.
+Reading a waveform faster than real time would alias what is above half the sample rate, so each utterance has its own
+windowed-sinc low-pass. The filter is evaluated at the four Chebyshev-Lobatto points of an interval and the cubic goes
+through them (a Farrow structure), so the result is continuous from one interval to the next.
 """
 
 import math
@@ -25,10 +24,10 @@ NODES = (0.0, 0.25, 0.75, 1.0)
 
 
 def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
-    """Polynomials of ``waveforms`` (B, S) for reading at ``speed`` (B,) times real time: four planes (B, P).
+    """Return the polynomials of waveforms (B, S) for reading at ``speed`` (B,) times real time: four planes (B, P).
 
-    Plane i holds the coefficients of u ** i, 0 <= u < 1; those of the interval that begins at sample n are in
-    column ``margin + n``. P is at least S + 2 * margin: the silence before and after can be read as well.
+    Plane i holds the coefficients of u ** i, 0 <= u < 1; column ``margin + n`` is the interval that begins at sample
+    n. P is at least S + 2 * margin, so the silence before and after the waveform can be read too.
     """
     batch, samples = waveforms.shape
     columns = samples + 2 * margin
@@ -36,7 +35,7 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
     padded = F.pad(waveforms, (margin + HALF_WIDTH - 1, columns - samples - margin + HALF_WIDTH))
     blocks = padded.unfold(1, BLOCK + TAPS - 1, BLOCK).contiguous()
     padded_kernels = F.pad(kernels(speed).to(waveforms.dtype), (0, 1))
-    # Column j of the matrix is the kernel moved down by j rows: BLOCK outputs in one matrix product.
+    # Column j of the matrix is the kernel shifted by j rows: one matrix product gives BLOCK outputs.
     constant, linear, square, cube = (
         torch.bmm(blocks, kernel[:, _moves(speed.device)]).view(batch, columns) for kernel in padded_kernels
     )
@@ -44,16 +43,16 @@ def interpolants(waveforms: Tensor, speed: Tensor, margin: int) -> Planes:
 
 
 def read(planes: Planes, column: Tensor, fraction: Tensor) -> Tensor:
-    """The polynomials at ``fraction`` (any shape) past the interval in ``column``, counted over all rows."""
+    """Evaluate the polynomials at ``fraction`` (any shape) of the intervals ``column``, counted over all rows."""
     flat = column.reshape(-1)
     constant, linear, square, cube = (plane.view(-1).index_select(0, flat).view(fraction.shape) for plane in planes)
     return constant.addcmul_(linear.addcmul_(square.addcmul_(cube, fraction), fraction), fraction)
 
 
 def kernels(speed: Tensor) -> Tensor:
-    """(4, B, TAPS): for each coefficient the weights of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH."""
+    """Return the weights (4, B, TAPS) of samples n - HALF_WIDTH + 1 ... n + HALF_WIDTH for each coefficient."""
     distance, window, to_coefficients = _design(speed.device)
-    # At real time and slower nothing folds, and a sample of the input is read as it is.
+    # At real time and slower nothing aliases, and samples of the input are reproduced exactly.
     cutoff = (1 / speed.double().clamp_min(1.0))[:, None, None]
     values = cutoff * torch.sinc(cutoff * distance) * window
     values = values / values.sum(-1, keepdim=True)
@@ -62,7 +61,7 @@ def kernels(speed: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _design(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances of taps from nodes and the window there (4, TAPS); values at the nodes -> coefficients."""
+    """Return distances of taps from nodes, the window there (4, TAPS), and the matrix from values to coefficients."""
     nodes = torch.tensor(NODES, dtype=torch.float64)
     distance = nodes[:, None] - torch.arange(1 - HALF_WIDTH, HALF_WIDTH + 1, dtype=torch.float64)
     window = torch.cos(math.pi / 2 * distance / HALF_WIDTH).square()
@@ -72,6 +71,6 @@ def _design(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _moves(device: torch.device) -> Tensor:
-    """(BLOCK + TAPS - 1, BLOCK): which tap is in row i of column j; TAPS, a zero, where there is none."""
+    """Return (BLOCK + TAPS - 1, BLOCK): the tap in row i of column j; TAPS, which is a zero, where there is none."""
     tap = torch.arange(BLOCK + TAPS - 1)[:, None] - torch.arange(BLOCK)
     return torch.where((tap >= 0) & (tap < TAPS), tap, TAPS).to(device)
