@@ -1,0 +1,248 @@
+"""Readers of files from outside, each with a sample of what it reads and a call that reads it all.
+
+A target builds its sample once into a folder; a case copies the folder, damages one of the files that the target
+names, and calls ``read``. A reader may accept what it can still read, or raise one of spintok's own errors.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from voices import SPEECH, mfcc_tokenizer, small_encoder, voices
+
+from spintok.data.manifest import scan
+from spintok.tokenizer import Tokenizer
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader under attack.
+
+    Attributes:
+        build: writes a valid sample into a folder.
+        read: reads all of it.
+        files: glob patterns of the files to damage, relative to the folder.
+        text: whether these files are text.
+    """
+
+    build: Callable[[Path], None]
+    read: Callable[[Path], object]
+    files: tuple[str, ...]
+    text: bool = False
+
+
+_MFCC = mfcc_tokenizer()
+
+
+def _build_audio(folder: Path) -> None:
+    """The same second of speech in every format that libsndfile writes."""
+    samples, rate = soundfile.read(SPEECH / "fred_yes.flac", dtype="float32")
+    samples = samples[:rate]
+    for name, kind, subtype in (
+        ("pcm.wav", "WAV", "PCM_16"), ("float.wav", "WAV", "FLOAT"), ("a.flac", "FLAC", "PCM_16"),
+        ("vorbis.ogg", "OGG", "VORBIS"), ("a.opus", "OGG", "OPUS"), ("a.mp3", "MP3", "MPEG_LAYER_III"),
+        ("a.aiff", "AIFF", "PCM_16"), ("a.caf", "CAF", "PCM_16"), ("a.w64", "W64", "PCM_16"),
+        ("rf64.wav", "RF64", "PCM_16"), ("a.sph", "NIST", "PCM_16"), ("alaw.wav", "WAV", "ALAW"),
+        ("a.au", "AU", "PCM_16"), ("adpcm.wav", "WAV", "IMA_ADPCM"),
+    ):  # fmt: skip
+        soundfile.write(folder / name, samples, rate, format=kind, subtype=subtype)
+
+
+def _read_audio(folder: Path) -> None:
+    for path in folder.iterdir():
+        _MFCC.encode(path)
+
+
+def _build_tokens(format: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        from spintok.corpus.tokens import Options, encode_corpus
+
+        options = Options(format=format, dedup=format != "km", shard_size=2)
+        encode_corpus(_MFCC, voices(), folder, options)
+
+    return build
+
+
+def _read_tokens(folder: Path) -> None:
+    from spintok.corpus.tokens import read_corpus
+
+    _, records = read_corpus(folder)
+    for record in records:
+        for tokens in record.tokens.values():
+            assert tokens.durations.sum() == tokens.num_frames
+
+
+def _build_features(format: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        from spintok.corpus.features import FeatureOptions, encode_features
+
+        encode_features(_MFCC, voices()[:3], folder, FeatureOptions(layer=0, format=format, shard_size=2))
+
+    return build
+
+
+def _read_features(folder: Path) -> None:
+    from spintok.corpus.features import read_features
+
+    for record in read_features(folder)[1]:
+        assert record.features.ndim == 2
+
+
+def _build_tokenizer(make: Callable[[], Tokenizer]) -> Callable[[Path], None]:
+    return lambda folder: make().save(folder)
+
+
+def _read_tokenizer(folder: Path) -> None:
+    from spintok import load
+
+    load(folder).encode(np.zeros(1600, np.float32), 16000)
+
+
+def _build_checkpoints(folder: Path) -> None:
+    """fairseq's, Spin's and Hugging Face's files of tiny encoders."""
+    from reference_checkpoints import hubert, spin_checkpoint, third_party, wavlm
+    from reference_features import transformers_model
+
+    model, settings = hubert()
+    torch.save({"model": model.state_dict(), "cfg": {"model": settings}}, folder / "fairseq.pt")
+    torch.save(spin_checkpoint(wavlm()[0]), folder / "spin.ckpt")
+    with third_party():
+        transformers_model("hubert").save_pretrained(folder)
+
+
+def _read_checkpoints(folder: Path) -> None:
+    from spintok.models.importers import load_encoder, load_spin
+
+    errors = []
+    readers = ((load_encoder, folder / "fairseq.pt"), (load_spin, folder / "spin.ckpt"), (load_encoder, folder))
+    for read, path in readers:
+        try:
+            read(path)
+        except (ValueError, FileNotFoundError) as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _build_registry(folder: Path) -> None:
+    entry = f"""
+["team-100"]
+description = "DC-Spin"
+licence = "CC-BY-4.0"
+codebooks = {{ primary = 100, auxiliary = 2048 }}
+[team-100.files."config.json"]
+url = "https://example.org/config.json"
+sha256 = "{"ab" * 32}"
+size = 1234
+[team-100.files."model.safetensors"]
+url = "https://example.org/model.safetensors"
+sha256 = "{"cd" * 32}"
+size = 5678
+"""
+    (folder / "registry.toml").write_text(entry)
+
+
+def _read_registry(folder: Path) -> None:
+    from spintok.hub.registry_file import read_entries
+
+    read_entries(folder / "registry.toml")
+
+
+def _build_recipes(folder: Path) -> None:
+    for path in (SPEECH.parents[1] / "recipes").glob("tiny_*.toml"):
+        shutil.copy(path, folder)
+
+
+def _read_recipes(folder: Path) -> None:
+    from spintok.train.recipe_file import read_recipe
+
+    for path in folder.iterdir():
+        read_recipe(path)
+
+
+def _build_alignments(folder: Path) -> None:
+    phones = [["SIL", 0.0, 0.2], ["Y", 0.2, 0.35], ["EH", 0.35, 0.5], ["S", 0.5, 0.7]]
+    lines = [json.dumps({"id": f"u{i}", "phones": phones}) for i in range(5)]
+    (folder / "phones.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "phones.ctm").write_text("".join(f"u0 1 {a} {b - a:.2f} {p}\n" for p, a, b in phones))
+    grid = (
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 0.7\ntiers? <exists>\nsize = 1\n'
+        'item []:\n    item [1]:\n        class = "IntervalTier"\n        name = "phones"\n        xmin = 0\n'
+        "        xmax = 0.7\n        intervals: size = 4\n"
+    )
+    for number, (phone, start, end) in enumerate(phones, start=1):
+        grid += f"        intervals [{number}]:\n            xmin = {start}\n            xmax = {end}\n"
+        grid += f'            text = "{phone}"\n'
+    (folder / "u0.TextGrid").write_text(grid)
+
+
+def _read_alignments(folder: Path) -> None:
+    from spintok.data.alignments import frame_intervals, read_alignments
+
+    for path in folder.iterdir():
+        for alignment in read_alignments(path).values():
+            frame_intervals(alignment.phones, 30)
+
+
+def _build_manifests(folder: Path) -> None:
+    paths = sorted(SPEECH.glob("*.flac"))
+    rows = "".join(f"{path.name}\t{soundfile.info(path).frames}\n" for path in paths)
+    (folder / "list.tsv").write_text(f"{SPEECH}\n{rows}")
+    (folder / "wav.scp").write_text("".join(f"{path.stem} {path}\n" for path in paths))
+    lines = [json.dumps({"id": p.stem, "path": str(p), "speaker": "s", "num_samples": 9}) for p in paths]
+    (folder / "list.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _read_manifests(folder: Path) -> None:
+    for path in folder.iterdir():
+        scan(path)
+
+
+def _build_transcripts(folder: Path) -> None:
+    lines = [json.dumps({"id": f"u{i}", "text": "the river ran past the old mill"}) for i in range(4)]
+    (folder / "text.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "lexicon.txt").write_text("the DH AH0\nriver R IH1 V ER0\nran R AE1 N\n")
+
+
+def _read_transcripts(folder: Path) -> None:
+    from spintok.data.transcripts import read_lexicon, read_transcripts
+
+    read_transcripts(folder / "text.jsonl")
+    read_lexicon(folder / "lexicon.txt")
+
+
+def _build_statistics(folder: Path) -> None:
+    _build_tokens("jsonl")(folder)
+
+
+def _read_statistics(folder: Path) -> None:
+    from spintok.stats.counts import Statistics
+
+    Statistics.read(folder / "stats.json").to_json()
+
+
+TARGETS: dict[str, Target] = {
+    "audio": Target(_build_audio, _read_audio, ("*",)),
+    "tokens-jsonl": Target(_build_tokens("jsonl"), _read_tokens, ("tokens-*", "tokenizer.json"), text=True),
+    "tokens-km": Target(_build_tokens("km"), _read_tokens, ("tokens-*", "tokenizer.json"), text=True),
+    "tokens-parquet": Target(_build_tokens("parquet"), _read_tokens, ("tokens-*",)),
+    "features": Target(_build_features("safetensors"), _read_features, ("features*",)),
+    "features-parquet": Target(_build_features("parquet"), _read_features, ("features-*",)),
+    "mfcc-config": Target(_build_tokenizer(mfcc_tokenizer), _read_tokenizer, ("config.json",), text=True),
+    "encoder-config": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("config.json",), text=True),
+    "weights": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("model.safetensors",)),
+    "checkpoints": Target(_build_checkpoints, _read_checkpoints, ("*",)),
+    "registry": Target(_build_registry, _read_registry, ("*",), text=True),
+    "recipes": Target(_build_recipes, _read_recipes, ("*",), text=True),
+    "alignments": Target(_build_alignments, _read_alignments, ("*",), text=True),
+    "manifests": Target(_build_manifests, _read_manifests, ("*",), text=True),
+    "transcripts": Target(_build_transcripts, _read_transcripts, ("*",), text=True),
+    "statistics": Target(_build_statistics, _read_statistics, ("stats.json",), text=True),
+}
