@@ -3,21 +3,24 @@
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
+from chromium import Tab, chromium
 
 from spintok.report import corpus_report, recording_report
-
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here to open the pages in")
 
 EVIL = "<img src=x onerror=window.hit=1>.flac"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = find_chromium()
-    assert program is not None
-    with Chromium(program, tmp_path_factory.mktemp("profile")) as chromium:
-        yield chromium
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser):
+    opened = Tab(browser)
+    yield opened
+    opened.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,150 +42,155 @@ def page(request) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def _background(browser) -> str:
-    return browser.run("getComputedStyle(document.body).backgroundColor")
+def _background(tab) -> str:
+    return tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
-def _inked(browser, selector: str) -> int:
+def _inked(tab, selector: str) -> int:
     """How many colours a canvas shows."""
-    return browser.run(
+    return tab.page.evaluate(
         f"(() => {{ const c = document.querySelector('{selector}'); const d = c.getContext('2d')"
         ".getImageData(0, 0, c.width, c.height).data; return new Set(new Uint32Array(d.buffer)).size; })()"
     )
 
 
 @pytest.mark.parametrize("width", [1280, 375])
-def test_a_page_opens_in_either_theme_and_width(browser, page, width) -> None:
-    browser.open(page, width)
-    light = _background(browser)
-    assert browser.run("document.documentElement.scrollWidth") <= width
-    browser.view(width, 900, dark=True)
-    dark = _background(browser)
+def test_a_page_opens_in_either_theme_and_width(tab, page, width) -> None:
+    tab.page.set_viewport_size({"width": width, "height": 900})
+    tab.open(page)
+    light = _background(tab)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    tab.page.emulate_media(color_scheme="dark")
+    dark = _background(tab)
     assert dark != light
-    # A change of what the system prefers is told with the next picture.
-    browser.wait("byId('theme').getAttribute('aria-pressed') === 'true'")
-    browser.run("byId('theme').click()")
-    assert _background(browser) == light
-    browser.run("byId('theme').click()")
-    assert _background(browser) == dark
-    assert browser.complaints == []
-    assert all(address.startswith(("data:", page.as_uri())) for address in browser.addresses)
+    # The page hears of a change of the preferred scheme with the next frame.
+    tab.wait("byId('theme').getAttribute('aria-pressed') === 'true'")
+    tab.page.evaluate("byId('theme').click()")
+    assert _background(tab) == light
+    tab.page.evaluate("byId('theme').click()")
+    assert _background(tab) == dark
+    assert tab.complaints == []
+    assert all(address.startswith(("data:", page.as_uri())) for address in tab.addresses)
 
 
-def test_a_chart_is_read_by_pointer_and_keys(browser, corpus) -> None:
-    browser.open(corpus)
+def test_a_chart_is_read_by_pointer_and_keys(tab, corpus) -> None:
+    tab.open(corpus)
     for name in ("usage", "imbalance", "run-lengths", "speakers", "heat", "robustness", "most", "least"):
-        assert browser.box(f"#{name}")["height"] > 100
-    plot = browser.box("#usage .plot")
-    browser.move(plot["x"] + 0.5, plot["y"] + 50)
-    assert browser.run("byId('tip').textContent") == browser.run("data.charts.usage[0][2]")
-    assert browser.run("byId('tip').hidden") is False
-    browser.run("document.querySelector('#usage .plot').focus()")
-    browser.press("ArrowRight", 3)
-    expected = browser.run("data.charts.usage[3][2]")
-    assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == expected
-    browser.press("Tab")
-    assert browser.run("byId('tip').hidden") is True
-    assert browser.complaints == []
+        assert tab.box(f"#{name}")["height"] > 100
+    plot = tab.box("#usage .plot")
+    tab.page.mouse.move(plot["x"] + 0.5, plot["y"] + 50)
+    assert tab.page.evaluate("byId('tip').textContent") == tab.page.evaluate("data.charts.usage[0][2]")
+    assert tab.page.evaluate("byId('tip').hidden") is False
+    tab.page.evaluate("document.querySelector('#usage .plot').focus()")
+    tab.press("ArrowRight", 3)
+    expected = tab.page.evaluate("data.charts.usage[3][2]")
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-valuetext')") == expected
+    tab.press("Tab")
+    assert tab.page.evaluate("byId('tip').hidden") is True
+    assert tab.complaints == []
 
 
-def test_the_heat_map_is_read_by_pointer_and_keys(browser, corpus) -> None:
-    browser.open(corpus)
-    assert _inked(browser, "#heat-canvas") > 5
-    canvas = browser.box("#heat-canvas")
-    browser.move(canvas["x"] + 1, canvas["y"] + 1)
-    first = browser.run("byId('heat-cell').textContent")
-    assert first.startswith(f"code {browser.run('data.heat.codes[0]')} · AA 100 %")
-    browser.run("byId('heat-canvas').focus()")
-    browser.press("ArrowDown")
-    assert "· T 0 % ·" in browser.run("byId('heat-cell').textContent")
-    browser.press("End")
-    assert browser.run("byId('heat-cell').textContent").startswith(f"code {browser.run('data.heat.codes.at(-1)')} ")
+def test_the_heat_map_is_read_by_pointer_and_keys(tab, corpus) -> None:
+    tab.open(corpus)
+    assert _inked(tab, "#heat-canvas") > 5
+    canvas = tab.box("#heat-canvas")
+    tab.page.mouse.move(canvas["x"] + 1, canvas["y"] + 1)
+    first = tab.page.evaluate("byId('heat-cell').textContent")
+    assert first.startswith(f"code {tab.page.evaluate('data.heat.codes[0]')} · AA 100 %")
+    tab.page.evaluate("byId('heat-canvas').focus()")
+    tab.press("ArrowDown")
+    assert "· T 0 % ·" in tab.page.evaluate("byId('heat-cell').textContent")
+    tab.press("End")
+    assert tab.page.evaluate("byId('heat-cell').textContent").startswith(
+        f"code {tab.page.evaluate('data.heat.codes.at(-1)')} "
+    )
 
 
-def test_a_token_says_its_code_and_duration(browser, recording, speech, two_codebooks) -> None:
+def test_a_token_says_its_code_and_duration(tab, recording, speech, two_codebooks) -> None:
     tokens = two_codebooks.encode(speech / "beth_river.flac")
     index = int(tokens.durations.argmax())
     start, end = tokens.times[index]
-    browser.open(recording)
-    lane = browser.box('[aria-label="primary"]')
-    browser.run(f"scroller.scrollLeft = {start} * zoom")
-    x = lane["x"] + browser.run(f"({(start + end) / 2} - from()) * zoom")
-    browser.move(x, lane["y"] + 15)
+    tab.open(recording)
+    lane = tab.box('[aria-label="primary"]')
+    tab.page.evaluate(f"scroller.scrollLeft = {start} * zoom")
+    x = lane["x"] + tab.page.evaluate(f"({(start + end) / 2} - from()) * zoom")
+    tab.page.mouse.move(x, lane["y"] + 15)
     expected = f"primary: code {tokens.units[index]}\n{start:.3f} to {end:.3f} s\n"
     expected += f"{round(1000 * (end - start))} ms ({tokens.durations[index]} frames)"
-    assert browser.run("byId('tip').textContent") == expected
-    browser.click(x, lane["y"] + 15)
-    browser.wait(f"Math.abs(audio.currentTime - {start}) < 0.001")
-    assert f"primary {tokens.units[index]} {start:.3f} to {end:.3f} s" in browser.run("byId('selected').textContent")
+    assert tab.page.evaluate("byId('tip').textContent") == expected
+    tab.page.mouse.click(x, lane["y"] + 15)
+    tab.wait(f"Math.abs(audio.currentTime - {start}) < 0.001")
+    assert f"primary {tokens.units[index]} {start:.3f} to {end:.3f} s" in tab.page.evaluate(
+        "byId('selected').textContent"
+    )
     for selector in ("#waveform", "#mel", "#overview", '[aria-label="phones"]', '[aria-label="auxiliary"]'):
-        assert _inked(browser, selector) > 2
-    assert browser.complaints == []
+        assert _inked(tab, selector) > 2
+    assert tab.complaints == []
 
 
-def test_keys_move_through_tokens_and_play_them(browser, recording, speech, two_codebooks) -> None:
+def test_keys_move_through_tokens_and_play_them(tab, recording, speech, two_codebooks) -> None:
     tokens = two_codebooks.encode(speech / "beth_river.flac")
-    browser.open(recording)
-    browser.run("byId('overview').focus()")
-    browser.press("Tab", 2)
-    assert browser.run("document.activeElement.getAttribute('aria-label')") == "primary"
-    browser.press("ArrowRight", 5)
-    browser.press("ArrowLeft")
+    tab.open(recording)
+    tab.page.evaluate("byId('overview').focus()")
+    tab.press("Tab", 2)
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") == "primary"
+    tab.press("ArrowRight", 5)
+    tab.press("ArrowLeft")
     start, end = tokens.times[4]
-    said = browser.run("document.activeElement.getAttribute('aria-valuetext')")
+    said = tab.page.evaluate("document.activeElement.getAttribute('aria-valuetext')")
     assert said.startswith(f"code {tokens.units[4]}, {start:.3f} to {end:.3f} s, {round(1000 * (end - start))} ms (")
-    assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    browser.press("ArrowDown")
-    assert browser.run("document.activeElement.getAttribute('aria-label')") == "auxiliary"
-    browser.press("ArrowUp")
-    browser.press("End")
+    assert tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    tab.press("ArrowDown")
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") == "auxiliary"
+    tab.press("ArrowUp")
+    tab.press("End")
     number = len(tokens.units)
-    assert browser.run("document.activeElement.getAttribute('aria-valuenow')") == str(number)
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-valuenow')") == str(number)
     # The last token is in view.
-    assert browser.run(f"from() + visible() > {tokens.times[-1][0]}")
-    browser.press("Home")
-    browser.press(" ")
-    browser.wait("!audio.paused && audio.currentTime > 0.1")
-    assert browser.run("byId('play').textContent") == "Pause"
-    browser.press(" ")
-    browser.wait("audio.paused")
-    browser.press("Enter")
-    browser.wait(f"audio.paused && audio.currentTime >= {tokens.times[0][1]}")
-    assert browser.complaints == []
+    assert tab.page.evaluate(f"from() + visible() > {tokens.times[-1][0]}")
+    tab.press("Home")
+    tab.press("Space")
+    tab.wait("!audio.paused && audio.currentTime > 0.1")
+    assert tab.page.evaluate("byId('play').textContent") == "Pause"
+    tab.press("Space")
+    tab.wait("audio.paused")
+    tab.press("Enter")
+    tab.wait(f"audio.paused && audio.currentTime >= {tokens.times[0][1]}")
+    assert tab.complaints == []
 
 
-def test_the_recording_zooms_and_seeks(browser, recording) -> None:
-    browser.open(recording)
-    whole = browser.run("visible()")
-    browser.press("+")
-    assert browser.run("visible()") == pytest.approx(whole / 1.6)
-    browser.press("0")
-    assert browser.run("visible()") == pytest.approx(browser.run("seconds"))
-    wave = browser.box("#waveform")
-    browser.click(wave["x"] + wave["width"] / 2, wave["y"] + 20)
-    browser.wait("Math.abs(audio.currentTime - seconds / 2) < 0.01")
-    overview = browser.box("#overview")
-    browser.click(overview["x"] + overview["width"] / 4, overview["y"] + 10)
-    browser.wait("Math.abs(audio.currentTime - seconds / 4) < 0.01")
-    browser.press("+", 12)
-    assert browser.run("zoom") == 1200
-    browser.run("document.querySelectorAll('details')[1].open = true")
-    rows = browser.run("lanes[1].items.length")
-    browser.wait(f"document.querySelectorAll('[data-table=\"1\"] tbody tr').length === {rows}")
+def test_the_recording_zooms_and_seeks(tab, recording) -> None:
+    tab.open(recording)
+    whole = tab.page.evaluate("visible()")
+    tab.press("+")
+    assert tab.page.evaluate("visible()") == pytest.approx(whole / 1.6)
+    tab.press("0")
+    assert tab.page.evaluate("visible()") == pytest.approx(tab.page.evaluate("seconds"))
+    wave = tab.box("#waveform")
+    tab.page.mouse.click(wave["x"] + wave["width"] / 2, wave["y"] + 20)
+    tab.wait("Math.abs(audio.currentTime - seconds / 2) < 0.01")
+    overview = tab.box("#overview")
+    tab.page.mouse.click(overview["x"] + overview["width"] / 4, overview["y"] + 10)
+    tab.wait("Math.abs(audio.currentTime - seconds / 4) < 0.01")
+    tab.press("+", 12)
+    assert tab.page.evaluate("zoom") == 1200
+    tab.page.evaluate("document.querySelectorAll('details')[1].open = true")
+    rows = tab.page.evaluate("lanes[1].items.length")
+    tab.wait(f"document.querySelectorAll('[data-table=\"1\"] tbody tr').length === {rows}")
 
 
-def test_a_hostile_file_name_is_only_a_name(browser, tmp_path, speech, two_codebooks) -> None:
+def test_a_hostile_file_name_is_only_a_name(tab, tmp_path, speech, two_codebooks) -> None:
     (tmp_path / EVIL).write_bytes((speech / "fred_yes.flac").read_bytes())
     (tmp_path / "phones.jsonl").write_text(
         '{"id": "<img src=x onerror=window.hit=1>", "phones": [["<script>window.hit=1</script>", 0, 1]]}'
     )
     page = tmp_path / "page.html"
     page.write_text(recording_report(tmp_path / EVIL, two_codebooks, alignments=tmp_path / "phones.jsonl"))
-    browser.open(page)
-    browser.run("document.querySelector('details').open = true")
-    browser.wait("document.querySelector('tbody') !== null")
-    browser.run("select(0, 0)")
-    assert browser.run("document.querySelector('h1').textContent") == EVIL
-    assert "<script>" in browser.run("byId('selected').textContent")
-    assert browser.run("window.hit === undefined && document.images.length === 0")
-    assert browser.complaints == []
+    tab.open(page)
+    tab.page.evaluate("document.querySelector('details').open = true")
+    tab.wait("document.querySelector('tbody') !== null")
+    tab.page.evaluate("select(0, 0)")
+    assert tab.page.evaluate("document.querySelector('h1').textContent") == EVIL
+    assert "<script>" in tab.page.evaluate("byId('selected').textContent")
+    assert tab.page.evaluate("window.hit === undefined && document.images.length === 0")
+    assert tab.complaints == []
