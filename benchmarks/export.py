@@ -25,7 +25,7 @@ import numpy as np
 
 from spintok.corpus.token_formats import Record, write_shard
 from spintok.export.packed.dataset import export_packed
-from spintok.export.packed.indexed import Packed
+from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.source import Header, open_source
 from spintok.export.targets import FILE_TARGETS, Stream, export_files
 from spintok.frames import num_samples
@@ -287,13 +287,13 @@ def race_of(target: Any, dedup: bool, theirs: Any, read_theirs: Any) -> Race:
 
 def packed(records: list[Record], folder: Path, header: Header) -> None:
     from spintok.export.formats.columns import utterance_line
-    from spintok.export.packed.dataset import Item, _write_documents
+    from spintok.export.packed.dataset import PackedDocument, _write_documents
     from spintok.export.sequences.base import speech_only
     from spintok.export.vocabulary import Vocabulary
 
     vocabulary = Vocabulary("random", header.fingerprint, {"primary": K})
     items = (
-        Item(
+        PackedDocument(
             "tokens",
             speech_only(r.tokens["primary"], vocabulary),
             r.tokens["primary"].durations,
@@ -305,7 +305,7 @@ def packed(records: list[Record], folder: Path, header: Header) -> None:
 
 
 def read_packed(folder: Path, header: Header) -> Iterator[list[int]]:
-    return (document[1:-1].tolist() for document in Packed(folder / "tokens"))
+    return (document[1:-1].tolist() for document in IndexedDataset(folder / "tokens"))
 
 
 RACES = {

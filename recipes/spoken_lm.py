@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import scan
 from spintok.export.packed.dataset import Windows, export_packed, read_packed
-from spintok.export.packed.indexed import Packed
+from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.sequences.base import speech_only
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokenizer import load
@@ -106,7 +106,7 @@ def documents(folder: Path) -> tuple[list[Tokens], list[Tokens]]:
     _, records = read_packed(folder)
     tokens = [next(iter(record.tokens.values())) for record in records]
     # The training part comes first.
-    count = len(Packed(folder / "train"))
+    count = len(IndexedDataset(folder / "train"))
     return tokens[:count], tokens[count:]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from spintok.cli.options import Offline, Quiet, TokenizerName, load_tokenizer
 
 if TYPE_CHECKING:
-    from spintok.export.targets import Summary
+    from spintok.export.targets import ExportSummary
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "export"]
@@ -191,11 +191,11 @@ def _packed(
     text: Path | None,
     bpe: Path | None,
     options: dict[str, Any],
-) -> "Summary":
+) -> "ExportSummary":
+    from spintok.data.transcripts import Transcripts
     from spintok.export.bpe import UnitBpe
     from spintok.export.hf_tokenizer import text_encoder
     from spintok.export.packed.dataset import export_packed
-    from spintok.export.transcripts import Transcripts
     from spintok.export.vocabulary import Vocabulary
 
     return export_packed(
@@ -259,7 +259,7 @@ def _hf_tokenizer(
     )
 
 
-def _print_summary(summary: "Summary", output: Path, to: str, console: Console) -> None:
+def _print_summary(summary: "ExportSummary", output: Path, to: str, console: Console) -> None:
     done = "there already" if summary.already else "written"
     counts = f"{summary.utterances:,} utterances, {summary.tokens:,} tokens, {len(summary.files)} files"
     console.print(f"{output}: {to}, {counts} {done}", markup=False)

@@ -1,6 +1,5 @@
 """Lists of utterances: a folder of audio, or a manifest of fairseq, Kaldi, or JSON lines."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spintok.data.audio import EXTENSIONS
+from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
 
 __all__ = ["ManifestError", "Utterance", "read_manifest", "scan"]
-
-_PATH_FIELDS = ("path", "audio_filepath", "audio", "wav", "file_name")
-_KEY_FIELDS = ("id", "key", "utt", "utt_id")
 
 
 class ManifestError(ValueError):
@@ -52,7 +49,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     """The utterances of a manifest, in its own order; relative paths are taken from the manifest's folder."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -132,20 +129,11 @@ def _two_columns(path: Path) -> dict[str, str]:
 
 
 def _json_lines(path: Path, lines: list[str]) -> Iterator[Utterance]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{path}:{number}: not a JSON object on one line ({error})") from None
-        where = next((record[field] for field in _PATH_FIELDS if isinstance(record, dict) and field in record), None)
-        if not isinstance(where, str):
-            raise ManifestError(f"{path}:{number}: no path; one of the fields {', '.join(_PATH_FIELDS)} must hold it")
-        key = next((str(record[field]) for field in _KEY_FIELDS if field in record), None)
-        speaker = record.get("speaker")
-        yield Utterance(
-            key=Path(where).with_suffix("").as_posix() if key is None else key,
-            path=path.parent / where,
-            speaker=None if speaker is None else str(speaker),
-        )
+    try:
+        for number, record in json_objects(lines):
+            where, key, speaker = path_of(record), key_of(record), record.get("speaker")
+            if where is None or key is None:
+                raise ValueError(f"{number}: no path; one of the fields {', '.join(PATH_FIELDS)} must hold it")
+            yield Utterance(key, path.parent / where, None if speaker is None else str(speaker))
+    except ValueError as error:
+        raise ManifestError(f"{path}:{error}") from None

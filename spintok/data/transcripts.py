@@ -1,115 +1,98 @@
-"""What is said in each utterance, as symbols: characters, or phonemes by way of a lexicon."""
+"""The text of each utterance, read from JSON lines or from Kaldi's ``text`` and looked up by key."""
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from spintok.data.manifest import Utterance
+from spintok.data.json_lines import json_objects, key_of
 
-__all__ = ["TranscriptError", "Transcripts", "read_lexicon", "read_transcripts"]
-
-BLANK = "<blank>"
-_NOT_LETTERS = re.compile(r"[^\w' ]|[\d_]")
+__all__ = ["TranscriptError", "Transcripts"]
 
 
 class TranscriptError(ValueError):
     """Transcripts or a lexicon that cannot be used; the message names the file, the line and the cause."""
 
 
-@dataclass(frozen=True)
-class Transcripts:
-    """Symbols of utterances.
+class Transcripts(Mapping[str, str]):
+    """Text by utterance key.
+
+    The file has JSON lines with a key (see ``json_lines.key_of``) and ``text``, so a manifest with texts will do; or
+    lines ``KEY WORD WORD ...``. JSON lines without a text are skipped. The texts are kept in a temporary SQLite file,
+    so memory does not grow with their number.
 
     Attributes:
-        symbols: their names, CTC's blank first.
-        targets: the numbers of the symbols of each utterance by its place in the list; None where unknown.
-        unknown_words: words that the lexicon lacks, sorted; utterances with such a word have no target.
+        path: the file.
+        digest: SHA-256 of its content.
+
+    Raises:
+        TranscriptError: the file cannot be read, has no transcripts, or has two of one key.
     """
 
-    symbols: tuple[str, ...]
-    targets: tuple[tuple[int, ...] | None, ...]
-    unknown_words: tuple[str, ...] = ()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        digest = hashlib.sha256()
+        self._texts = sqlite3.connect("", isolation_level=None)
+        self._texts.execute("PRAGMA journal_mode=OFF")
+        self._texts.execute("CREATE TABLE texts (key TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
+        self._texts.execute("BEGIN")
 
-    @classmethod
-    def of(
-        cls,
-        utterances: Sequence[Utterance],
-        texts: Mapping[str, str],
-        lexicon: Mapping[str, Sequence[str]] | None = None,
-    ) -> "Transcripts":
-        """Characters in lower case, words parted by ``|``; with a lexicon, the phonemes of the words.
+        def hashed(lines: Iterable[str]) -> Iterator[str]:
+            for line in lines:
+                digest.update(line.encode())
+                yield line
 
-        Raises ``TranscriptError`` when no utterance has a usable transcript.
-        """
-        spelt: list[list[str] | None] = []
-        unknown: set[str] = set()
-        for utterance in utterances:
-            words = _words(texts.get(utterance.key, ""))
-            if lexicon is None:
-                spelt.append(list("|".join(words)) or None)
-                continue
-            lacking = {word for word in words if word not in lexicon}
-            unknown |= lacking
-            spelt.append(None if lacking else [phoneme for word in words for phoneme in lexicon[word]] or None)
-        names = sorted({symbol for symbols in spelt if symbols for symbol in symbols})
-        if not names:
-            lacks = f", and the lexicon lacks such words as {sorted(unknown)[0]!r}" if unknown else ""
-            raise TranscriptError(f"none of the {len(utterances)} utterances has a usable transcript{lacks}")
-        number = {name: i for i, name in enumerate(names, start=1)}
-        targets = tuple(None if symbols is None else tuple(number[s] for s in symbols) for symbols in spelt)
-        return cls((BLANK, *names), targets, tuple(sorted(unknown)))
-
-
-def read_transcripts(path: Path) -> dict[str, str]:
-    """Text by utterance: JSON lines with ``id`` (or ``key``) and ``text``, or Kaldi's ``KEY WORD WORD ...``.
-
-    Lines of JSON without text are left out. Raises ``TranscriptError``.
-    """
-    found: dict[str, str] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        if path.suffix.lower() not in (".jsonl", ".json"):
-            key, _, text = line.strip().partition(" ")
-            found[key] = text
-            continue
         try:
-            record = json.loads(line)
-            key = record.get("id", record.get("key"))
-        except (json.JSONDecodeError, AttributeError):
-            raise TranscriptError(f"{path}:{number}: not a JSON object on one line") from None
-        if key is not None and isinstance(record.get("text"), str):
-            found[str(key)] = record["text"]
-    if not found:
-        raise TranscriptError(f"{path}: holds no transcripts; a line of JSON has the fields id and text")
-    return found
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                json_lines = path.suffix.lower() in (".jsonl", ".json") or lines.read(1) == "{"
+                lines.seek(0)
+                for number, key, text in _from_json(hashed(lines)) if json_lines else _from_kaldi(hashed(lines)):
+                    try:
+                        self._texts.execute("INSERT INTO texts VALUES (?, ?)", (key, text))
+                    except sqlite3.IntegrityError:
+                        raise ValueError(f"{number}: a second text for the key {key!r}") from None
+        except FileNotFoundError:
+            raise TranscriptError(f"{path}: no such file") from None
+        except (UnicodeError, IsADirectoryError):
+            raise TranscriptError(f"{path}: not a text file in UTF-8") from None
+        except ValueError as error:
+            raise TranscriptError(f"{path}:{error}") from None
+        if not len(self):
+            raise TranscriptError(f"{path}: no transcripts; a line of JSON needs the fields id and text")
+        self.digest = digest.hexdigest()
+
+    def __getitem__(self, key: str) -> str:
+        row = self._texts.execute("SELECT text FROM texts WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return str(row[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(row[0]) for row in self._texts.execute("SELECT key FROM texts"))
+
+    def __len__(self) -> int:
+        return int(self._texts.execute("SELECT count(*) FROM texts").fetchone()[0])
+
+    def text(self, key: str) -> str:
+        """The text of an utterance. Raises ``TranscriptError`` if there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            raise TranscriptError(f"{self.path}: no text for the utterance {key!r}") from None
 
 
-def read_lexicon(path: Path) -> dict[str, tuple[str, ...]]:
-    """Phonemes by word in lower case: a word and its phonemes on each line, the first pronunciation of each counts.
-
-    Stress digits go: ``AH0`` is ``AH``. Raises ``TranscriptError``.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        word, *phonemes = line.split()
-        if not phonemes:
-            raise TranscriptError(f"{path}:{number}: expected 'WORD PHONEME PHONEME ...', got {line!r}")
-        found.setdefault(word.lower(), tuple(phoneme.rstrip("0123456789") for phoneme in phonemes))
-    if not found:
-        raise TranscriptError(f"{path}: the lexicon is empty")
-    return found
+def _from_json(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    for number, record in json_objects(lines):
+        key, text = key_of(record), record.get("text")
+        if text is None:
+            continue
+        if key is None or not isinstance(text, str):
+            raise ValueError(f"{number}: expected a JSON object with an id and a text")
+        yield number, key, text
 
 
-def _words(text: str) -> list[str]:
-    """Words of letters and apostrophes, in lower case."""
-    return _NOT_LETTERS.sub(" ", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")).split()
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise TranscriptError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise TranscriptError(f"{path}: not a text file in UTF-8") from None
+def _from_kaldi(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    for number, line in enumerate(lines, start=1):
+        key, _, text = line.strip().partition(" ")
+        if key:
+            yield number, key, text.strip()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spintok._files import atomic
 from spintok.export.errors import ExportError
-from spintok.export.folder import begin, describe, finish, read_sidecar
+from spintok.export.folder import begin, describe_export, finish, read_sidecar
 from spintok.export.optional import optional
 from spintok.export.source import open_source
 from spintok.export.vocabulary import private_use_character
@@ -170,7 +170,7 @@ def export_bpe(
     if min(vocab_sizes) <= size:
         raise ExportError(f"a vocabulary of {min(vocab_sizes)} leaves no merges over a codebook of {size}")
     options = {"vocab_sizes": sorted(vocab_sizes), "train_units": train_units, "codebook": name, "unit_runs": dedup}
-    description = describe(source.header, "bpe", source.state, options)
+    description = describe_export(source.header, "bpe", source.state, options)
     if begin(output, description, overwrite=overwrite):
         read_sidecar(output)
         return list(json.loads((output / "report.json").read_text(encoding="utf-8")))

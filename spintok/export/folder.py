@@ -11,7 +11,7 @@ from spintok._files import atomic
 from spintok.export.errors import ExportError
 from spintok.export.source import Header
 
-__all__ = ["SIDECAR", "begin", "describe", "finish", "header_of", "read_sidecar", "text_files"]
+__all__ = ["SIDECAR", "begin", "describe_export", "finish", "header_of", "read_sidecar", "text_files"]
 
 SIDECAR = "spintok.json"
 LAYOUT = 1
@@ -30,7 +30,7 @@ _MISMATCH = {
 }
 
 
-def describe(header: Header, target: str, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_export(header: Header, target: str, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs into one folder must have in common."""
     return {
         "spintok_export": LAYOUT,
@@ -88,7 +88,7 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
 
 
 def header_of(description: Mapping[str, Any]) -> Header:
-    """The header that ``describe`` wrote down."""
+    """The header that ``describe_export`` wrote down."""
     names = ("tokenizer", "fingerprint", "codebooks", "frame_rate", "dedup")
     return Header(**{name: description[name] for name in names})
 

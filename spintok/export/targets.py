@@ -8,11 +8,11 @@ from typing import Literal
 
 from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
-from spintok.export.folder import begin, describe, finish, header_of, read_sidecar
+from spintok.export.folder import begin, describe_export, finish, header_of, read_sidecar
 from spintok.export.formats import fairseq, gslm, jsonl, lhotse, npz, parquet, webdataset
 from spintok.export.source import Header, open_source
 
-__all__ = ["FILE_TARGETS", "FileTarget", "Summary", "export_files", "read_export"]
+__all__ = ["FILE_TARGETS", "ExportSummary", "FileTarget", "export_files", "read_export"]
 
 FileTarget = Literal["slamkit", "s3tokenizer", "fairseq", "gslm", "npz", "parquet", "webdataset", "lhotse"]
 
@@ -51,7 +51,7 @@ FILE_TARGETS: Mapping[FileTarget, Stream | Sharded] = {
 
 
 @dataclass
-class Summary:
+class ExportSummary:
     """What an export did.
 
     Attributes:
@@ -76,7 +76,7 @@ def export_files(
     shard_size: int = 10_000,
     skip_empty: bool = False,
     overwrite: bool = False,
-) -> Summary:
+) -> ExportSummary:
     """Write the corpus in ``folders`` to ``output`` in a public format; memory is that of one shard.
 
     Args:
@@ -103,11 +103,11 @@ def export_files(
     if shard_size < 1:
         raise ExportError(f"a shard holds at least 1 utterance, got {shard_size}")
     options = {"skip_empty": skip_empty, "shard_size": shard_size if isinstance(kind, Sharded) else None}
-    description = describe(header, target, source.state, options)
+    description = describe_export(header, target, source.state, options)
     if begin(output, description, overwrite=overwrite):
         found = read_sidecar(output)
-        return Summary(found["utterances"], found["tokens"], True, [output / name for name in found["files"]])
-    summary = Summary()
+        return ExportSummary(found["utterances"], found["tokens"], True, [output / name for name in found["files"]])
+    summary = ExportSummary()
     records = _counted(source.records(skip_empty=skip_empty), header, summary)
     if isinstance(kind, Stream):
         summary.files = kind.write(output, records, header)
@@ -143,7 +143,7 @@ def _dedup(kind: Stream | Sharded, target: str, wanted: bool | None) -> bool:
     return wanted
 
 
-def _counted(records: Iterable[Record], header: Header, summary: Summary) -> Iterator[Record]:
+def _counted(records: Iterable[Record], header: Header, summary: ExportSummary) -> Iterator[Record]:
     for record in records:
         tokens = record.tokens[header.codebook]
         summary.utterances += 1

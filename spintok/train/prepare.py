@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from spintok.data.alignments import match, read_alignments
+from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.manifest import Utterance, scan
-from spintok.data.transcripts import Transcripts, read_lexicon, read_transcripts
+from spintok.data.transcripts import Transcripts
 from spintok.frames import SAMPLE_RATE
 from spintok.models.encoder import Encoder, random_encoder
 from spintok.tokenizer import Tokenizer, load
@@ -126,17 +127,17 @@ def _noise(views: ViewsConfig) -> list[Utterance]:
 def _ctc(recipe: CtcRecipe, recordings: Recordings, samples: NDArray[np.int64], ranks: Ranks, data: Path) -> Prepared:
     if recipe.transcripts is None and not data.is_file():
         raise RecipeError(f"{data} holds no transcripts: name their file in the field transcripts")
-    texts = read_transcripts(data if recipe.transcripts is None else Path(recipe.transcripts))
+    texts = Transcripts(data if recipe.transcripts is None else Path(recipe.transcripts))
     lexicon = None if recipe.lexicon is None else read_lexicon(Path(recipe.lexicon))
-    transcripts = Transcripts.of(recordings.utterances, texts, lexicon)
-    known = np.array([target is not None for target in transcripts.targets])
+    targets = CtcTargets.of(recordings.utterances, texts, lexicon)
+    known = np.array([target is not None for target in targets.targets])
     # A crop would not say what its transcript says.
     usable = np.where(known & (samples <= recordings.max_samples), samples, 0)
     notes = []
     if left_out := int((usable == 0).sum()):
         notes.append(f"{left_out} of {len(samples)} utterances are left out: too long, or without a usable transcript")
-    if transcripts.unknown_words:
-        words = transcripts.unknown_words
+    if targets.unknown_words:
+        words = targets.unknown_words
         notes.append(f"{len(words)} words are not in the lexicon, such as {', '.join(words[:3])}")
     trainable = _trainable(
         recipe,
@@ -145,10 +146,8 @@ def _ctc(recipe: CtcRecipe, recordings: Recordings, samples: NDArray[np.int64], 
         train_layers=recipe.train_layers,
         train_front_end=recipe.train_front_end,
     )
-    model = CtcModel(trainable, len(transcripts.symbols), recipe.width, recipe.temperature, ranks)
-    return Prepared(
-        model, _plan(recipe, usable, ranks), lambda _, __: CtcExamples(recordings, transcripts), tuple(notes)
-    )
+    model = CtcModel(trainable, len(targets.symbols), recipe.width, recipe.temperature, ranks)
+    return Prepared(model, _plan(recipe, usable, ranks), lambda _, __: CtcExamples(recordings, targets), tuple(notes))
 
 
 def _spin(recipe: SpinRecipe, recordings: Recordings, samples: NDArray[np.int64], ranks: Ranks) -> Prepared:

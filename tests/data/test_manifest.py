@@ -68,7 +68,7 @@ def test_a_single_file(tmp_path) -> None:
     [
         ("m.jsonl", '{"path": "a.wav"}\nnot json\n', r"m\.jsonl:2: not a JSON"),
         ("m.jsonl", '{"duration": 1}\n', r"m\.jsonl:1: no path"),
-        ("m.jsonl", "[1]\n", r"m\.jsonl:1: no path"),
+        ("m.jsonl", "[1]\n", r"m\.jsonl:1: not a JSON object"),
         ("m.jsonl", "", "lists no utterances"),
         ("m.jsonl", '{"id": 1, "path": "a.wav"}\n{"id": 1, "path": "b.wav"}\n', "must be unique"),
         ("wav.scp", "u1\n", r"wav\.scp:1: expected 'KEY PATH'"),

@@ -6,15 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from spintok.cli import main
 from spintok.corpus.token_formats import Record
 from spintok.export.packed.dataset import Windows, read_packed
-from spintok.export.packed.indexed import Packed
+from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.targets import FILE_TARGETS, read_export
-from spintok.export.transcripts import Transcripts
 from spintok.export.vocabulary import Vocabulary
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.mfcc import Mfcc
@@ -68,7 +65,7 @@ def test_packed_windows(run, folder, tmp_path):
     code, _, _ = run(folder, tmp_path / "out", *arguments, "--dtype", "uint32", "--form", "frames")
     assert code == 0
     assert len(Windows(tmp_path / "out/train")) > 0 < len(Windows(tmp_path / "out/validation"))
-    assert Packed(tmp_path / "out/train").dtype == np.int32
+    assert IndexedDataset(tmp_path / "out/train").dtype == np.int32
 
 
 @pytest.mark.parametrize("task", ["asr", "tts"])
@@ -86,7 +83,7 @@ def test_from_tokens_to_a_data_set_with_text(task, run, folder, records, tmp_pat
     options = ("--vocabulary", tmp_path / "lm", "--task", task, "--text", tmp_path / "texts.jsonl")
     assert run(folder, tmp_path / "out", "--to", "packed", *options)[0] == 0
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "lm")
-    for ids, record in zip(Packed(tmp_path / "out/tokens"), records, strict=True):
+    for ids, record in zip(IndexedDataset(tmp_path / "out/tokens"), records, strict=True):
         speech = "".join(f"<|s_{unit}|>" for unit in record.tokens["primary"].units)
         expected = {
             "asr": f"<asr>[SOS]{speech}[EOS][SOT]{texts[record.key]}[EOT]",
@@ -153,24 +150,3 @@ def test_errors_are_one_line(run, folder, tmp_path):
         assert err.count("\n") == 1
         assert printed == ""
         assert not out.exists()
-
-
-@given(st.dictionaries(st.text(min_size=1), st.text(), max_size=5))
-def test_transcripts(tmp_path_factory, texts):
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    lines = [json.dumps({"id": key, "text": text}) + "\n" for key, text in texts.items()]
-    path.write_text("".join(lines), encoding="utf-8")
-    found = Transcripts(path)
-    assert {key: found.text(key) for key in texts} == texts
-
-
-def test_transcripts_refuse_bad_lines(tmp_path):
-    path = tmp_path / "texts.jsonl"
-    for line, message in (
-        ("{", "a key and a text"),
-        ('{"key": "a"}', "a key and a text"),
-        ('{"key": "a", "text": "x"}\n{"key": "a", "text": "y"}', "comes twice"),
-    ):
-        path.write_text(line, encoding="utf-8")
-        with pytest.raises(ValueError, match=message):
-            Transcripts(path)

@@ -13,7 +13,7 @@ from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
 from spintok.export.folder import read_sidecar
 from spintok.export.packed.dataset import Windows, export_packed, read_packed
-from spintok.export.packed.indexed import Packed, id_type, packed_writer
+from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_writer
 from spintok.export.packed.windows import split_of
 from spintok.export.vocabulary import Vocabulary
 from tests.export.token_folders import make_records, write_folder
@@ -22,7 +22,7 @@ SEQUENCES = [np.array([1, 2, 3]), np.array([], dtype=int), np.array([65535]), np
 
 
 def write(prefix, dtype, sequences=SEQUENCES):
-    with packed_writer(prefix, dtype) as append:
+    with indexed_writer(prefix, dtype) as append:
         for sequence in sequences:
             append(sequence)
 
@@ -30,7 +30,7 @@ def write(prefix, dtype, sequences=SEQUENCES):
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 def test_own_reader(dtype, tmp_path):
     write(tmp_path / "x", dtype)
-    packed = Packed(tmp_path / "x")
+    packed = IndexedDataset(tmp_path / "x")
     assert len(packed) == len(SEQUENCES)
     for found, expected in zip(packed, SEQUENCES, strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -69,7 +69,7 @@ def test_many_sequences_cross_the_index_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("spintok.export.packed.indexed.BLOCK", 3)
     sequences = [np.arange(n % 5) for n in range(20)]
     write(tmp_path / "x", "uint16", sequences)
-    packed = Packed(tmp_path / "x")
+    packed = IndexedDataset(tmp_path / "x")
     assert [part.tolist() for part in packed] == [s.tolist() for s in sequences]
     assert packed.documents.tolist() == list(range(21))
 
@@ -88,10 +88,10 @@ def test_damaged_pairs_are_refused(tmp_path):
     write(tmp_path / "x", "uint16")
     (tmp_path / "x.bin").write_bytes(b"\0\0")
     with pytest.raises(ExportError, match="another size"):
-        Packed(tmp_path / "x")
+        IndexedDataset(tmp_path / "x")
     (tmp_path / "x.idx").write_bytes(b"MMIDIDX")
     with pytest.raises(ExportError, match="not a packed index"):
-        Packed(tmp_path / "x")
+        IndexedDataset(tmp_path / "x")
 
 
 @pytest.mark.parametrize("form", ["units", "frames", "durations"])
@@ -111,7 +111,7 @@ def test_plain_ids_are_codes(folder, records, tmp_path):
     export_packed([folder], tmp_path / "out")
     vocabulary = Vocabulary.load(tmp_path / "out")
     assert vocabulary.fingerprint == "f" * 64
-    for found, record in zip(Packed(tmp_path / "out/tokens"), records, strict=True):
+    for found, record in zip(IndexedDataset(tmp_path / "out/tokens"), records, strict=True):
         begin, *units, end = found.tolist()
         assert units == record.tokens["primary"].units.tolist()
         assert (begin, end) == (vocabulary.special("begin_speech"), vocabulary.special("end_speech")) == (100, 101)
@@ -123,7 +123,7 @@ def test_split_by_speaker_keeps_speakers_apart(tmp_path, same):
     export_packed([folder], tmp_path / "out", split_by="speaker", validation=0.5)
     _, found = read_packed(tmp_path / "out")
     found = list(found)
-    train = len(Packed(tmp_path / "out/train"))
+    train = len(IndexedDataset(tmp_path / "out/train"))
     assert 0 < train < len(records)
     assert not {r.speaker for r in found[:train]} & {r.speaker for r in found[train:]}
     same(sorted(found, key=lambda r: r.key), sorted(records, key=lambda r: r.key))
@@ -132,7 +132,7 @@ def test_split_by_speaker_keeps_speakers_apart(tmp_path, same):
 def test_split_by_file_needs_no_speaker(folder, records, tmp_path):
     export_packed([folder], tmp_path / "out", split_by="file", validation=0.3)
     expected = sum(split_of(r.key, 0.3) == "validation" for r in records)
-    assert 0 < expected == len(Packed(tmp_path / "out/validation"))
+    assert 0 < expected == len(IndexedDataset(tmp_path / "out/validation"))
     with pytest.raises(ExportError, match="speaker is not known"):
         export_packed([folder], tmp_path / "speaker", split_by="speaker")
 
@@ -195,7 +195,7 @@ def test_bpe_shortens_and_comes_back(folder, records, tmp_path, same):
     bpe = UnitBpe.train([*units, *units], 100, 130, fingerprint="f" * 64, dedup=True)
     export_packed([folder], tmp_path / "out", bpe=bpe)
     same(list(read_packed(tmp_path / "out")[1]), records)
-    assert Packed(tmp_path / "out/tokens").lengths.sum() < sum(u.size + 2 for u in units)
+    assert IndexedDataset(tmp_path / "out/tokens").lengths.sum() < sum(u.size + 2 for u in units)
     other = UnitBpe.train([*units, *units], 100, 130, fingerprint="e" * 64, dedup=True)
     with pytest.raises(ExportError, match="another tokenizer"):
         export_packed([folder], tmp_path / "mixed", bpe=other)

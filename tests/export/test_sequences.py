@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spintok.export.errors import ExportError
 from spintok.export.packed.windows import pack, shuffled
-from spintok.export.sequences.base import Sequence, read_speech, speech_only
+from spintok.export.sequences.base import TokenSequence, read_speech, speech_only
 from spintok.export.sequences.dialogue import Turn, cap_silence, full_duplex, half_duplex, silent_frames
 from spintok.export.sequences.multi_codebook import all_codebooks, delay, read_codebooks, undelay
 from spintok.export.sequences.speech_text import Word, interleave, speech_to_text, text_to_speech
@@ -325,7 +325,7 @@ def test_codebooks_refuse_bad_input():
 
 def documents(lengths):
     rng = np.random.default_rng(0)
-    return [Sequence(rng.integers(1, 99, n).astype(np.int32), rng.random(n) < 0.7) for n in lengths]
+    return [TokenSequence(rng.integers(1, 99, n).astype(np.int32), rng.random(n) < 0.7) for n in lengths]
 
 
 @settings(max_examples=60, deadline=None)
@@ -347,7 +347,7 @@ def test_packing_loses_nothing(lengths, length):
 
 
 def test_packing_keeps_masks_but_at_the_cut():
-    doc = Sequence(np.arange(1, 6, dtype=np.int32), np.array([False, True, True, True, True]))
+    doc = TokenSequence(np.arange(1, 6, dtype=np.int32), np.array([False, True, True, True, True]))
     windows = list(pack([doc, doc], 3, pad=0))
     # The first id of a document, and of the part of one that goes on in a window, does not count; nor does padding.
     assert [w.loss_mask.tolist() for w in windows] == [

@@ -12,18 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.corpus.token_formats import Record
+from spintok.data.transcripts import Transcripts
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
-from spintok.export.folder import begin, describe, finish, header_of, read_sidecar
+from spintok.export.folder import begin, describe_export, finish, header_of, read_sidecar
 from spintok.export.formats.columns import only, record_of, utterance_line
-from spintok.export.packed.indexed import IdType, Packed, id_type, packed_paths, packed_writer
+from spintok.export.packed.indexed import IdType, IndexedDataset, id_type, indexed_paths, indexed_writer
 from spintok.export.packed.windows import Packer, Window, shuffled, split_of
-from spintok.export.sequences.base import Form, TextEncoder, read_speech, speech_only
-from spintok.export.sequences.base import Sequence as Document
+from spintok.export.sequences.base import Form, TextEncoder, TokenSequence, read_speech, speech_only
 from spintok.export.sequences.speech_text import speech_to_text, text_to_speech
 from spintok.export.source import Header, open_source
-from spintok.export.targets import Summary
-from spintok.export.transcripts import Transcripts
+from spintok.export.targets import ExportSummary
 from spintok.export.vocabulary import VOCABULARY_FILE, Vocabulary
 from spintok.tokens import Tokens
 
@@ -38,11 +37,11 @@ SplitBy = Literal["speaker", "file"]
 SPEECH_MARKS = ("begin_speech", "end_speech")
 
 
-class Item(NamedTuple):
+class PackedDocument(NamedTuple):
     """An utterance on its way: where it goes, what is written, and what brings it back."""
 
     split: str
-    document: Document
+    document: TokenSequence
     durations: NDArray[np.int32]
     line: str
 
@@ -65,8 +64,8 @@ def export_packed(
     validation: float = 0.05,
     skip_empty: bool = False,
     overwrite: bool = False,
-) -> Summary:
-    """Write a sequence of every utterance into ``NAME.bin`` and ``NAME.idx``, the layout of ``Packed``.
+) -> ExportSummary:
+    """Write a sequence of every utterance into ``NAME.bin`` and ``NAME.idx``, the layout of ``IndexedDataset``.
 
     NAME is ``tokens``, or ``train`` and ``validation``. Without a window a document is an utterance; beside it lie
     ``NAME.durations`` (of the form "units") and ``NAME.utterances``, from which ``read_packed`` gives back the
@@ -114,13 +113,13 @@ def export_packed(
         "skip_empty": skip_empty,
     }
     names = ["train", "validation"] if split_by else ["tokens"]
-    description = describe(header, "packed", source.state, options)
+    description = describe_export(header, "packed", source.state, options)
     if begin(output, description, overwrite=overwrite):
         found = read_sidecar(output)
-        return Summary(found["utterances"], found["tokens"], True, [output / name for name in found["files"]])
-    summary = Summary()
+        return ExportSummary(found["utterances"], found["tokens"], True, [output / name for name in found["files"]])
+    summary = ExportSummary()
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[PackedDocument]:
         for record in source.records(skip_empty=skip_empty):
             tokens = only(record, header)
             how = form if bpe is None else bpe
@@ -132,7 +131,7 @@ def export_packed(
             summary.utterances += 1
             summary.tokens += len(document)
             split = "tokens" if split_by is None else _split(record, split_by, validation)
-            yield Item(split, document, tokens.durations, utterance_line(record, header))
+            yield PackedDocument(split, document, tokens.durations, utterance_line(record, header))
 
     with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
         ordered = items() if shuffle is None else _shuffled(items(), Path(scratch), kind, shuffle)
@@ -171,7 +170,9 @@ class Windows:
     """
 
     def __init__(self, prefix: Path) -> None:
-        self.ids, self.loss, self.positions = (Packed(_beside(prefix, part)) for part in ("", "loss", "positions"))
+        self.ids, self.loss, self.positions = (
+            IndexedDataset(_beside(prefix, part)) for part in ("", "loss", "positions")
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -211,28 +212,30 @@ def _beside(prefix: Path, part: str) -> Path:
     return prefix.with_name(f"{prefix.name}.{part}") if part else prefix
 
 
-def _shuffled(items: Iterable[Item], scratch: Path, kind: IdType, seed: int) -> Iterator[Item]:
+def _shuffled(items: Iterable[PackedDocument], scratch: Path, kind: IdType, seed: int) -> Iterator[PackedDocument]:
     """The same items in an order of the seed's; they wait on disk."""
     types: list[IdType] = [kind, "uint8", "uint32", "uint8"]
     paths = [scratch / str(number) for number in range(len(types))]
     with ExitStack() as stack:
         ids, loss, durations, lines = (
-            stack.enter_context(packed_writer(path, dtype)) for path, dtype in zip(paths, types, strict=True)
+            stack.enter_context(indexed_writer(path, dtype)) for path, dtype in zip(paths, types, strict=True)
         )
         for item in items:
             ids(item.document.ids)
             loss(item.document.loss_mask)
             durations(item.durations)
             lines(np.frombuffer(json.dumps([item.split, item.line]).encode(), dtype=np.uint8))
-    waiting = [Packed(path) for path in paths]
+    waiting = [IndexedDataset(path) for path in paths]
     for i in shuffled(len(waiting[0]), seed).tolist():
         numbers, mask, runs, line = (packed[i] for packed in waiting)
         split, text = json.loads(line.tobytes())
-        yield Item(split, Document(numbers.astype(np.int32), mask.astype(bool)), runs.astype(np.int32), text)
+        yield PackedDocument(
+            split, TokenSequence(numbers.astype(np.int32), mask.astype(bool)), runs.astype(np.int32), text
+        )
 
 
 def _write_documents(
-    output: Path, names: Sequence[str], items: Iterable[Item], kind: IdType, durations: bool
+    output: Path, names: Sequence[str], items: Iterable[PackedDocument], kind: IdType, durations: bool
 ) -> list[Path]:
     types: dict[str, IdType] = {"": kind, "utterances": "uint8"}
     if durations:
@@ -240,7 +243,7 @@ def _write_documents(
     prefixes = {(name, part): _beside(output / name, part) for name in names for part in types}
     with ExitStack() as stack:
         write = {
-            (name, part): stack.enter_context(packed_writer(prefix, types[part]))
+            (name, part): stack.enter_context(indexed_writer(prefix, types[part]))
             for (name, part), prefix in prefixes.items()
         }
         for item in items:
@@ -248,17 +251,17 @@ def _write_documents(
             write[item.split, "utterances"](np.frombuffer(item.line.encode(), dtype=np.uint8))
             if durations:
                 write[item.split, "durations"](item.durations)
-    return [path for prefix in prefixes.values() for path in packed_paths(prefix)]
+    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)]
 
 
 def _write_windows(
-    output: Path, names: Sequence[str], items: Iterable[Item], kind: IdType, length: int, pad: int
+    output: Path, names: Sequence[str], items: Iterable[PackedDocument], kind: IdType, length: int, pad: int
 ) -> list[Path]:
     types: dict[str, IdType] = {"": kind, "loss": "uint8", "positions": id_type(length)}
     prefixes = {(name, part): _beside(output / name, part) for name in names for part in types}
     with ExitStack() as stack:
         write = {
-            (name, part): stack.enter_context(packed_writer(prefix, types[part]))
+            (name, part): stack.enter_context(indexed_writer(prefix, types[part]))
             for (name, part), prefix in prefixes.items()
         }
         packers = {name: Packer(length, pad) for name in names}
@@ -273,12 +276,12 @@ def _write_windows(
             put(item.split, packers[item.split].add(item.document))
         for name, packer in packers.items():
             put(name, packer.rest())
-    return [path for prefix in prefixes.values() for path in packed_paths(prefix)]
+    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)]
 
 
 def _read(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, bpe: UnitBpe | None) -> Iterator[Record]:
-    documents, lines = Packed(prefix), Packed(_beside(prefix, "utterances"))
-    durations = Packed(_beside(prefix, "durations")) if form == "units" else None
+    documents, lines = IndexedDataset(prefix), IndexedDataset(_beside(prefix, "utterances"))
+    durations = IndexedDataset(_beside(prefix, "durations")) if form == "units" else None
     size = header.codebooks[header.codebook]
     for i, line in enumerate(lines):
         utterance = json.loads(line.tobytes())

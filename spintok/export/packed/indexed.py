@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from spintok._files import atomic
 from spintok.export.errors import ExportError
 
-__all__ = ["IdType", "Packed", "id_type", "packed_paths", "packed_writer"]
+__all__ = ["IdType", "IndexedDataset", "id_type", "indexed_paths", "indexed_writer"]
 
 IdType = Literal["uint8", "uint16", "uint32"]
 
@@ -48,20 +48,20 @@ def id_type(vocabulary_size: int, wanted: IdType | None = None) -> IdType:
     return wanted or ("uint16" if vocabulary_size <= 2**16 else "uint32")
 
 
-def packed_paths(prefix: Path) -> list[Path]:
+def indexed_paths(prefix: Path) -> list[Path]:
     """The two files of a packed pair; the index is written last."""
     return [prefix.with_name(f"{prefix.name}.bin"), prefix.with_name(f"{prefix.name}.idx")]
 
 
 @contextmanager
-def packed_writer(prefix: Path, dtype: IdType) -> Iterator[Callable[[ArrayLike], None]]:
+def indexed_writer(prefix: Path, dtype: IdType) -> Iterator[Callable[[ArrayLike], None]]:
     """A function that adds one sequence to a packed pair; both files appear when the block ends well.
 
     The function raises ``ExportError`` for ids that do not fit. Memory does not grow with the number of sequences.
     """
     code, kind = CODES[dtype]
     limit = np.iinfo(kind).max + 1
-    data_path, index_path = packed_paths(prefix)
+    data_path, index_path = indexed_paths(prefix)
     with atomic(index_path) as index, atomic(data_path) as data, tempfile.TemporaryFile() as lengths:
         with data.open("wb") as file:
 
@@ -99,16 +99,16 @@ def _blocks(lengths: IO[bytes]) -> Iterator[NDArray[np.int32]]:
         yield np.frombuffer(block, dtype="<i4")
 
 
-class Packed:
+class IndexedDataset:
     """A packed pair as a sequence of arrays, read through ``numpy.memmap``: nothing is loaded until it is used.
 
-    >>> packed = Packed(Path("out/tokens"))  # doctest: +SKIP
+    >>> packed = IndexedDataset(Path("out/tokens"))  # doctest: +SKIP
     >>> packed[0]  # doctest: +SKIP
     memmap([100,  12,  57, ...], dtype=uint16)
     """
 
     def __init__(self, prefix: Path) -> None:
-        data, index = packed_paths(prefix)
+        data, index = indexed_paths(prefix)
         try:
             with index.open("rb") as file:
                 magic, version, code, count, boundaries = HEADER.unpack(file.read(HEADER.size))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.export.errors import ExportError
-from spintok.export.sequences.base import Sequence
+from spintok.export.sequences.base import TokenSequence
 
 __all__ = ["Packer", "Split", "Window", "pack", "shuffled", "split_of"]
 
@@ -39,7 +39,7 @@ class Window:
         return np.where(self.loss_mask, self.ids, -100).astype(np.int64)
 
 
-def pack(sequences: Iterable[Sequence], length: int, pad: int, *, cut: bool = True) -> Iterator[Window]:
+def pack(sequences: Iterable[TokenSequence], length: int, pad: int, *, cut: bool = True) -> Iterator[Window]:
     """Windows of ``length`` ids that hold the documents in their order; nothing is lost, and only padding added.
 
     Args:
@@ -65,10 +65,10 @@ class Packer:
         if length < 2:
             raise ExportError(f"a window needs at least 2 ids, got {length}")
         self.length, self.pad, self.cut = length, pad, cut
-        self._parts: list[Sequence] = []
+        self._parts: list[TokenSequence] = []
         self._room = length
 
-    def add(self, sequence: Sequence) -> Iterator[Window]:
+    def add(self, sequence: TokenSequence) -> Iterator[Window]:
         """Take a document."""
         if not self.cut and len(sequence) > self.length:
             raise ExportError(
@@ -103,19 +103,19 @@ def split_of(name: str, validation: float, seed: int = 0) -> Split:
     return "validation" if int.from_bytes(digest, "big") < validation * 2**64 else "train"
 
 
-def _cut(sequence: Sequence, room: int) -> tuple[Sequence, Sequence]:
+def _cut(sequence: TokenSequence, room: int) -> tuple[TokenSequence, TokenSequence]:
     """The first ``room`` ids, and the rest, whose first id has nothing before it in its window."""
     if len(sequence) <= room:
-        return sequence, Sequence(sequence.ids[:0], sequence.loss_mask[:0])
+        return sequence, TokenSequence(sequence.ids[:0], sequence.loss_mask[:0])
     mask = sequence.loss_mask.copy()
     mask[room] = False
     return (
-        Sequence(sequence.ids[:room], sequence.loss_mask[:room]),
-        Sequence(sequence.ids[room:], mask[room:]),
+        TokenSequence(sequence.ids[:room], sequence.loss_mask[:room]),
+        TokenSequence(sequence.ids[room:], mask[room:]),
     )
 
 
-def _window(parts: list[Sequence], length: int, pad: int) -> Window:
+def _window(parts: list[TokenSequence], length: int, pad: int) -> Window:
     sizes = [len(part) for part in parts]
     rest = length - sum(sizes)
     return Window(

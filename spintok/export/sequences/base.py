@@ -14,15 +14,15 @@ from spintok.tokens import Tokens
 __all__ = [
     "Form",
     "Part",
-    "Sequence",
     "TextEncoder",
+    "TokenSequence",
     "UnitEncoder",
     "join",
     "marker",
     "read_speech",
-    "speech",
     "speech_only",
-    "words",
+    "speech_part",
+    "text_part",
 ]
 
 Ids = NDArray[np.int32]
@@ -42,7 +42,7 @@ class UnitEncoder(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class TokenSequence:
     """One document.
 
     Attributes:
@@ -72,7 +72,7 @@ class Part(NamedTuple):
     spelling: Callable[[], str]
 
 
-def join(parts: Iterable[Part]) -> Sequence:
+def join(parts: Iterable[Part]) -> TokenSequence:
     """Parts end to end."""
     parts = list(parts)
     ids = np.concatenate([part.ids for part in parts])
@@ -82,7 +82,7 @@ def join(parts: Iterable[Part]) -> Sequence:
         start, end = end, end + part.ids.size
         mask[start:end] = part.loss
     mask[:1] = False
-    return Sequence(ids, mask, lambda: "".join(part.spelling() for part in parts))
+    return TokenSequence(ids, mask, lambda: "".join(part.spelling() for part in parts))
 
 
 def marker(role: str, vocabulary: Vocabulary, loss: bool = True) -> Part:
@@ -91,7 +91,7 @@ def marker(role: str, vocabulary: Vocabulary, loss: bool = True) -> Part:
     return Part(ids, loss, lambda: vocabulary.specials[role])
 
 
-def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units", loss: bool = True) -> Part:
+def speech_part(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units", loss: bool = True) -> Part:
     """Speech tokens in a form. Raises ``ExportError`` when there are none."""
     if not tokens.num_frames:
         raise ExportError("an utterance without tokens cannot be part of a sequence")
@@ -107,7 +107,7 @@ def speech(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "u
     return Part(ids, loss, lambda: vocabulary.spell(ids))
 
 
-def words(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: bool = True) -> Part:
+def text_part(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: bool = True) -> Part:
     """Text. Raises ``ExportError`` when there is none, or when it would be read as speech tokens."""
     if not text.strip():
         raise ExportError("an utterance without text cannot be part of a sequence with text")
@@ -117,13 +117,17 @@ def words(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: boo
     return Part(ids.astype(np.int32), loss, lambda: text)
 
 
-def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units") -> Sequence:
+def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units") -> TokenSequence:
     """``[SOS] speech [EOS]``: the textless sequence of GSLM (Lakhotia et al. 2021, arXiv 2102.01192).
 
     With the forms "frames" and "durations" ``read_speech`` gives back exactly these tokens.
     """
     return join(
-        [marker("begin_speech", vocabulary, False), speech(tokens, vocabulary, form), marker("end_speech", vocabulary)]
+        [
+            marker("begin_speech", vocabulary, False),
+            speech_part(tokens, vocabulary, form),
+            marker("end_speech", vocabulary),
+        ]
     )
 
 

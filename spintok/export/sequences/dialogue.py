@@ -3,8 +3,7 @@
 Half-duplex: turn by turn, each turn's speech and text. Full-duplex: chunk by chunk of a fixed number of frames.
 """
 
-from collections.abc import Collection
-from collections.abc import Sequence as Sequences
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.export.errors import ExportError
-from spintok.export.sequences.base import Form, Part, Sequence, TextEncoder, UnitEncoder, join, marker, speech, words
+from spintok.export.sequences.base import (
+    Form,
+    Part,
+    TextEncoder,
+    TokenSequence,
+    UnitEncoder,
+    join,
+    marker,
+    speech_part,
+    text_part,
+)
 from spintok.export.sequences.speech_text import Word
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
@@ -32,8 +41,8 @@ class Turn:
 
 
 def half_duplex(
-    turns: Sequences[Turn], vocabulary: Vocabulary, encode_text: TextEncoder, *, form: Form | UnitEncoder = "frames"
-) -> Sequence:
+    turns: Sequence[Turn], vocabulary: Vocabulary, encode_text: TextEncoder, *, form: Form | UnitEncoder = "frames"
+) -> TokenSequence:
     """Four streams turn by turn: the user's speech, then text; the assistant's text, then speech.
 
     ``[SOS] user speech [EOS][SOT] user text [EOT][SOT] assistant text [EOT][SOS] assistant speech [EOS] ...``. All
@@ -46,12 +55,12 @@ def half_duplex(
         ours = turn.speaker == "assistant"
         spoken = [
             marker("begin_speech", vocabulary, ours),
-            speech(turn.tokens, vocabulary, form, ours),
+            speech_part(turn.tokens, vocabulary, form, ours),
             marker("end_speech", vocabulary, ours),
         ]
         written = [
             marker("begin_text", vocabulary),
-            words(turn.text, vocabulary, encode_text),
+            text_part(turn.text, vocabulary, encode_text),
             marker("end_text", vocabulary),
         ]
         parts += written + spoken if ours else spoken + written
@@ -59,17 +68,17 @@ def half_duplex(
 
 
 def full_duplex(
-    channels: Sequences[Tokens],
+    channels: Sequence[Tokens],
     vocabulary: Vocabulary,
-    text: Sequences[Word] | None = None,
+    text: Sequence[Word] | None = None,
     encode_text: TextEncoder | None = None,
     *,
     speech_chunk: int = 10,
     text_chunk: int = 2,
-    silent: Sequences[Mask] | None = None,
+    silent: Sequence[Mask] | None = None,
     cap: int | None = None,
     user_loss: bool = False,
-) -> Sequence:
+) -> TokenSequence:
     """Two channels that run at once, in chunks of ``speech_chunk`` frames.
 
     With ``text``, three streams: each chunk is the user's speech, ``text_chunk`` ids of the assistant's text, the
@@ -118,7 +127,7 @@ def silent_frames(tokens: Tokens, silent_codes: Collection[int], shortest: int =
     return silent & (np.repeat(length, length) >= shortest) if starts.size else silent
 
 
-def cap_silence(silent: Sequences[Mask], cap: int) -> Mask:
+def cap_silence(silent: Sequence[Mask], cap: int) -> Mask:
     """(T,) False on the frames past the first ``cap`` of each stretch in which all channels are silent."""
     all_silent: Mask = np.logical_and.reduce(list(silent))
     length, starts = _stretches(all_silent)
@@ -134,7 +143,7 @@ def _stretches(values: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.diff(starts, append=values.size), starts
 
 
-def _masks(channels: Sequences[Tokens], silent: Sequences[Mask] | None, length: int) -> list[Mask]:
+def _masks(channels: Sequence[Tokens], silent: Sequence[Mask] | None, length: int) -> list[Mask]:
     found = []
     for number, tokens in enumerate(channels):
         mask = np.zeros(tokens.num_frames, dtype=bool) if silent is None else np.asarray(silent[number])
@@ -151,7 +160,7 @@ def _stream(tokens: Tokens, mask: Mask, vocabulary: Vocabulary) -> NDArray[np.in
 
 
 def _text_ids(
-    text: Sequences[Word], vocabulary: Vocabulary, encode_text: TextEncoder | None, kept: Mask, frame_rate: int
+    text: Sequence[Word], vocabulary: Vocabulary, encode_text: TextEncoder | None, kept: Mask, frame_rate: int
 ) -> list[tuple[int, list[int], str]]:
     """The frame at which each text may start, among those kept, its ids, and the text."""
     if encode_text is None:
@@ -164,7 +173,7 @@ def _text_ids(
             raise ExportError(f"the text {word.text[:40]!r} at {word.start:.2f} s is not after the one before it")
         last = word.start
         frame = min(round(word.start * frame_rate), kept.size)
-        found.append((int(before[frame]), words(word.text, vocabulary, encode_text).ids.tolist(), word.text))
+        found.append((int(before[frame]), text_part(word.text, vocabulary, encode_text).ids.tolist(), word.text))
     return found
 
 
@@ -198,8 +207,8 @@ def _text_chunks(
 
 
 def _flatten(
-    streams: Sequences[tuple[NDArray[np.int32], bool]], vocabulary: Vocabulary, said: dict[int, str]
-) -> Sequence:
+    streams: Sequence[tuple[NDArray[np.int32], bool]], vocabulary: Vocabulary, said: dict[int, str]
+) -> TokenSequence:
     """Chunk by chunk, the streams in their order."""
     ids = np.concatenate([rows for rows, _ in streams], axis=1)
     mask = np.concatenate([np.full(rows.shape[1], loss) for rows, loss in streams])
@@ -219,4 +228,4 @@ def _flatten(
                     marks.append(said.get(number * width + place - first, ""))
         return "".join(marks)
 
-    return Sequence(ids.ravel().astype(np.int32), flat_mask, spelling)
+    return TokenSequence(ids.ravel().astype(np.int32), flat_mask, spelling)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.export.errors import ExportError
-from spintok.export.sequences.base import Part, Sequence, join, marker
+from spintok.export.sequences.base import Part, TokenSequence, join, marker
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
@@ -38,7 +38,7 @@ def undelay(delayed: Ids) -> Ids:
     return np.stack([delayed[number, number : number + frames] for number in range(count)])
 
 
-def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern: Pattern = "flat") -> Sequence:
+def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern: Pattern = "flat") -> TokenSequence:
     """``[SOS]``, step by step the id of each codebook of the vocabulary, ``[EOS]``; a code a frame, in one order.
 
     "flat": the codes of frame 0, of frame 1, ...; "delayed": the columns of ``delay``.

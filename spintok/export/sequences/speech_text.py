@@ -1,13 +1,23 @@
-"""Sequences of speech and text: recognition, synthesis, and words of both kinds by turns."""
+"""Sequence of speech and text: recognition, synthesis, and words of both kinds by turns."""
 
-from collections.abc import Sequence as Sequences
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from spintok.export.errors import ExportError
-from spintok.export.sequences.base import Form, Part, Sequence, TextEncoder, UnitEncoder, join, marker, speech, words
+from spintok.export.sequences.base import (
+    Form,
+    Part,
+    TextEncoder,
+    TokenSequence,
+    UnitEncoder,
+    join,
+    marker,
+    speech_part,
+    text_part,
+)
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
@@ -34,17 +44,17 @@ def speech_to_text(
     *,
     form: Form | UnitEncoder = "units",
     loss: Loss = "answer",
-) -> Sequence:
+) -> TokenSequence:
     """``[ASR][SOS] speech [EOS][SOT] text [EOT]``, as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799)."""
     given = loss == "all"
     return join(
         [
             marker("asr", vocabulary, given),
             marker("begin_speech", vocabulary, given),
-            speech(tokens, vocabulary, form, given),
+            speech_part(tokens, vocabulary, form, given),
             marker("end_speech", vocabulary, given),
             marker("begin_text", vocabulary, given),
-            words(text, vocabulary, encode_text),
+            text_part(text, vocabulary, encode_text),
             marker("end_text", vocabulary),
         ]
     )
@@ -58,17 +68,17 @@ def text_to_speech(
     *,
     form: Form | UnitEncoder = "units",
     loss: Loss = "answer",
-) -> Sequence:
+) -> TokenSequence:
     """``[TTS][SOT] text [EOT][SOS] speech [EOS]``, as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799)."""
     given = loss == "all"
     return join(
         [
             marker("tts", vocabulary, given),
             marker("begin_text", vocabulary, given),
-            words(text, vocabulary, encode_text, given),
+            text_part(text, vocabulary, encode_text, given),
             marker("end_text", vocabulary, given),
             marker("begin_speech", vocabulary, given),
-            speech(tokens, vocabulary, form),
+            speech_part(tokens, vocabulary, form),
             marker("end_speech", vocabulary),
         ]
     )
@@ -76,7 +86,7 @@ def text_to_speech(
 
 def interleave(
     tokens: Tokens,
-    alignment: Sequences[Word],
+    alignment: Sequence[Word],
     vocabulary: Vocabulary,
     encode_text: TextEncoder,
     rng: np.random.Generator,
@@ -84,7 +94,7 @@ def interleave(
     text_words: tuple[int, int] = (10, 30),
     speech_words: tuple[int, int] = (5, 15),
     form: Form | UnitEncoder = "units",
-) -> Sequence:
+) -> TokenSequence:
     """``[Text] the words of a span [Speech] the tokens of the next span [Text] ...``.
 
     After SpiRit-LM (Nguyen et al. 2024, arXiv 2402.05755): the modality changes at word boundaries only, spans are
@@ -113,16 +123,16 @@ def interleave(
         last = min(first + int(rng.integers(low, high + 1)), len(alignment))
         if as_text:
             text = " ".join(word.text for word in alignment[first:last])
-            parts += [marker("text", vocabulary), words(text, vocabulary, encode_text)]
+            parts += [marker("text", vocabulary), text_part(text, vocabulary, encode_text)]
         else:
             codes = tokens.codes[bounds[first][0] : bounds[last - 1][1]]
             piece = Tokens(codes, tokens.codebook_size)
-            parts += [marker("speech", vocabulary), speech(piece, vocabulary, form)]
+            parts += [marker("speech", vocabulary), speech_part(piece, vocabulary, form)]
         first, as_text = last, not as_text
     return join(parts)
 
 
-def _frame_bounds(tokens: Tokens, alignment: Sequences[Word]) -> list[tuple[int, int]]:
+def _frame_bounds(tokens: Tokens, alignment: Sequence[Word]) -> list[tuple[int, int]]:
     """The first frame of each word and the one after its last, at least one frame each."""
     if not alignment:
         raise ExportError("interleaving needs the time of each word, and this text has no alignment")

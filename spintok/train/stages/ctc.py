@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from spintok.data.audio import read
-from spintok.data.transcripts import Transcripts
+from spintok.data.ctc_targets import CtcTargets
 from spintok.frames import SAMPLE_RATE
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.train.batching.examples import Batch, Recordings, pad
@@ -19,13 +19,13 @@ __all__ = ["CtcExamples", "CtcModel"]
 class CtcExamples:
     """Batches of whole utterances with their symbols; those without a transcript must not be planned."""
 
-    def __init__(self, recordings: Recordings, transcripts: Transcripts) -> None:
+    def __init__(self, recordings: Recordings, targets: CtcTargets) -> None:
         self.recordings = recordings
-        self.transcripts = transcripts
+        self.targets = targets
 
     def __call__(self, planned: Planned) -> Batch:
         inputs, lengths = pad([read(self.recordings.utterances[row].path) for row in planned.rows])
-        targets = [self.transcripts.targets[row] for row in planned.rows]
+        targets = [self.targets.targets[row] for row in planned.rows]
         labels = pad([torch.tensor(target) for target in targets], -1)[0]
         return Batch(planned.place, int(lengths.sum()) / SAMPLE_RATE, inputs, lengths, labels=labels)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from small_models import tiny_encoder
 
+from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.manifest import Utterance
-from spintok.data.transcripts import TranscriptError, Transcripts, read_lexicon, read_transcripts
+from spintok.data.transcripts import TranscriptError
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.plan import Place
 from spintok.train.distributed import Ranks
@@ -18,7 +19,7 @@ UTTERANCES = [Utterance(key, Path(f"{key}.wav")) for key in ("a", "b", "c")]
 
 
 def test_characters() -> None:
-    found = Transcripts.of(UTTERANCES, {"a": "It's  ON!", "b": "no 12"})
+    found = CtcTargets.of(UTTERANCES, {"a": "It's  ON!", "b": "no 12"})
     assert found.symbols == ("<blank>", "'", "i", "n", "o", "s", "t", "|")
     spelt = ["".join(found.symbols[i] for i in target) for target in found.targets if target]
     assert spelt == ["it's|on", "no"]
@@ -29,33 +30,12 @@ def test_phonemes_and_words_that_the_lexicon_lacks(tmp_path) -> None:
     (tmp_path / "lexicon.txt").write_text("NO N OW1\nNO N AH0\nYES Y EH1 S\n")
     lexicon = read_lexicon(tmp_path / "lexicon.txt")
     assert lexicon == {"no": ("N", "OW"), "yes": ("Y", "EH", "S")}
-    found = Transcripts.of(UTTERANCES, {"a": "no yes", "b": "no way"}, lexicon)
+    found = CtcTargets.of(UTTERANCES, {"a": "no yes", "b": "no way"}, lexicon)
     assert found.symbols == ("<blank>", "EH", "N", "OW", "S", "Y")
     assert found.targets == ((2, 3, 5, 1, 4), None, None)
     assert found.unknown_words == ("way",)
-    with pytest.raises(TranscriptError, match=r"none of the 3 utterances .* lacks such words as 'way'"):
-        Transcripts.of(UTTERANCES, {"b": "way"}, lexicon)
-
-
-def test_transcripts_of_both_kinds(tmp_path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"id": "a", "path": "a.wav", "text": "one two"}\n{"id": "b", "path": "b"}\n')
-    (tmp_path / "text").write_text("a one two\n")
-    assert read_transcripts(tmp_path / "m.jsonl") == read_transcripts(tmp_path / "text") == {"a": "one two"}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("m.jsonl", "{", r"m\.jsonl:1: not a JSON object"),
-        ("m.jsonl", '{"id": "a"}', "holds no transcripts"),
-        ("none", None, "none: no such file"),
-    ],
-)
-def test_transcripts_that_cannot_be_used(tmp_path, name, content, message) -> None:
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(TranscriptError, match=message):
-        read_transcripts(tmp_path / name)
+    with pytest.raises(TranscriptError, match=r"none of the 3 utterances .* has no such words as 'way'"):
+        CtcTargets.of(UTTERANCES, {"b": "way"}, lexicon)
 
 
 def test_lexicons_that_cannot_be_used(tmp_path) -> None:
