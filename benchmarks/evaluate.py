@@ -22,7 +22,7 @@ from spintok.evaluate.boundaries import boundary_counts
 from spintok.evaluate.phones import PhoneScore
 from spintok.evaluate.predictability import predictability
 from spintok.frames import FRAME_RATE, frame_center_seconds
-from spintok.stats.counts import Statistics
+from spintok.stats import TokenCounts, metrics
 from spintok.tokens import Tokens
 
 SECONDS = 6
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert abs(ours[name] - value) < 1e-9, (name, ours[name], value)
     matched = sum(boundary_counts(tokens[key], phones[key]).matched for key in tokens)
     assert matched == mir_eval_boundaries(tokens, phones)
-    statistics = Statistics.collect(spoken, options.codebook_size)
+    statistics = TokenCounts.collect(spoken, options.codebook_size)
     counted = bigrams()
     assert statistics.bigrams.keys.size == len(counted)
     assert int(statistics.bigrams.counts.sum()) == sum(counted.values())
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return PhoneScore(tokens, phones, tolerance=None).values()
 
     def all_statistics() -> object:
-        return Statistics.collect(spoken, options.codebook_size).figures()
+        return metrics(TokenCounts.collect(spoken, options.codebook_size))
 
     rows = (
         ("purities, PNMI", only_labels, lambda: sklearn_phones(tokens, phones), "scikit-learn"),

@@ -14,7 +14,7 @@ from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus.job import Progress, Summary, Work
+    from spintok.corpus.job import JobOptions, JobProgress, JobSummary
     from spintok.corpus.tokens import Options
     from spintok.tokenizer import Tokenizer
 
@@ -119,7 +119,7 @@ def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings:
         len(utterances), options, quiet, lambda told: encode_corpus(tokenizer, utterances, folder, options, told)
     )
     if not quiet:
-        print_statistics(summary.statistics, Console())
+        print_statistics(summary.counts, Console())
     return _end(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
 
 
@@ -156,7 +156,7 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options") -> str:
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 
-def _with_progress(utterances: int, options: "Work", quiet: bool, encode: Callable[["Progress"], S]) -> S:
+def _with_progress(utterances: int, options: "JobOptions", quiet: bool, encode: Callable[["JobProgress"], S]) -> S:
     """Return what ``encode`` returns; show the files done and the speed meanwhile."""
     started = time.monotonic()
     files, audio_seconds = 0, 0.0
@@ -172,7 +172,7 @@ def _with_progress(utterances: int, options: "Work", quiet: bool, encode: Callab
         return encode(progress)
 
 
-def _end(summary: "Summary", folder: Path, what: str, quiet: bool) -> int:
+def _end(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:
     """Print the books; the exit code."""
     if not quiet:
         console = Console()

@@ -1,7 +1,6 @@
 """``spintok stats``."""
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from spintok.corpus.token_formats import Record
-    from spintok.stats.counts import Statistics
-    from spintok.stats.joint_counts import PairCounts
+    from spintok.stats import JointCounts, TokenCounts
 
 __all__ = ["EPILOG", "print_statistics", "stats"]
 
@@ -41,26 +36,25 @@ def stats(
     ] = None,
 ) -> None:
     """Rates, bitrates, usage and imbalance of tokens; several folders add up."""
-    from spintok._files import atomic
-    from spintok.stats.metrics import dependence, drift
+    from spintok._files import write_text
+    from spintok.stats import dependence, drift, to_json
 
-    census = _census(tokens, codebook)
+    found = _count(tokens, codebook)
     more: dict[str, dict[str, float]] = {}
-    if census.pairs is not None:
-        more["codebooks"] = dependence(census.pairs)
+    if found.joint is not None:
+        more["codebooks"] = dependence(found.joint)
     if against:
-        other = _census(against, codebook)
-        if None not in (census.fingerprint, other.fingerprint) and census.fingerprint != other.fingerprint:
+        other = _count(against, codebook)
+        if None not in (found.fingerprint, other.fingerprint) and found.fingerprint != other.fingerprint:
             raise ValueError(f"{against[0]}: holds the tokens of another tokenizer than {tokens[0]}; codes differ")
-        more["drift"] = drift(census.statistics, other.statistics)
-    found = census.statistics.to_json(_codes(silence), more)
+        more["drift"] = drift(found.counts, other.counts)
+    text = to_json(found.counts, _codes(silence), more)
     if json is not None and str(json) == "-":
-        print(found, end="")
+        print(text, end="")
         return
-    print_statistics(census.statistics, Console(), _codes(silence), more)
+    print_statistics(found.counts, Console(), _codes(silence), more)
     if json is not None:
-        with atomic(json) as temporary:
-            temporary.write_text(found, encoding="utf-8")
+        write_text(json, text)
 
 
 def _codes(text: str | None) -> list[int] | None:
@@ -73,64 +67,46 @@ def _codes(text: str | None) -> list[int] | None:
 
 
 @dataclass
-class _Census:
-    """What the sources hold: of one tokenizer, when it is known, and the pairs of codes of its first two codebooks."""
+class _Counts:
+    """Counts of one tokenizer's tokens; the fingerprint and the joint counts of two codebooks where they are known."""
 
-    statistics: "Statistics"
+    counts: "TokenCounts"
     fingerprint: str | None = None
-    pairs: "PairCounts | None" = None
+    joint: "JointCounts | None" = None
 
 
-def _census(sources: list[Path], codebook: str | None) -> _Census:
+def _count(sources: list[Path], codebook: str | None) -> _Counts:
     parts = [_read(source, codebook) for source in sources]
     for source, part in zip(sources, parts, strict=True):
         if part.fingerprint not in (None, parts[0].fingerprint):
             raise ValueError(f"{source}: holds the tokens of another tokenizer than {sources[0]}; they cannot be added")
     total = parts[0]
     for part in parts[1:]:
-        total.statistics += part.statistics
-        total.pairs = None if total.pairs is None or part.pairs is None else total.pairs + part.pairs
+        total.counts += part.counts
+        total.joint = None if total.joint is None or part.joint is None else total.joint + part.joint
     return total
 
 
-def _read(source: Path, codebook: str | None) -> _Census:
-    import numpy as np
-
-    from spintok.corpus.tokens import read_corpus
-    from spintok.stats.counts import Statistics
-    from spintok.stats.joint_counts import PairCounts
+def _read(source: Path, codebook: str | None) -> _Counts:
+    from spintok.corpus import count_corpus
+    from spintok.stats import read_counts
 
     if source.is_file():
-        return _Census(Statistics.read(source))
-    description, records = read_corpus(source)
-    sizes = description["codebooks"]
-    name = next(iter(sizes)) if codebook is None else codebook
-    if name not in sizes:
-        raise ValueError(f"{source}: has no codebook {name!r}, only {', '.join(sizes)}")
-    first, second = [*sizes, None][:2]
-    pairs = None if second is None else PairCounts.empty(sizes[first], sizes[second])
-    statistics = Statistics.empty(sizes[name])
-    for batch in _batches(records):
-        statistics += Statistics.collect([(record.tokens[name], record.speaker) for record in batch], sizes[name])
-        if pairs is not None:
-            a, b = (np.concatenate([record.tokens[book].codes for record in batch]) for book in (first, second))
-            pairs += PairCounts.of(a, b, pairs.rows, pairs.columns)
-    return _Census(statistics, description["fingerprint"], pairs)
-
-
-def _batches(records: "Iterator[Record]") -> "Iterator[list[Record]]":
-    while batch := list(islice(records, 1000)):
-        yield batch
+        return _Counts(read_counts(source))
+    found = count_corpus(source, codebook)
+    return _Counts(found.counts, found.description["fingerprint"], found.joint)
 
 
 def print_statistics(
-    statistics: "Statistics",
+    counts: "TokenCounts",
     console: Console,
     silence: list[int] | None = None,
     more: dict[str, dict[str, float]] | None = None,
 ) -> None:
-    """The figures as a table for people."""
-    figures = statistics.figures(silence)
+    """Print the metrics of ``counts`` as a table."""
+    from spintok.stats import metrics
+
+    figures = metrics(counts, silence)
     more = more or {}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value, unit in (

@@ -1,0 +1,28 @@
+"""Folders of shards: audio to tokens or features, and back to Python."""
+
+from spintok.corpus.counting import CorpusCounts, count_corpus
+from spintok.corpus.features import FeatureOptions, encode_features, read_features
+from spintok.corpus.job import CorpusError, Failure, JobOptions, JobProgress, JobSummary
+from spintok.corpus.token_formats import Record, ShardError, read_shard, write_shard
+from spintok.corpus.tokens import Options, TokenSummary, encode_corpus, read_corpus
+
+__all__ = [
+    "CorpusCounts",
+    "CorpusError",
+    "Failure",
+    "FeatureOptions",
+    "JobOptions",
+    "JobProgress",
+    "JobSummary",
+    "Options",
+    "Record",
+    "ShardError",
+    "TokenSummary",
+    "count_corpus",
+    "encode_corpus",
+    "encode_features",
+    "read_corpus",
+    "read_features",
+    "read_shard",
+    "write_shard",
+]

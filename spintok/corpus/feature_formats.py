@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spintok._files import atomic
-from spintok.corpus.token_formats import ShardError, load_parquet
+from spintok.corpus.token_formats import ShardError, load_pyarrow
 
 __all__ = [
     "DTYPES",
@@ -194,9 +194,7 @@ def _slices(stored: Any, frames: int) -> Callable[[], Iterator[bytes]]:
 
 
 def _write_parquet(path: Path, records: Sequence[StoredFeatures], kind: FeatureKind) -> None:
-    parquet = load_parquet()
-    import pyarrow
-
+    pyarrow, parquet = load_pyarrow()
     text, whole = pyarrow.string(), pyarrow.int64()
     columns = {"key": text, "file_name": text, "speaker": text, "num_samples": whole, "num_frames": whole}
     schema = pyarrow.schema({**columns, "width": whole, "features": pyarrow.binary()}, metadata=_metadata(kind))
@@ -212,7 +210,7 @@ def _write_parquet(path: Path, records: Sequence[StoredFeatures], kind: FeatureK
 
 
 def _read_parquet(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
-    file = load_parquet().ParquetFile(path)
+    file = load_pyarrow()[1].ParquetFile(path)
     metadata = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
     _check(metadata, kind)
     if file.num_row_groups != file.metadata.num_rows:

@@ -26,8 +26,8 @@ from spintok.corpus.feature_formats import (
     to_bytes,
     write_feature_shard,
 )
-from spintok.corpus.job import Contents, CorpusError, Progress, Summary, Work, read_description, run
-from spintok.corpus.token_formats import ShardError, load_parquet
+from spintok.corpus.job import CorpusError, JobOptions, JobProgress, JobSummary, ShardWriter, read_description, run_job
+from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 from spintok.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions(Work):
+class FeatureOptions(JobOptions):
     """What the shards hold and how the work is shared.
 
     Attributes:
@@ -67,8 +67,8 @@ def encode_features(
     utterances: Sequence[Utterance],
     output: Path,
     options: FeatureOptions,
-    progress: Progress = lambda utterances, seconds: None,
-) -> Summary:
+    progress: JobProgress = lambda utterances, seconds: None,
+) -> JobSummary:
     """Write the features of utterances into the folder ``output``; run again after a crash, it goes on.
 
     Writes ``features-00000.safetensors`` and so on, ``features.json``, and ``failed.jsonl`` when files failed.
@@ -80,12 +80,12 @@ def encode_features(
         ValueError: the encoder has no such layer.
     """
     if options.format == "parquet":
-        load_parquet()
+        load_pyarrow()
     kind = FeatureKind(
         tokenizer.encoder_fingerprint(options.layer), options.layer, tokenizer.encoder.num_features, options.dtype
     )
-    summary = Summary()
-    run(_Features(tokenizer, kind, options.format), tokenizer, utterances, output, options, summary, progress)
+    summary = JobSummary()
+    run_job(_Features(tokenizer, kind, options.format), tokenizer, utterances, output, options, summary, progress)
     return summary
 
 
@@ -106,7 +106,7 @@ def read_features(folder: Path) -> tuple[dict[str, Any], Iterator[FeatureRecord]
     return description, (stored.load(kind) for path in paths for stored in read_feature_shard(path, kind))
 
 
-class _Features(Contents[StoredFeatures]):
+class _Features(ShardWriter[StoredFeatures]):
     """Shards of features, which wait in a nameless file until their shard is written: memory holds one window."""
 
     stem = "features"

@@ -5,7 +5,6 @@ written depend on the list and the tokenizer only: not on batches, workers, rank
 What a shard on disk lacks (a file that failed) is tried again at the next run.
 """
 
-import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -17,13 +16,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from spintok._files import atomic
+from spintok._files import digest, json_line, remove_orphans, write_text
 from spintok.data.audio import AudioError, Recording
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["Contents", "CorpusError", "Failure", "Progress", "Summary", "Work", "read_description", "run"]
+__all__ = [
+    "CorpusError",
+    "Failure",
+    "JobOptions",
+    "JobProgress",
+    "JobSummary",
+    "ShardWriter",
+    "read_description",
+    "run_job",
+]
 
 R = TypeVar("R")
 
@@ -36,7 +44,7 @@ class CorpusError(ValueError):
 
 
 @dataclass(frozen=True)
-class Work:
+class JobOptions:
     """How the work is cut and shared.
 
     Attributes:
@@ -76,7 +84,7 @@ class Failure:
 
 
 @dataclass
-class Summary:
+class JobSummary:
     """What a run did. Utterances in = out + failed."""
 
     total: int = 0
@@ -93,11 +101,11 @@ class Summary:
         return f"{self.total} files in = {out} files out + {len(self.failures)} failed"
 
 
-Progress = Callable[[int, float], None]
+JobProgress = Callable[[int, float], None]
 """Called with the utterances done and the seconds of audio they hold, since the last call."""
 
 
-class Contents(ABC, Generic[R]):
+class ShardWriter(ABC, Generic[R]):
     """What shards of records ``R`` hold and how it is made: all in which tokens and features differ.
 
     Attributes:
@@ -142,14 +150,14 @@ class Contents(ABC, Generic[R]):
         """Told the records of each shard once it is written or found whole."""
 
 
-def run(
-    contents: Contents[R],
+def run_job(
+    writer: ShardWriter[R],
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
     output: Path,
-    work: Work,
-    summary: Summary,
-    progress: Progress,
+    options: JobOptions,
+    summary: JobSummary,
+    progress: JobProgress,
 ) -> None:
     """Bring this rank's shards in ``output`` up to what can be encoded, and the books into the summary.
 
@@ -157,16 +165,16 @@ def run(
     holds something else than this run would write.
     """
     started = time.monotonic()
-    _prepare(output, contents, _description(contents, utterances, work), work)
-    with ThreadPoolExecutor(work.workers) as pool:
-        for index, first in enumerate(range(0, len(utterances), work.shard_size)):
-            if index % work.ranks == work.rank:
-                shard = utterances[first : first + work.shard_size]
-                ahead = _Ahead(tokenizer, pool, 4 * work.workers)
-                _encode_shard(contents, ahead, shard, contents.path(output, index), summary, progress)
+    _prepare(output, writer, _description(writer, utterances, options), options)
+    with ThreadPoolExecutor(options.workers) as pool:
+        for index, first in enumerate(range(0, len(utterances), options.shard_size)):
+            if index % options.ranks == options.rank:
+                shard = utterances[first : first + options.shard_size]
+                ahead = _Ahead(tokenizer, pool, 4 * options.workers)
+                _encode_shard(writer, ahead, shard, writer.path(output, index), summary, progress)
     if summary.encoded + summary.resumed + len(summary.failures) != summary.total:
         raise RuntimeError(f"the books do not balance: {summary.audit}")
-    _write_failures(output / f"failed{work.part}.jsonl", summary.failures)
+    _write_failures(output / f"failed{options.part}.jsonl", summary.failures)
     summary.wall_seconds = time.monotonic() - started
 
 
@@ -184,60 +192,55 @@ def read_description(folder: Path, stem: str) -> dict[str, Any]:
     return description
 
 
-def _description(contents: Contents[R], utterances: Sequence[Utterance], work: Work) -> dict[str, Any]:
+def _description(writer: ShardWriter[R], utterances: Sequence[Utterance], options: JobOptions) -> dict[str, Any]:
     """What all shards of a folder share; runs that differ in any of it must not mix."""
-    listed = "\n".join(f"{u.key}\t{u.path}" for u in utterances)
     return {
-        **contents.describe(),
-        "shard_size": work.shard_size,
+        **writer.describe(),
+        "shard_size": options.shard_size,
         "utterances": len(utterances),
-        "utterance_list": hashlib.sha256(listed.encode()).hexdigest(),
+        "utterance_list": digest((u.key, str(u.path)) for u in utterances),
     }
 
 
-def _prepare(output: Path, contents: Contents[R], description: dict[str, Any], work: Work) -> None:
+def _prepare(output: Path, writer: ShardWriter[R], description: dict[str, Any], options: JobOptions) -> None:
     """Make the folder this run's, or refuse it."""
     for stem, name in _MARKERS.items():
-        if stem != contents.stem and ((output / name).exists() or any(output.glob(f"{stem}-*"))):
-            raise CorpusError(f"{output}: holds {stem}, which {contents.stem} cannot join; name another output folder")
+        if stem != writer.stem and ((output / name).exists() or any(output.glob(f"{stem}-*"))):
+            raise CorpusError(f"{output}: holds {stem}, which {writer.stem} cannot join; name another output folder")
     output.mkdir(parents=True, exist_ok=True)
-    marker = output / _MARKERS[contents.stem]
-    if work.ranks == 1:
-        # What a killed run was writing. With more ranks, another one may be writing it now.
-        for path in output.glob(".*.tmp"):
-            path.unlink()
-    if marker.exists() and not work.overwrite:
-        found = read_description(output, contents.stem)
+    marker = output / _MARKERS[writer.stem]
+    remove_orphans(output)
+    if marker.exists() and not options.overwrite:
+        found = read_description(output, writer.stem)
         mismatches = {
-            **contents.mismatches,
+            **writer.mismatches,
             "shard_size": "shards of another size",
-            "utterance_list": f"the {contents.stem} of another list of files",
+            "utterance_list": f"the {writer.stem} of another list of files",
         }
         for name, what in mismatches.items():
             if found.get(name) != description[name]:
                 raise CorpusError(f"{output}: holds {what}; name another output folder, or add --overwrite")
         return
-    patterns = (f"{contents.stem}-*", "failed*.jsonl", "stats*.json")
+    patterns = (f"{writer.stem}-*", "failed*.jsonl", "stats*.json")
     old = [path for pattern in patterns for path in output.glob(pattern)]
     if old and not marker.exists():
         raise CorpusError(f"{output}: {old[0].name} lies here without a {marker.name}; name another output folder")
     for path in old:
         path.unlink()
-    with atomic(marker) as temporary:
-        temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(marker, json.dumps(description, indent=2) + "\n")
 
 
 def _encode_shard(
-    contents: Contents[R],
+    writer: ShardWriter[R],
     ahead: "_Ahead",
     utterances: Sequence[Utterance],
     path: Path,
-    summary: Summary,
-    progress: Progress,
+    summary: JobSummary,
+    progress: JobProgress,
 ) -> None:
     """Bring one shard up to what can be encoded."""
-    keys = {contents.name(utterance): utterance.key for utterance in utterances}
-    existing = contents.read(path) if path.exists() else {}
+    keys = {writer.name(utterance): utterance.key for utterance in utterances}
+    existing = writer.read(path) if path.exists() else {}
     records = {keys[name]: record for name, record in existing.items() if name in keys}
     summary.total += len(utterances)
     summary.resumed += len(records)
@@ -249,16 +252,16 @@ def _encode_shard(
         progress(1, 0.0)
 
     if todo or not path.exists():
-        with contents.scratch(path.parent):
-            for portion in ahead.portions(todo, contents.portion_seconds, fail):
-                for utterance, record, samples in _encoded(contents, portion, fail):
+        with writer.scratch(path.parent):
+            for portion in ahead.portions(todo, writer.portion_seconds, fail):
+                for utterance, record, samples in _encoded(writer, portion, fail):
                     records[utterance.key] = record
                     seconds = samples / SAMPLE_RATE
                     summary.encoded += 1
                     summary.audio_seconds += seconds
                     progress(1, seconds)
-            contents.write(path, _ordered(records, utterances))
-    contents.finished(_ordered(records, utterances))
+            writer.write(path, _ordered(records, utterances))
+    writer.finished(_ordered(records, utterances))
 
 
 def _ordered(records: Mapping[str, R], utterances: Sequence[Utterance]) -> list[R]:
@@ -269,15 +272,15 @@ Fail = Callable[[Utterance, AudioError], None]
 
 
 def _encoded(
-    contents: Contents[R], portion: Mapping[Utterance, Recording], fail: Fail
+    writer: ShardWriter[R], portion: Mapping[Utterance, Recording], fail: Fail
 ) -> Iterator[tuple[Utterance, R, int]]:
     """The records of a portion; a long file shows only while it is encoded that its end is damaged."""
     try:
-        found = contents.encode(portion)
+        found = writer.encode(portion)
     except AudioError as error:
         if len(portion) > 1:
             for utterance, recording in portion.items():
-                yield from _encoded(contents, {utterance: recording}, fail)
+                yield from _encoded(writer, {utterance: recording}, fail)
         else:
             fail(next(iter(portion)), error)
         return
@@ -325,6 +328,4 @@ def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as temporary:
-        lines = (json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures)
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(json_line(asdict(failure)) for failure in failures))

@@ -6,23 +6,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spintok._files import atomic
-from spintok.corpus.job import Contents, CorpusError, Failure, Progress, Work, read_description, run
-from spintok.corpus.job import Summary as Books
+from spintok._files import write_text
+from spintok.corpus.job import (
+    CorpusError,
+    Failure,
+    JobOptions,
+    JobProgress,
+    JobSummary,
+    ShardWriter,
+    read_description,
+    run_job,
+)
 from spintok.corpus.token_formats import Format, Record, ShardError, check_format, read_shard, shard_path, write_shard
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
-from spintok.stats.counts import Statistics
+from spintok.stats import TokenCounts, to_json
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["CorpusError", "Failure", "Options", "Progress", "Summary", "encode_corpus", "read_corpus"]
+__all__ = ["CorpusError", "Failure", "JobProgress", "Options", "TokenSummary", "encode_corpus", "read_corpus"]
 
 LAYOUT = 1
 """The version of the token folder's layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Work):
+class Options(JobOptions):
     """What the shards hold and how the work is shared.
 
     Attributes:
@@ -48,10 +56,10 @@ class Options(Work):
 
 
 @dataclass
-class Summary(Books):
+class TokenSummary(JobSummary):
     """What a run did, and the statistics of its tokens. Utterances in = out + failed."""
 
-    statistics: Statistics = field(kw_only=True)
+    counts: TokenCounts = field(kw_only=True)
 
 
 def encode_corpus(
@@ -59,8 +67,8 @@ def encode_corpus(
     utterances: Sequence[Utterance],
     output: Path,
     options: Options,
-    progress: Progress = lambda utterances, seconds: None,
-) -> Summary:
+    progress: JobProgress = lambda utterances, seconds: None,
+) -> TokenSummary:
     """Encode utterances into the folder ``output``; run again after a crash, it goes on where it was.
 
     Writes ``tokens-00000.jsonl`` and so on, ``tokenizer.json``, ``stats.json``, and ``failed.jsonl`` when files
@@ -68,18 +76,17 @@ def encode_corpus(
     """
     check_format(options.format)
     sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
-    summary = Summary(statistics=Statistics.empty(sizes[options.codebooks[0]]))
+    summary = TokenSummary(counts=TokenCounts.empty(sizes[options.codebooks[0]]))
 
     def collect(records: Sequence[Record]) -> None:
         spoken = ((record.tokens[options.codebooks[0]], record.speaker) for record in records)
-        summary.statistics += Statistics.collect(spoken, summary.statistics.codebook_size)
+        summary.counts += TokenCounts.collect(spoken, summary.counts.codebook_size)
 
     contents = _Codes(tokenizer, options, sizes, collect)
     if len({contents.name(utterance) for utterance in utterances}) < len(utterances):
         raise CorpusError("a file is listed twice: a .km folder tells utterances apart by their files")
-    run(contents, tokenizer, utterances, output, options, summary, progress)
-    with atomic(output / f"stats{options.part}.json") as temporary:
-        temporary.write_text(summary.statistics.to_json(), encoding="utf-8")
+    run_job(contents, tokenizer, utterances, output, options, summary, progress)
+    write_text(output / f"stats{options.part}.json", to_json(summary.counts))
     return summary
 
 
@@ -95,7 +102,7 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     return description, (record for path in paths for record in read_shard(path, sizes))
 
 
-class _Codes(Contents[Record]):
+class _Codes(ShardWriter[Record]):
     """Shards of codes."""
 
     stem = "tokens"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spintok.data.alignments import SILENCE_LABELS, Interval, characters
 from spintok.evaluate.boundaries import TOLERANCE, Boundaries, boundary_counts
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
-from spintok.stats.joint_counts import PairCounts
+from spintok.stats.joint_counts import JointCounts
 from spintok.stats.label_counts import LabelCounts
 from spintok.tokens import Tokens
 
@@ -48,9 +48,9 @@ class PhoneScore:
         parts = [LabelCounts.of(tokens[key], intervals[key]) for key in self.units]
         self.counts = LabelCounts.summed(parts, size)
         keys = [part.relabelled(self.counts.labels).keys for part in parts]
-        self._place = np.searchsorted(self.counts.pairs.keys, np.concatenate(keys))
-        self._amount = np.concatenate([part.pairs.counts for part in parts])
-        self._unit = np.repeat(np.arange(len(parts)), [part.pairs.counts.size for part in parts])
+        self._place = np.searchsorted(self.counts.joint.keys, np.concatenate(keys))
+        self._amount = np.concatenate([part.joint.counts for part in parts])
+        self._unit = np.repeat(np.arange(len(parts)), [part.joint.counts.size for part in parts])
         self._frames = np.array([part.frames for part in parts])
         found = [boundary_counts(tokens[key], intervals[key], tolerance) for key in self.units] if tolerance else []
         self._boundaries = np.array([(b.matched, b.hypothesized, b.reference) for b in found]) if found else None
@@ -58,9 +58,9 @@ class PhoneScore:
     def values(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """The values with each utterance counted ``weights`` (N,) times; None counts each once."""
         w = np.ones(len(self.units)) if weights is None else weights
-        sums = np.bincount(self._place, weights=w[self._unit] * self._amount, minlength=self.counts.pairs.keys.size)
-        pairs = PairCounts(self.counts.pairs.rows, self.counts.pairs.columns, self.counts.pairs.keys, sums)
-        whole = LabelCounts(self.counts.labels, pairs, float(w @ self._frames))
+        sums = np.bincount(self._place, weights=w[self._unit] * self._amount, minlength=self.counts.joint.keys.size)
+        joint = JointCounts(self.counts.joint.rows, self.counts.joint.columns, self.counts.joint.keys, sums)
+        whole = LabelCounts(self.counts.labels, joint, float(w @ self._frames))
         found = self._named(whole, "") | self._named(whole.without(SILENCE_LABELS), "_speech")
         found[f"{self._prefix}_labelled_share"] = whole.metrics()["labelled_share"]
         if self._boundaries is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
-from spintok.stats.joint_counts import PairCounts, entropy
+from spintok.stats import JointCounts, entropy
 from spintok.tokens import Tokens
 
 __all__ = ["METRIC", "histograms", "probe_speaker", "speaker_information"]
@@ -92,7 +92,7 @@ def speaker_information(
     size = tokens[keys[0]].codebook_size
 
     def information(of_utterance: NDArray[np.int64]) -> float:
-        return PairCounts.of(np.repeat(of_utterance, lengths), flat, names.size, size).mutual_information()
+        return JointCounts.of(np.repeat(of_utterance, lengths), flat, names.size, size).mutual_information()
 
     rng = np.random.default_rng(seed)
     found = information(index)

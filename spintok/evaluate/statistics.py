@@ -2,22 +2,21 @@
 
 from spintok.data.alignments import SILENCE_LABELS
 from spintok.evaluate.metric import Metric, MetricInputs, Result
-from spintok.stats.counts import Statistics
-from spintok.stats.label_counts import LabelCounts
+from spintok.stats import LabelCounts, TokenCounts, metrics
 
 __all__ = ["METRIC"]
 
 
 def _measure(inputs: MetricInputs) -> Result:
-    """All metrics of ``Statistics``. If there are alignments, they determine the codes of silence."""
+    """``spintok.stats.metrics``. If there are alignments, they determine the codes of silence."""
     tokens, speakers = inputs.encoded.tokens, inputs.dataset.speakers
     size = inputs.tokenizer.size_of(inputs.codebook)
-    statistics = Statistics.collect(((one, speakers.get(key)) for key, one in tokens.items()), size)
+    counts = TokenCounts.collect(((one, speakers.get(key)) for key, one in tokens.items()), size)
     labelled = [LabelCounts.of(tokens[key], intervals) for key, intervals in inputs.dataset.phones.items()]
     silence = LabelCounts.summed(labelled, size).codes_of(SILENCE_LABELS) if labelled else None
-    metrics = statistics.figures(silence)
-    values = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-    return Result(values, details={name: value for name, value in metrics.items() if name not in values})
+    measured = metrics(counts, silence)
+    values = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
+    return Result(values, details={name: value for name, value in measured.items() if name not in values})
 
 
 METRIC = Metric("stats", _measure)

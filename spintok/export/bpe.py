@@ -17,6 +17,7 @@ from spintok.export.folder import begin, describe_export, finish, read_sidecar
 from spintok.export.optional import optional
 from spintok.export.source import open_source
 from spintok.export.vocabulary import private_use_character
+from spintok.stats import entropy
 from spintok.tokens import Tokens
 
 __all__ = ["UnitBpe", "export_bpe"]
@@ -210,7 +211,6 @@ def _report(models: Sequence[UnitBpe], corpus: Iterable[tuple[Units, Tokens]], f
     rows = []
     for size, count in zip(sizes, counts, strict=True):
         total = int(count.sum())
-        share = count[count > 0] / max(total, 1)
         rate = total / seconds if seconds else 0.0
         rows.append(
             {
@@ -219,7 +219,7 @@ def _report(models: Sequence[UnitBpe], corpus: Iterable[tuple[Units, Tokens]], f
                 "compression": int(counts[0].sum()) / total if total else 1.0,
                 "token_rate": rate,
                 "token_bitrate": math.log2(size) * rate,
-                "entropy_bitrate": float(-(share * np.log2(share)).sum()) * rate,
+                "entropy_bitrate": entropy(count) * rate,
             }
         )
     return rows

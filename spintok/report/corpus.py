@@ -1,50 +1,36 @@
 """The page of a token folder: what its tokenizer does to speech, in figures and pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from spintok.corpus.token_formats import Record
-from spintok.corpus.tokens import read_corpus
-from spintok.data.alignments import match, read_alignments
+from spintok.corpus import CorpusCounts, count_corpus, read_corpus
+from spintok.data.alignments import Alignment, match, read_alignments
 from spintok.report.charts import Table
 from spintok.report.evaluation import read_evaluation
 from spintok.report.heatmap import HeatMap, heat_map
 from spintok.report.page import number, percent, render
 from spintok.report.usage import imbalance_chart, run_length_chart, speaker_chart, time_chart, usage_chart
-from spintok.stats.counts import Statistics
-from spintok.stats.joint_counts import PairCounts
-from spintok.stats.label_counts import LabelCounts
-from spintok.stats.metrics import dependence
+from spintok.stats import JointCounts, LabelCounts, TokenCounts, dependence, metrics
+from spintok.tokens import Tokens
 
 __all__ = ["Survey", "corpus_report", "survey"]
-
-_TOGETHER = 1000
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a token folder counts.
+    """What the page shows of a token folder.
 
     Attributes:
         name: of the folder.
-        description: its ``tokenizer.json``.
-        codebook: whose tokens were counted.
-        statistics: of them.
-        labels: frames of each phone and code, with alignments.
-        pairs: codes of the folder's first two codebooks, where it has two.
+        corpus: its counts.
+        labels: frames with each phone and code; None without alignments.
     """
 
     name: str
-    description: dict[str, Any]
-    codebook: str
-    statistics: Statistics
+    corpus: CorpusCounts
     labels: LabelCounts | None
-    pairs: PairCounts | None
 
 
 def corpus_report(
@@ -62,17 +48,18 @@ def corpus_report(
         ValueError: the folder, the alignments or the evaluation cannot be used, or do not belong together.
     """
     found = survey(folder, codebook, alignments)
-    fingerprint = found.description["fingerprint"]
+    counts = found.corpus.counts
+    fingerprint = found.corpus.description["fingerprint"]
     measured = None if evaluation is None else read_evaluation(evaluation, fingerprint)
-    figures = found.statistics.figures()
+    figures = metrics(counts)
     charts = [
         chart
         for chart in (
-            usage_chart(found.statistics, figures),
-            imbalance_chart(found.statistics, figures),
-            run_length_chart(found.statistics, figures),
-            time_chart(found.statistics, figures),
-            speaker_chart(found.statistics, figures),
+            usage_chart(counts, figures),
+            imbalance_chart(counts, figures),
+            run_length_chart(counts, figures),
+            time_chart(counts, figures),
+            speaker_chart(counts, figures),
         )
         if chart is not None
     ]
@@ -84,9 +71,9 @@ def corpus_report(
         "corpus",
         data,
         title=found.name,
-        tokenizer=found.description.get("tokenizer", "unnamed"),
+        tokenizer=found.corpus.description.get("tokenizer", "unnamed"),
         fingerprint=fingerprint,
-        codebook=found.codebook,
+        codebook=found.corpus.codebook,
         summary=_summary(figures),
         bitrates=_bitrates(figures),
         charts=charts,
@@ -94,44 +81,33 @@ def corpus_report(
         labels=None if found.labels is None else found.labels.metrics(),
         robustness=[] if measured is None else measured.robustness(),
         families=[] if measured is None else measured.tables(),
-        most=_codes(found.statistics, heat, figures["most_used"]),
-        least=_codes(found.statistics, heat, figures["least_used"]),
-        figures=_all_figures(figures, found.pairs, list(found.description["codebooks"])),
+        most=_codes(counts, heat, figures["most_used"]),
+        least=_codes(counts, heat, figures["least_used"]),
+        figures=_all_figures(figures, found.corpus.joint, list(found.corpus.description["codebooks"])),
     )
 
 
 def survey(folder: Path, codebook: str | None = None, alignments: Path | None = None) -> Survey:
-    """Count a token folder; memory does not grow with the corpus, but it does with the alignments."""
-    description, records = read_corpus(folder)
-    sizes = description["codebooks"]
-    name = next(iter(sizes)) if codebook is None else codebook
-    if name not in sizes:
-        raise ValueError(f"{folder}: has no codebook {name!r}, only {', '.join(sizes)}")
-    aligned = None
+    """Count a token folder; memory grows with the alignments, not with the corpus.
+
+    Raises:
+        ValueError: the folder or the alignments cannot be used, or the folder has no tokens.
+    """
+    aligned: Mapping[str, Alignment] = {}
     if alignments is not None:
-        # Which names go together can only be told from all of them.
+        # ``match`` needs all keys at once.
         aligned = match([record.key for record in read_corpus(folder)[1]], read_alignments(alignments))
-    first, second = [*sizes, None][:2]
-    statistics = Statistics.empty(sizes[name])
-    labels = LabelCounts.empty(sizes[name])
-    pairs = None if second is None else PairCounts.empty(sizes[first], sizes[second])
-    for batch in _batches(records):
-        statistics += Statistics.collect([(record.tokens[name], record.speaker) for record in batch], sizes[name])
-        if aligned is not None:
-            parts = [LabelCounts.of(r.tokens[name], aligned[r.key].phones) for r in batch if r.key in aligned]
-            labels += LabelCounts.summed(parts, sizes[name])
-        if pairs is not None:
-            a, b = (np.concatenate([record.tokens[book].codes for record in batch]) for book in (first, second))
-            pairs += PairCounts.of(a, b, pairs.rows, pairs.columns)
-    if not statistics.tokens.any():
+    labels: list[LabelCounts] = []
+
+    def count_labels(tokens: Mapping[str, Tokens]) -> None:
+        size = next(iter(tokens.values())).codebook_size
+        parts = [LabelCounts.of(one, aligned[key].phones) for key, one in tokens.items() if key in aligned]
+        labels[:] = [LabelCounts.summed([*labels, *parts], size)]
+
+    found = count_corpus(folder, codebook, count_labels)
+    if not found.counts.tokens.any():
         raise ValueError(f"{folder}: holds no tokens, so there is nothing to show")
-    where = folder.resolve().name
-    return Survey(where, description, name, statistics, None if aligned is None else labels, pairs)
-
-
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while batch := list(islice(records, _TOGETHER)):
-        yield batch
+    return Survey(folder.resolve().name, found, labels[0] if alignments is not None else None)
 
 
 def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -164,16 +140,16 @@ def _bitrates(figures: dict[str, Any]) -> list[tuple[str, str, str, float]]:
     return [(name, formula, f"{value:.1f}", value / highest) for name, formula, value in rows]
 
 
-def _codes(statistics: Statistics, heat: HeatMap | None, codes: list[list[int]]) -> Table:
+def _codes(counts: TokenCounts, heat: HeatMap | None, codes: list[list[int]]) -> Table:
     main = {} if heat is None else {code: heat.phones[row] for code, row in zip(heat.codes, heat.main, strict=True)}
-    total = max(int(statistics.tokens.sum()), 1)
+    total = max(int(counts.tokens.sum()), 1)
     head = ("code", "tokens", "share", "mean run", *(["main phone"] if heat is not None else []))
     rows = [
         (
             code,
             f"{count:,}",
             percent(count / total),
-            f"{statistics.frames[code] / count * 20:.0f} ms" if count else "-",
+            f"{counts.frames[code] / count * 20:.0f} ms" if count else "-",
             *([main.get(code, "-")] if heat is not None else []),
         )
         for code, count in codes
@@ -181,15 +157,15 @@ def _codes(statistics: Statistics, heat: HeatMap | None, codes: list[list[int]])
     return Table.of(head, rows, chips=(0,))
 
 
-def _all_figures(figures: dict[str, Any], pairs: PairCounts | None, codebooks: list[str]) -> Table:
+def _all_figures(figures: dict[str, Any], joint: JointCounts | None, codebooks: list[str]) -> Table:
     """Every figure that is one number, under the name it has in ``stats.json``."""
     rows = [
         (name, number(value, 6) if isinstance(value, float) else f"{value:,}")
         for name, value in figures.items()
         if isinstance(value, int | float)
     ]
-    if pairs is not None:
-        known = dependence(pairs)
+    if joint is not None:
+        known = dependence(joint)
         between = f"{codebooks[0]} and {codebooks[1]}"
         rows.append((f"mutual_information of {between}", f"{number(known['mutual_information'], 4)} bits a frame"))
         rows.append((f"... known of {codebooks[0]}", percent(known["primary_known"])))

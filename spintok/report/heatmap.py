@@ -76,17 +76,17 @@ class HeatMap:
 
 def heat_map(labels: LabelCounts) -> HeatMap:
     """The heat map of counts that hold at least one labelled frame; ``ValueError`` when there is none."""
-    if labels.pairs.total == 0:
+    if labels.joint.total == 0:
         raise ValueError("no frame of these tokens has a phone: the alignments are empty or lie elsewhere in time")
-    present = [label for row, label in enumerate(labels.labels) if labels.pairs.row_counts[row] > 0]
+    present = [label for row, label in enumerate(labels.labels) if labels.joint.row_counts[row] > 0]
     phones = sorted_phones(present)
-    frames = labels.pairs.column_counts
+    frames = labels.joint.column_counts
     known = np.flatnonzero(frames)
     kept = np.sort(known[np.argsort(-frames[known], kind="stable")][:MOST_CODES])
     row_of = {label: row for row, label in enumerate(phones)}
     place = {int(code): column for column, code in enumerate(kept)}
     share = np.zeros((len(phones), len(kept)))
-    entries = zip(labels.pairs.row.tolist(), labels.pairs.column.tolist(), labels.pairs.counts.tolist(), strict=True)
+    entries = zip(labels.joint.row.tolist(), labels.joint.column.tolist(), labels.joint.counts.tolist(), strict=True)
     for row, code, count in entries:
         if code in place:
             share[row_of[labels.labels[row]], place[code]] = count / frames[code]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from spintok.frames import FRAME_RATE
 from spintok.report.charts import Chart, Note, Point, Table, Tick, linear_ticks, log_ticks, thinned
 from spintok.report.page import number, percent
-from spintok.stats.counts import SECONDS, Statistics
+from spintok.stats.counts import SECONDS, TokenCounts
 from spintok.stats.metrics import TAIL
 
 __all__ = ["imbalance_chart", "lorenz", "run_length_chart", "speaker_chart", "time_chart", "usage_chart"]
@@ -19,7 +19,7 @@ _FEW = 0.002
 _MILLISECONDS = 1000 // FRAME_RATE
 
 
-def usage_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
+def usage_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
     """The share of each codeword, most used first, on a logarithmic scale; dead codewords at the bottom."""
     counts, size = statistics.tokens, statistics.codebook_size
     total = max(int(counts.sum()), 1)
@@ -78,7 +78,7 @@ def lorenz(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(np.sort(counts)) / max(int(counts.sum()), 1)])
 
 
-def imbalance_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
+def imbalance_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
     """The Lorenz curve of the codewords, with Gini coefficient and tail share."""
     curve, size = lorenz(statistics.tokens), statistics.codebook_size
     tail = figures["tail_share"]
@@ -111,7 +111,7 @@ def imbalance_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
     )
 
 
-def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
+def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
     """How many runs last 1, 2, ... frames; long ones share the last bar."""
     runs = statistics.run_lengths
     total = max(int(runs.sum()), 1)
@@ -156,7 +156,7 @@ def run_length_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart:
     )
 
 
-def time_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart | None:
+def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
     """Tokens a second in each second from the start of an utterance; None without two such seconds."""
     rates = figures["token_rate_over_time"]
     heard = statistics.over_time[0] / FRAME_RATE
@@ -195,7 +195,7 @@ def time_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart | None:
     )
 
 
-def speaker_chart(statistics: Statistics, figures: dict[str, Any]) -> Chart | None:
+def speaker_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
     """Tokens a second of each speaker, slowest first; None with fewer than two speakers."""
     rates = sorted(figures["token_rate_by_speaker"].items(), key=lambda item: (item[1], item[0]))
     if len(rates) < 2 or rates[-1][1] == 0:

@@ -1,86 +1,85 @@
-"""Statistics of tokens: counts of utterances that add up.
+"""Counts of tokens that add up: frames, runs, bigrams, run lengths, rates over time and by speaker.
 
-A ``Statistics`` holds counts only, so those of the parts add up to those of the whole, in memory that grows with the
-codebook, the kinds of bigrams, the longest run and the speakers, not with the corpus. ``spintok.stats.metrics``
-computes metrics from them.
+Counts of parts add up to those of the whole, in memory that grows with the codebook, the distinct bigrams, the longest
+run and the speakers, not with the corpus. ``spintok.stats.metrics`` computes metrics from them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spintok.frames import FRAME_RATE
-from spintok.stats.joint_counts import PairCounts
-from spintok.stats.metrics import figures
+from spintok.stats.joint_counts import JointCounts
 from spintok.tokens import Tokens
 
-__all__ = ["SECONDS", "Statistics"]
+__all__ = ["SECONDS", "TokenCounts"]
 
 Counts = NDArray[np.int64]
-Spoken = tuple[Tokens, str | None]
+Utterance = tuple[Tokens, str | None]
 
 SECONDS = 600
-"""Bins of the token rate over time, a second each; the last one also holds all that comes later."""
-_TOGETHER = 1000
-"""Utterances whose bigrams are sorted in one go."""
+"""Bins of the token rate over time, one per second; the last one also counts all that comes later."""
+_BATCH = 1000
+"""Utterances whose bigrams are sorted together."""
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class TokenCounts:
     """Counts over any number of utterances.
 
     Attributes:
-        utterances: how many.
-        frames: frames with each code, (K,).
-        tokens: runs of each code, (K,).
-        run_lengths: runs of 0, 1, 2, ... frames, (L,).
-        bigrams: each token and the one after it, within utterances.
-        over_time: frames, and tokens that begin, in each second from the start of an utterance, (2, SECONDS).
-        speakers: utterances, frames and tokens of each speaker; what has no speaker is left out.
+        utterances: their number.
+        frames: frames with each code, (K,) int64.
+        tokens: runs of each code, (K,) int64.
+        run_lengths: runs of 0, 1, 2, ... frames, (L,) int64.
+        bigrams: each token and the next one, within utterances.
+        over_time: frames, and tokens that begin, in each second from the start of an utterance, (2, SECONDS) int64.
+        speakers: utterances, frames and tokens of each speaker; utterances without a speaker are left out.
     """
 
     utterances: int
     frames: Counts
     tokens: Counts
     run_lengths: Counts
-    bigrams: PairCounts
+    bigrams: JointCounts
     over_time: Counts
     speakers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, codebook_size: int) -> "Statistics":
-        """The statistics of no utterances at all."""
+    def empty(cls, codebook_size: int) -> "TokenCounts":
+        """The counts of no utterances."""
         return cls.collect([], codebook_size)
 
     @classmethod
-    def of(cls, tokens: Tokens, speaker: str | None = None) -> "Statistics":
-        """The statistics of one utterance."""
+    def of(cls, tokens: Tokens, speaker: str | None = None) -> "TokenCounts":
+        """The counts of one utterance."""
         return cls.collect([(tokens, speaker)], tokens.codebook_size)
 
     @classmethod
-    def collect(cls, utterances: Iterable[Spoken], codebook_size: int) -> "Statistics":
-        """The statistics of utterances, each with its speaker or None, of one codebook; none is kept."""
-        size = codebook_size
-        waiting = iter(utterances)
-        total = cls._group([], size)
-        while group := list(islice(waiting, _TOGETHER)):
-            total += cls._group(group, size)
+    def collect(cls, utterances: Iterable[Utterance], codebook_size: int) -> "TokenCounts":
+        """Count utterances, each with its speaker or None, of one codebook, in batches.
+
+        Raises:
+            ValueError: tokens of a codebook of another size.
+        """
+        remaining = iter(utterances)
+        total = cls._batch([], codebook_size)
+        while batch := list(islice(remaining, _BATCH)):
+            total += cls._batch(batch, codebook_size)
         return total
 
     @classmethod
-    def _group(cls, group: list[Spoken], size: int) -> "Statistics":
-        wrong = next((tokens for tokens, _ in group if tokens.codebook_size != size), None)
+    def _batch(cls, batch: list[Utterance], size: int) -> "TokenCounts":
+        wrong = next((tokens for tokens, _ in batch if tokens.codebook_size != size), None)
         if wrong is not None:
             raise ValueError(f"tokens of a codebook of {wrong.codebook_size} codes among those of one of {size}")
         speakers: dict[str, tuple[int, int, int]] = {}
         over_time = np.zeros((2, SECONDS), dtype=np.int64)
-        for tokens, speaker in group:
+        for tokens, speaker in batch:
             starts = np.cumsum(tokens.durations, dtype=np.int64) - tokens.durations
             for row, frames in enumerate((np.arange(tokens.num_frames), starts)):
                 over_time[row] += np.bincount(np.minimum(frames // FRAME_RATE, SECONDS - 1), minlength=SECONDS)
@@ -91,45 +90,45 @@ class Statistics:
         codes, units, durations, first, second = (
             np.concatenate([np.zeros(0, dtype=np.int32), *parts])
             for parts in (
-                [tokens.codes for tokens, _ in group],
-                [tokens.units for tokens, _ in group],
-                [tokens.durations for tokens, _ in group],
-                [tokens.units[:-1] for tokens, _ in group],
-                [tokens.units[1:] for tokens, _ in group],
+                [tokens.codes for tokens, _ in batch],
+                [tokens.units for tokens, _ in batch],
+                [tokens.durations for tokens, _ in batch],
+                [tokens.units[:-1] for tokens, _ in batch],
+                [tokens.units[1:] for tokens, _ in batch],
             )
         )
         return cls(
-            utterances=len(group),
+            utterances=len(batch),
             frames=np.bincount(codes, minlength=size),
             tokens=np.bincount(units, minlength=size),
             run_lengths=np.bincount(durations, minlength=1),
-            bigrams=PairCounts.of(first, second, size, size),
+            bigrams=JointCounts.of(first, second, size, size),
             over_time=over_time,
             speakers=speakers,
         )
 
-    def __add__(self, other: "Statistics") -> "Statistics":
+    def __add__(self, other: "TokenCounts") -> "TokenCounts":
         if self.codebook_size != other.codebook_size:
             raise ValueError(
-                f"statistics of codebooks of {self.codebook_size} and {other.codebook_size} codes cannot be added"
+                f"counts of codebooks of {self.codebook_size} and {other.codebook_size} codes cannot be added"
             )
         longest = max(self.run_lengths.size, other.run_lengths.size)
         speakers = dict(self.speakers)
         for name, (utterances, frames, tokens) in other.speakers.items():
             before = speakers.get(name, (0, 0, 0))
             speakers[name] = (before[0] + utterances, before[1] + frames, before[2] + tokens)
-        return Statistics(
+        return TokenCounts(
             self.utterances + other.utterances,
             self.frames + other.frames,
             self.tokens + other.tokens,
-            _grown(self.run_lengths, longest) + _grown(other.run_lengths, longest),
+            _padded(self.run_lengths, longest) + _padded(other.run_lengths, longest),
             self.bigrams + other.bigrams,
             self.over_time + other.over_time,
             speakers,
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Statistics) and self.counts() == other.counts()
+        return isinstance(other, TokenCounts) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -138,12 +137,8 @@ class Statistics:
         """K."""
         return int(self.frames.size)
 
-    def figures(self, silence: Iterable[int] | None = None) -> dict[str, Any]:
-        """All metrics by name (``spintok.stats.metrics``); ``silence`` lists the codes of silence."""
-        return figures(self, silence)
-
-    def counts(self) -> dict[str, Any]:
-        """The counts as plain lists: all that ``from_counts`` needs."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         seconds = max(np.trim_zeros(row, "b").size for row in self.over_time)
         return {
             "utterances": self.utterances,
@@ -156,38 +151,35 @@ class Statistics:
         }
 
     @classmethod
-    def from_counts(cls, counts: Mapping[str, Any]) -> "Statistics":
-        """What ``counts`` wrote."""
-        arrays = {name: np.asarray(counts[name], dtype=np.int64) for name in ("frames", "tokens", "run_lengths")}
-        size = arrays["frames"].size
-        keys, times = (np.asarray(counts["bigrams"][name], dtype=np.int64) for name in ("keys", "counts"))
-        over_time = np.zeros((2, SECONDS), dtype=np.int64)
-        found = np.asarray(counts["over_time"], dtype=np.int64).reshape(2, -1)
-        over_time[:, : found.shape[1]] = found
+    def from_dict(cls, values: Mapping[str, Any]) -> "TokenCounts":
+        """The inverse of ``to_dict``. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for anything else."""
+        frames, tokens, run_lengths = (_array(values[name]) for name in ("frames", "tokens", "run_lengths"))
+        keys, counts = (_array(values["bigrams"][name]) for name in ("keys", "counts"))
+        size = frames.size
+        if tokens.size != size or keys.size != counts.size or (keys.size and not keys.max() < size * size):
+            raise ValueError("counts of different shapes")
+        seen = [_array(row) for row in values["over_time"]]
+        over_time = np.stack([_padded(row, SECONDS) for row in seen]).reshape(2, SECONDS)
         return cls(
-            int(counts["utterances"]),
-            **arrays,
-            bigrams=PairCounts(size, size, keys, times),
+            int(values["utterances"]),
+            frames,
+            tokens,
+            run_lengths,
+            bigrams=JointCounts(size, size, keys, counts),
             over_time=over_time,
-            speakers={name: (int(a), int(b), int(c)) for name, (a, b, c) in counts["speakers"].items()},
+            speakers={name: (int(a), int(b), int(c)) for name, (a, b, c) in values["speakers"].items()},
         )
 
-    def to_json(self, silence: Iterable[int] | None = None, more: Mapping[str, Any] | None = None) -> str:
-        """Figures for people and counts for adding, as one JSON object; ``more`` goes in beside them.
 
-        A line a figure; the counts, which are for machines, are one line.
-        """
-        figures = json.dumps({"figures": self.figures(silence), **(more or {})}, indent=2)
-        return f'{figures.removesuffix("}").rstrip()},\n  "counts": {json.dumps(self.counts())}\n}}\n'
-
-    @classmethod
-    def read(cls, path: Path) -> "Statistics":
-        """The statistics that ``to_json`` wrote."""
-        try:
-            return cls.from_counts(json.loads(path.read_text(encoding="utf-8"))["counts"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not the JSON that spintok stats writes ({error!r})") from None
+def _array(values: Any) -> Counts:
+    try:
+        array = np.asarray(values, dtype=np.int64)
+    except OverflowError:
+        raise ValueError("a count does not fit into 64 bits") from None
+    if array.ndim != 1 or (array.size and array.min() < 0):
+        raise ValueError("counts must be lists of integers that are not negative")
+    return array
 
 
-def _grown(counts: Counts, size: int) -> Counts:
+def _padded(counts: Counts, size: int) -> Counts:
     return np.pad(counts, (0, size - counts.size))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.data.alignments import Interval, frame_intervals
-from spintok.stats.joint_counts import PairCounts, entropy
+from spintok.stats.entropy import entropy
+from spintok.stats.joint_counts import JointCounts
 from spintok.tokens import Tokens
 
 __all__ = ["LabelCounts"]
@@ -23,18 +24,18 @@ class LabelCounts:
 
     Attributes:
         labels: the labels that occur, sorted.
-        pairs: (label, code) of each frame that has a label.
+        joint: (label, code) of each frame that has a label.
         frames: the number of all frames, with a label or without.
     """
 
     labels: tuple[str, ...]
-    pairs: PairCounts
+    joint: JointCounts
     frames: float
 
     @classmethod
     def empty(cls, codebook_size: int) -> "LabelCounts":
         """The counts of no frames."""
-        return cls((), PairCounts.empty(0, codebook_size), 0)
+        return cls((), JointCounts.empty(0, codebook_size), 0)
 
     @classmethod
     def of(cls, tokens: Tokens, intervals: Sequence[Interval]) -> "LabelCounts":
@@ -44,42 +45,42 @@ class LabelCounts:
         number = {label: i for i, label in enumerate(labels)}
         of_interval = np.array([number[interval.label] for interval in intervals], dtype=np.int64)
         labelled = index >= 0
-        pairs = PairCounts.of(of_interval[index[labelled]], tokens.codes[labelled], len(labels), tokens.codebook_size)
-        return cls(tuple(labels), pairs, tokens.num_frames)
+        joint = JointCounts.of(of_interval[index[labelled]], tokens.codes[labelled], len(labels), tokens.codebook_size)
+        return cls(tuple(labels), joint, tokens.num_frames)
 
     @classmethod
     def summed(cls, parts: Iterable["LabelCounts"], codebook_size: int) -> "LabelCounts":
         """The sum of many counts."""
         found = list(parts)
         labels = sorted({label for part in found for label in part.labels})
-        pairs = PairCounts.summed([part.relabelled(labels) for part in found], len(labels), codebook_size)
-        return cls(tuple(labels), pairs, sum(part.frames for part in found))
+        joint = JointCounts.summed([part.relabelled(labels) for part in found], len(labels), codebook_size)
+        return cls(tuple(labels), joint, sum(part.frames for part in found))
 
     def __add__(self, other: "LabelCounts") -> "LabelCounts":
-        if self.pairs.columns != other.pairs.columns:
-            raise ValueError(f"counts of {self.pairs.columns} and {other.pairs.columns} codes cannot be added")
-        return LabelCounts.summed([self, other], self.pairs.columns)
+        if self.joint.columns != other.joint.columns:
+            raise ValueError(f"counts of {self.joint.columns} and {other.joint.columns} codes cannot be added")
+        return LabelCounts.summed([self, other], self.joint.columns)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LabelCounts):
             return NotImplemented
-        return (self.labels, self.pairs, self.frames) == (other.labels, other.pairs, other.frames)
+        return (self.labels, self.joint, self.frames) == (other.labels, other.joint, other.frames)
 
     __hash__ = None  # type: ignore[assignment]
 
-    def relabelled(self, labels: Sequence[str]) -> PairCounts:
-        """The pairs with rows numbered as in ``labels``, which must be sorted and contain all of these labels."""
+    def relabelled(self, labels: Sequence[str]) -> JointCounts:
+        """The joint counts with rows numbered as in ``labels``, which must be sorted and contain all of these labels."""
         number = {label: i for i, label in enumerate(labels)}
         rows = np.array([number[label] for label in self.labels], dtype=np.int64)
-        keys = rows[self.pairs.row] * self.pairs.columns + self.pairs.column
-        return PairCounts(len(labels), self.pairs.columns, keys, self.pairs.counts)
+        keys = rows[self.joint.row] * self.joint.columns + self.joint.column
+        return JointCounts(len(labels), self.joint.columns, keys, self.joint.counts)
 
     def without(self, labels: Iterable[str]) -> "LabelCounts":
         """The counts without the frames that have one of these labels."""
         gone = set(labels)
-        keep = np.array([label not in gone for label in self.labels], dtype=bool)[self.pairs.row]
-        pairs = PairCounts(self.pairs.rows, self.pairs.columns, self.pairs.keys[keep], self.pairs.counts[keep])
-        return LabelCounts(self.labels, pairs, self.frames)
+        keep = np.array([label not in gone for label in self.labels], dtype=bool)[self.joint.row]
+        joint = JointCounts(self.joint.rows, self.joint.columns, self.joint.keys[keep], self.joint.counts[keep])
+        return LabelCounts(self.labels, joint, self.frames)
 
     def metrics(self) -> dict[str, float]:
         """Purity and normalised mutual information.
@@ -90,36 +91,36 @@ class LabelCounts:
         there is only one label. ``mutual_information`` and ``label_entropy`` are in bits. ``labelled_share``: the
         share of the frames that have a label. All are 0 without labelled frames.
         """
-        total = max(self.pairs.total, 1)
-        information, uncertainty = self.pairs.mutual_information(), entropy(self.pairs.row_counts)
+        total = max(self.joint.total, 1)
+        information, uncertainty = self.joint.mutual_information(), entropy(self.joint.row_counts)
         return {
-            "label_purity": float(_largest(self.pairs.column, self.pairs).sum() / total),
-            "cluster_purity": float(_largest(self.pairs.row, self.pairs).sum() / total),
+            "label_purity": float(_largest(self.joint.column, self.joint).sum() / total),
+            "cluster_purity": float(_largest(self.joint.row, self.joint).sum() / total),
             "normalized_mutual_information": information / uncertainty if uncertainty > 0 else 0.0,
             "mutual_information": information,
             "label_entropy": uncertainty,
-            "labelled_share": self.pairs.total / self.frames if self.frames else 0.0,
+            "labelled_share": self.joint.total / self.frames if self.frames else 0.0,
         }
 
     def codes_of(self, labels: Iterable[str]) -> list[int]:
         """The codes with more than half of their labelled frames in these labels: for labels of silence, its codes."""
-        mine = self.without(set(self.labels) - set(labels)).pairs.column_counts
-        return np.flatnonzero(2 * mine > self.pairs.column_counts).tolist()
+        mine = self.without(set(self.labels) - set(labels)).joint.column_counts
+        return np.flatnonzero(2 * mine > self.joint.column_counts).tolist()
 
     def table(self) -> dict[str, Any]:
         """The labels, and P(label | code) of each code that occurs, as plain values that JSON holds."""
         shares: dict[str, dict[str, float]] = {}
         for row, column, count in zip(
-            self.pairs.row.tolist(), self.pairs.column.tolist(), self.pairs.counts.tolist(), strict=True
+            self.joint.row.tolist(), self.joint.column.tolist(), self.joint.counts.tolist(), strict=True
         ):
-            shares.setdefault(str(column), {})[self.labels[row]] = count / int(self.pairs.column_counts[column])
+            shares.setdefault(str(column), {})[self.labels[row]] = count / int(self.joint.column_counts[column])
         return {"labels": list(self.labels), "codes": shares}
 
 
-def _largest(group: NDArray[np.int64], pairs: PairCounts) -> NDArray[Any]:
+def _largest(group: NDArray[np.int64], joint: JointCounts) -> NDArray[Any]:
     """The largest count of each group, 0 for groups without a count."""
     if group.size == 0:
         return np.zeros(0, dtype=np.int64)
-    largest = np.zeros(int(group.max()) + 1, dtype=pairs.counts.dtype)
-    np.maximum.at(largest, group, pairs.counts)
+    largest = np.zeros(int(group.max()) + 1, dtype=joint.counts.dtype)
+    np.maximum.at(largest, group, joint.counts)
     return largest

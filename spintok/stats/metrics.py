@@ -1,59 +1,61 @@
-"""Figures of tokens from their counts: rates, the three bitrates, usage and imbalance of codewords, runs, drift.
+"""Metrics of tokens from their counts: rates, the three bitrates, usage and imbalance of codewords, runs, drift.
 
-Figures and their names follow Wang et al. 2024, "Comparing Discrete and Continuous Space LLMs for Speech
-Recognition", arXiv 2411.08742, and the field.
+Names and definitions follow Wang et al. 2024, "Comparing Discrete and Continuous Space LLMs for Speech Recognition",
+arXiv 2411.08742.
 """
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spintok.frames import FRAME_RATE
-from spintok.stats.joint_counts import PairCounts, entropy
+from spintok.stats.counts import TokenCounts
+from spintok.stats.entropy import entropy, jensen_shannon
+from spintok.stats.joint_counts import JointCounts
 
-if TYPE_CHECKING:
-    from spintok.stats.counts import Statistics
-
-__all__ = ["dependence", "drift", "figures", "jensen_shannon", "zipf_slope"]
+__all__ = ["TAIL", "dependence", "drift", "metrics", "zipf_slope"]
 
 Counts = NDArray[np.int64]
 
 TAIL = 0.2
-"""The share of codewords, rarest first, whose occurrences the tail share counts."""
+"""The share of codewords, rarest first, that ``tail_share`` counts."""
 
 
-def figures(statistics: "Statistics", silence: Iterable[int] | None = None) -> dict[str, Any]:
-    """Every figure by name.
+def metrics(counts: TokenCounts, silence: Iterable[int] | None = None) -> dict[str, Any]:
+    """All metrics by name.
 
-    Rates are a second of framed speech. ``frame_bitrate`` = log2 K x frame rate; ``token_bitrate`` = log2 K x token
-    rate; ``entropy_bitrate`` = entropy x token rate. ``entropy`` (bits) and what follows from it are over tokens,
-    after de-duplication. ``conditional_entropy`` = H(token | the token before it), over bigrams within utterances,
-    and ``conditional_entropy_bitrate`` = that x token rate: what a bigram model would need, if it knew the counts.
-    ``tail_share``: occurrences held by the rarest 20 % of codewords, 0.2 when usage is even. ``imbalance`` = 1 -
-    entropy / log2 K. ``gini``: 0 when even, towards 1 when one code has all. ``zipf_slope``: see ``zipf_slope``.
-    ``run_length_shares``: the share of the runs that last 1, 2, ... frames. ``token_rate_over_time``: of each second
-    from the start of an utterance, None where no utterance lasted so long.
+    Rates are per second of framed speech. ``frame_bitrate`` = log2 K x frame rate; ``token_bitrate`` = log2 K x token
+    rate; ``entropy_bitrate`` = entropy x token rate. ``entropy`` (bits) and what is derived from it are over tokens,
+    after de-duplication. ``conditional_entropy`` = H(token | previous token), over bigrams within utterances, and
+    ``conditional_entropy_bitrate`` = that x token rate: the bitrate of an ideal bigram model of these counts.
+    ``tail_share``: the share of occurrences of the rarest 20 % of codewords, 0.2 for uniform usage. ``imbalance`` =
+    1 - entropy / log2 K. ``gini``: 0 for uniform usage, towards 1 when one code has all. ``zipf_slope``: see
+    ``zipf_slope``. ``run_length_shares``: the share of runs of 1, 2, ... frames. ``token_rate_over_time``: in each
+    second from the start of an utterance, None where no utterance is that long.
 
     Args:
-        statistics: the counts.
-        silence: the codes that stand for silence; ``silence_share`` is the share of the frames that have one of
-            them, None when they are not given: tokens alone do not tell what they stand for. ``spintok evaluate``
-            lists the codes that mean silence when it is given alignments.
+        counts: of the tokens.
+        silence: the codes that represent silence. ``silence_share`` is the share of frames with one of them, and None
+            without ``silence``: tokens alone do not show which codes are silence; ``spintok evaluate`` lists them when
+            it is given alignments.
+
+    Raises:
+        ValueError: a code of silence is not in the codebook.
     """
-    size, frames, tokens = statistics.codebook_size, int(statistics.frames.sum()), int(statistics.tokens.sum())
+    size, frames, tokens = counts.codebook_size, int(counts.frames.sum()), int(counts.tokens.sum())
     seconds = frames / FRAME_RATE
     bits = math.log2(size)
-    share = statistics.tokens / max(tokens, 1)
-    surprise = entropy(statistics.tokens)
-    conditional = statistics.bigrams.conditional_entropy()
-    token_rate = tokens / seconds if frames else 0.0
-    order = np.argsort(-statistics.tokens, kind="stable")
-    runs = statistics.run_lengths
+    share = counts.tokens / max(tokens, 1)
+    uncertainty = entropy(counts.tokens)
+    conditional = counts.bigrams.conditional_entropy()
+    token_rate = _token_rate(counts)
+    order = np.argsort(-counts.tokens, kind="stable")
+    runs = counts.run_lengths
     return {
-        "utterances": statistics.utterances,
+        "utterances": counts.utterances,
         "hours": seconds / 3600,
         "frames": frames,
         "tokens": tokens,
@@ -62,39 +64,39 @@ def figures(statistics: "Statistics", silence: Iterable[int] | None = None) -> d
         "token_rate": token_rate,
         "frame_bitrate": bits * FRAME_RATE,
         "token_bitrate": bits * token_rate,
-        "entropy_bitrate": surprise * token_rate,
-        "entropy": surprise,
+        "entropy_bitrate": uncertainty * token_rate,
+        "entropy": uncertainty,
         "conditional_entropy": conditional,
         "conditional_entropy_bitrate": conditional * token_rate,
-        "perplexity": 2.0**surprise,
-        "active_codewords": int(np.count_nonzero(statistics.tokens)),
-        "dead_codewords": int(size - np.count_nonzero(statistics.tokens)),
-        "dead_codeword_ids": np.flatnonzero(statistics.tokens == 0).tolist(),
+        "perplexity": 2.0**uncertainty,
+        "active_codewords": int(np.count_nonzero(counts.tokens)),
+        "dead_codewords": int(size - np.count_nonzero(counts.tokens)),
+        "dead_codeword_ids": np.flatnonzero(counts.tokens == 0).tolist(),
         "tail_share": _tail_share(share),
         "gini": _gini(share),
-        "imbalance": 1 - surprise / bits if size > 1 and tokens else 0.0,
-        "zipf_slope": zipf_slope(statistics.tokens),
+        "imbalance": 1 - uncertainty / bits if size > 1 and tokens else 0.0,
+        "zipf_slope": zipf_slope(counts.tokens),
         "run_length_mean": frames / tokens if tokens else 0.0,
         "run_length_median": _quantile(runs, 0.5),
         "run_length_p90": _quantile(runs, 0.9),
         "run_length_max": int(np.flatnonzero(runs).max(initial=0)),
         "run_length_shares": {str(n): int(runs[n]) / tokens for n in np.flatnonzero(runs).tolist()},
-        "silence_share": _silence_share(statistics.frames, silence),
-        "token_rate_over_time": _rates_over_time(statistics.over_time),
-        "speakers": len(statistics.speakers),
+        "silence_share": _silence_share(counts.frames, silence),
+        "token_rate_over_time": _rates_over_time(counts.over_time),
+        "speakers": len(counts.speakers),
         "token_rate_by_speaker": {
-            name: made * FRAME_RATE / heard if heard else 0.0
-            for name, (_, heard, made) in sorted(statistics.speakers.items())
+            name: begun * FRAME_RATE / seen if seen else 0.0
+            for name, (_, seen, begun) in sorted(counts.speakers.items())
         },
-        "most_used": [[int(code), int(statistics.tokens[code])] for code in order[:10]],
-        "least_used": [[int(code), int(statistics.tokens[code])] for code in order[::-1][:10]],
+        "most_used": [[int(code), int(counts.tokens[code])] for code in order[:10]],
+        "least_used": [[int(code), int(counts.tokens[code])] for code in order[::-1][:10]],
     }
 
 
 def zipf_slope(counts: ArrayLike) -> float:
-    """The slope of the straight line through log count over log rank, least squares over codewords that occur.
+    """The slope of the least-squares line through log count over log rank of the codewords that occur.
 
-    -1 for Zipf's law, 0 when usage is even or fewer than two codewords occur.
+    -1 for Zipf's law, 0 for uniform usage or fewer than two codewords.
     """
     present = np.sort(np.asarray(counts, dtype=np.float64))[::-1]
     present = present[present > 0]
@@ -105,26 +107,14 @@ def zipf_slope(counts: ArrayLike) -> float:
     return float((x * np.log(present)).sum() / (x * x).sum()) + 0.0
 
 
-def jensen_shannon(first: ArrayLike, second: ArrayLike) -> float:
-    """The Jensen-Shannon divergence in bits of the distributions of two arrays of counts of one shape.
+def drift(first: TokenCounts, second: TokenCounts) -> dict[str, float]:
+    """How far the tokens of two corpora differ: Jensen-Shannon divergence in bits of tokens and of bigrams.
 
-    H((p + q) / 2) - (H(p) + H(q)) / 2, Lin 1991, "Divergence measures based on the Shannon entropy": 0 when they are
-    equal, 1 when nothing occurs in both. Raises ``ValueError`` when either is without counts.
-    """
-    p, q = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if p.shape != q.shape:
-        raise ValueError(f"distributions over {p.shape} and {q.shape} outcomes cannot be compared")
-    if p.sum() <= 0 or q.sum() <= 0:
-        raise ValueError("there is no drift from or to nothing: one of the two holds no tokens")
-    p, q = p / p.sum(), q / q.sum()
-    return min(1.0, max(0.0, entropy(p + q) - (entropy(p) + entropy(q)) / 2))
+    ``token_rate_change`` is the second's token rate minus the first's. ``bigram_drift`` is 0 when either corpus has no
+    bigrams.
 
-
-def drift(first: "Statistics", second: "Statistics") -> dict[str, float]:
-    """How far the tokens of two corpora lie apart: Jensen-Shannon divergence in bits of tokens and of bigrams.
-
-    Raises ``ValueError`` for codebooks of different sizes, or without tokens. ``bigram_drift`` is 0 when no
-    utterance of either corpus has two tokens.
+    Raises:
+        ValueError: codebooks of different sizes, or a corpus without tokens.
     """
     if first.codebook_size != second.codebook_size:
         raise ValueError(f"codebooks of {first.codebook_size} and {second.codebook_size} codes cannot be compared")
@@ -135,25 +125,31 @@ def drift(first: "Statistics", second: "Statistics") -> dict[str, float]:
     return {
         "token_drift": jensen_shannon(first.tokens, second.tokens),
         "bigram_drift": jensen_shannon(*counts) if all(array.sum() for array in counts) else 0.0,
-        "token_rate_change": second.figures()["token_rate"] - first.figures()["token_rate"],
+        "token_rate_change": _token_rate(second) - _token_rate(first),
     }
 
 
-def dependence(pairs: PairCounts) -> dict[str, float]:
-    """What the codes of two codebooks tell of each other, from how often each pair shares a frame.
+def dependence(joint: JointCounts) -> dict[str, float]:
+    """How much the codes of two codebooks at one frame tell about each other.
 
-    ``mutual_information`` in bits, and the share of each codebook's entropy that it is: ``primary_known`` = 1 when
-    the auxiliary code gives the primary one away. 0 where that entropy is 0.
+    ``mutual_information`` in bits, and its share of each codebook's entropy: ``primary_known`` is 1 when the auxiliary
+    code determines the primary one. A share is 0 where the entropy is 0.
     """
-    information = pairs.mutual_information()
+    information = joint.mutual_information()
     known = [
-        information / h if (h := entropy(counts)) > 0 else 0.0 for counts in (pairs.row_counts, pairs.column_counts)
+        information / h if (h := entropy(counts)) > 0 else 0.0 for counts in (joint.row_counts, joint.column_counts)
     ]
     return {"mutual_information": information, "primary_known": known[0], "auxiliary_known": known[1]}
 
 
+def _token_rate(counts: TokenCounts) -> float:
+    """Tokens per second."""
+    frames = int(counts.frames.sum())
+    return int(counts.tokens.sum()) / (frames / FRAME_RATE) if frames else 0.0
+
+
 def _tail_share(share: NDArray[np.float64]) -> float:
-    """The Lorenz curve at TAIL, straight between codewords, so that it is exact for any K."""
+    """The Lorenz curve at TAIL, linear between codewords, so that it is exact for any K."""
     curve = np.concatenate([[0.0], np.cumsum(np.sort(share))])
     return float(np.interp(TAIL * share.size, np.arange(share.size + 1), curve))
 
@@ -165,7 +161,7 @@ def _gini(share: NDArray[np.float64]) -> float:
 
 
 def _quantile(histogram: Counts, quantile: float) -> int:
-    """The smallest length that at least this share of the runs does not pass; 0 without runs."""
+    """The smallest length that at least this share of the runs does not exceed; 0 without runs."""
     total = histogram.sum()
     return int(np.searchsorted(np.cumsum(histogram), math.ceil(quantile * total))) if total else 0
 
@@ -181,4 +177,4 @@ def _silence_share(frames: Counts, silence: Iterable[int] | None) -> float | Non
 
 def _rates_over_time(over_time: Counts) -> list[float | None]:
     seconds = np.trim_zeros(over_time[0], "b").size
-    return [made * FRAME_RATE / heard if heard else None for heard, made in over_time[:, :seconds].T.tolist()]
+    return [begun * FRAME_RATE / seen if seen else None for seen, begun in over_time[:, :seconds].T.tolist()]

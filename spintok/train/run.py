@@ -1,6 +1,5 @@
 """A recipe and speech to a tokenizer folder."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from spintok._files import digest
 from spintok.chunking import Window
 from spintok.data.manifest import Utterance, scan
 from spintok.tokenizer import Tokenizer
@@ -128,10 +128,9 @@ def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], ranks: Ran
     }.items():
         for name in free:
             del values[section][name]
-    listed = "\n".join(utterance.key for utterance in utterances)
     return {
         "stage": type(recipe).__name__.removesuffix("Recipe").lower(),
         **values,
-        "utterances": hashlib.sha256(listed.encode()).hexdigest(),
+        "utterances": digest((utterance.key,) for utterance in utterances),
         "processes": ranks.size,
     }

@@ -9,7 +9,7 @@ from spintok.data.alignments import match, read_alignments
 from spintok.data.manifest import Utterance
 from spintok.evaluate.perturbations import Condition, NoiseSources
 from spintok.evaluate.robustness import robustness
-from spintok.stats.label_counts import LabelCounts
+from spintok.stats import LabelCounts, entropy
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["Check"]
@@ -34,7 +34,7 @@ class Check:
         self._alignments = {} if alignments is None else match(keys, read_alignments(alignments))
 
     def __call__(self, tokenizer: Tokenizer) -> dict[str, float]:
-        """``perplexity`` of the codes, ``ued_pooled_speaker``, and ``pnmi`` when there are alignments.
+        """``perplexity`` of the codes of frames, ``ued_pooled_speaker``, and ``pnmi`` when there are alignments.
 
         The unit edit distance is that of the same words in another voice, in percent. ``ValueError`` without
         rapidfuzz.
@@ -47,9 +47,8 @@ class Check:
             codes += np.bincount(tokens.codes, minlength=len(codes))
             if utterance.key in self._alignments:
                 parts.append(LabelCounts.of(tokens, self._alignments[utterance.key].phones))
-        shares = codes[codes > 0] / max(1, codes.sum())
         found = {
-            "perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+            "perplexity": 2.0 ** entropy(codes),
             "ued_pooled_speaker": figures["ued_pooled_speaker"],
         }
         if parts:

@@ -51,7 +51,7 @@ def test_shards_hold_every_file_in_order(tokenizer, audio, tmp_path) -> None:
     for record in records:
         assert record.tokens["primary"] == tokenizer.encode(record.file_name)
         assert record.tokens["primary"].num_samples == soundfile.info(record.file_name).frames
-    assert summary.statistics.frames.sum() == sum(r.tokens["primary"].num_frames for r in records)
+    assert summary.counts.frames.sum() == sum(r.tokens["primary"].num_frames for r in records)
     assert json.loads((tmp_path / "out/stats.json").read_text())["figures"]["utterances"] == 9
 
 

@@ -12,7 +12,7 @@ from spintok.report import corpus_report
 from spintok.report.corpus import survey
 from spintok.report.heatmap import heat_map, sorted_phones
 from spintok.report.usage import lorenz, run_length_chart, time_chart, usage_chart
-from spintok.stats.counts import Statistics
+from spintok.stats import TokenCounts, metrics
 from spintok.tokens import Tokens
 
 
@@ -108,12 +108,12 @@ def test_memory_is_that_of_counts(token_folder) -> None:
     """A survey of batches is the sum of surveys of utterances."""
     description, records = read_corpus(token_folder)
     whole = survey(token_folder)
-    parts = [Statistics.of(record.tokens["primary"], record.speaker) for record in records]
-    total = Statistics.empty(100)
+    parts = [TokenCounts.of(record.tokens["primary"], record.speaker) for record in records]
+    total = TokenCounts.empty(100)
     for part in parts:
         total += part
-    assert whole.statistics == total
-    assert whole.pairs.total == total.frames.sum()
+    assert whole.corpus.counts == total
+    assert whole.corpus.joint.total == total.frames.sum()
     assert list(description["codebooks"]) == ["primary", "auxiliary"]
 
 
@@ -122,7 +122,7 @@ def test_the_lorenz_curve_gives_the_gini_coefficient() -> None:
     for size in (1, 2, 100, 5000):
         counts = rng.geometric(0.01, size) - 1
         counts[0] += 1
-        figures = _statistics(counts).figures()
+        figures = metrics(_statistics(counts))
         curve = lorenz(counts)
         assert curve[0] == 0
         np.testing.assert_allclose(curve[-1], 1)
@@ -132,13 +132,13 @@ def test_the_lorenz_curve_gives_the_gini_coefficient() -> None:
 
 def test_charts_of_extreme_codebooks() -> None:
     one = _statistics(np.array([7]))
-    assert "every codeword occurs" in usage_chart(one, one.figures()).finding
+    assert "every codeword occurs" in usage_chart(one, metrics(one)).finding
     dead = _statistics(np.array([5, 0, 0]))
-    chart = usage_chart(dead, dead.figures())
+    chart = usage_chart(dead, metrics(dead))
     assert "2 never occur" in chart.finding
     assert [point.text.endswith("never used") for point in chart.points] == [False, True, True]
     large = _statistics(np.arange(20_000))
-    chart = usage_chart(large, large.figures())
+    chart = usage_chart(large, metrics(large))
     assert len(chart.points) == 1000
     assert len(chart.table.rows) + chart.table.more == 20_000
     assert all(0 <= point.x <= 1 and 0 <= point.y <= 1 for point in chart.points)
@@ -146,18 +146,18 @@ def test_charts_of_extreme_codebooks() -> None:
 
 def test_long_runs_share_the_last_bar() -> None:
     codes = np.repeat([0, 1, 0], [1, 2, 400])
-    statistics = Statistics.of(Tokens(codes, 2))
-    chart = run_length_chart(statistics, statistics.figures())
+    statistics = TokenCounts.of(Tokens(codes, 2))
+    chart = run_length_chart(statistics, metrics(statistics))
     assert len(chart.points) == 30
     assert chart.points[-1].text == "30 frames or more\n33.3\u00a0% of tokens"
     assert chart.x_ticks[-1].label == "30+"
 
 
 def test_time_is_drawn_from_two_seconds_on() -> None:
-    short = Statistics.of(Tokens(np.zeros(50, dtype=int), 2))
-    assert time_chart(short, short.figures()) is None
-    longer = Statistics.of(Tokens(np.arange(150) % 2, 2))
-    chart = time_chart(longer, longer.figures())
+    short = TokenCounts.of(Tokens(np.zeros(50, dtype=int), 2))
+    assert time_chart(short, metrics(short)) is None
+    longer = TokenCounts.of(Tokens(np.arange(150) % 2, 2))
+    chart = time_chart(longer, metrics(longer))
     assert [point.text.splitlines()[1] for point in chart.points] == ["50.00 tokens a second"] * 3
 
 
@@ -211,10 +211,10 @@ def test_a_folder_without_tokens(tmp_path, speech, two_codebooks) -> None:
         corpus_report(tmp_path / "in")
 
 
-def _statistics(counts: np.ndarray) -> Statistics:
+def _statistics(counts: np.ndarray) -> TokenCounts:
     """Each code so often, in runs of one frame, as far as one code after another is another code."""
     size = len(counts)
     utterances = ((Tokens(np.array([code]), size), None) for code in np.repeat(np.arange(size), np.minimum(counts, 3)))
-    base = Statistics.collect([] if size > 1000 else utterances, size)
+    base = TokenCounts.collect([] if size > 1000 else utterances, size)
     runs = np.array([0, int(counts.sum())])
-    return Statistics(base.utterances, counts, counts, runs, base.bigrams, base.over_time)
+    return TokenCounts(base.utterances, counts, counts, runs, base.bigrams, base.over_time)

@@ -73,19 +73,19 @@ def test_degenerate_speech_has_defined_metrics() -> None:
 
 def test_labels_shorter_and_longer_than_the_codes() -> None:
     short = LabelCounts.of(Tokens([0, 0, 1, 1], 2), [Interval("a", 0.0, 0.04)])
-    assert short.pairs.total == 2
+    assert short.joint.total == 2
     assert short.metrics()["labelled_share"] == 0.5
     long = LabelCounts.of(
         Tokens([0, 1], 2), [Interval("a", 0.0, 0.02), Interval("b", 0.02, 9.0), Interval("c", 9.0, 10.0)]
     )
-    assert long.pairs.total == 2
+    assert long.joint.total == 2
     assert long.metrics()["label_entropy"] == pytest.approx(1.0)
 
 
 def test_silence_and_the_table() -> None:
     counts = counts_of([("SIL", 0), ("SIL", 0), ("a", 0), ("a", 1), ("b", 1), ("never heard of", 2)])
     assert counts.codes_of({"SIL"}) == [0]
-    assert counts.without({"SIL"}).pairs.total == 4
+    assert counts.without({"SIL"}).joint.total == 4
     table = counts.table()
     assert table["codes"]["0"] == pytest.approx({"SIL": 2 / 3, "a": 1 / 3})
     assert table["codes"]["2"] == {"never heard of": 1.0}

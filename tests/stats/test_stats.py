@@ -1,4 +1,4 @@
-"""Statistics: closed-form cases, parts that add up, and scipy and scikit-learn as judges."""
+"""TokenCounts: closed-form cases, parts that add up, and scipy and scikit-learn as judges."""
 
 import json
 import math
@@ -13,9 +13,19 @@ from typer.testing import CliRunner
 
 from spintok.cli import app
 from spintok.corpus.token_formats import Record, shard_path, write_shard
-from spintok.stats.counts import SECONDS, Statistics
-from spintok.stats.joint_counts import PairCounts, entropy
-from spintok.stats.metrics import dependence, drift, jensen_shannon, zipf_slope
+from spintok.stats import (
+    JointCounts,
+    TokenCounts,
+    dependence,
+    drift,
+    entropy,
+    jensen_shannon,
+    metrics,
+    read_counts,
+    to_json,
+    zipf_slope,
+)
+from spintok.stats.counts import SECONDS
 from spintok.tokens import Tokens
 
 SIZE = 6
@@ -24,12 +34,12 @@ SPEECH = st.lists(
 )
 
 
-def collected(speech: list[tuple[list[int], str | None]]) -> Statistics:
-    return Statistics.collect(((Tokens(codes, SIZE), speaker) for codes, speaker in speech), SIZE)
+def collected(speech: list[tuple[list[int], str | None]]) -> TokenCounts:
+    return TokenCounts.collect(((Tokens(codes, SIZE), speaker) for codes, speaker in speech), SIZE)
 
 
-def of(codes: list[int], size: int = SIZE) -> Statistics:
-    return Statistics.of(Tokens(codes, size))
+def of(codes: list[int], size: int = SIZE) -> TokenCounts:
+    return TokenCounts.of(Tokens(codes, size))
 
 
 @given(SPEECH, SPEECH)
@@ -37,8 +47,8 @@ def of(codes: list[int], size: int = SIZE) -> Statistics:
 def test_parts_add_up_to_the_whole_and_survive_json(first: list, second: list) -> None:
     whole = collected(first + second)
     assert collected(first) + collected(second) == whole
-    assert sum((collected([one]) for one in first + second), Statistics.empty(SIZE)) == whole
-    assert Statistics.from_counts(json.loads(whole.to_json())["counts"]) == whole
+    assert sum((collected([one]) for one in first + second), TokenCounts.empty(SIZE)) == whole
+    assert TokenCounts.from_dict(json.loads(to_json(whole))["counts"]) == whole
 
 
 @given(SPEECH)
@@ -59,7 +69,7 @@ def test_counts_are_those_of_plain_loops(speech: list) -> None:
 
 
 def test_even_usage() -> None:
-    figures = of([0, 1, 2, 3] * 25, 4).figures()
+    figures = metrics(of([0, 1, 2, 3] * 25, 4))
     assert figures["entropy"] == pytest.approx(2.0)
     assert figures["perplexity"] == pytest.approx(4.0)
     assert figures["imbalance"] == pytest.approx(0.0)
@@ -75,7 +85,7 @@ def test_even_usage() -> None:
 
 
 def test_a_single_code() -> None:
-    figures = of([3] * 100).figures(silence=[3])
+    figures = metrics(of([3] * 100), silence=[3])
     assert figures["entropy"] == figures["conditional_entropy"] == figures["zipf_slope"] == 0.0
     assert figures["imbalance"] == 1.0
     assert figures["gini"] == pytest.approx(1 - 1 / SIZE)
@@ -84,12 +94,12 @@ def test_a_single_code() -> None:
     assert figures["token_rate"] == pytest.approx(0.5)
     assert figures["silence_share"] == 1.0
     assert figures["token_rate_over_time"] == [1.0, 0.0]
-    only = of([0, 0], 1).figures()
+    only = metrics(of([0, 0], 1))
     assert (only["frame_bitrate"], only["imbalance"], only["gini"]) == (0.0, 0.0, 0.0)
 
 
 def test_nothing_at_all() -> None:
-    figures = Statistics.empty(4).figures(silence=[0])
+    figures = metrics(TokenCounts.empty(4), silence=[0])
     assert figures["tokens"] == figures["entropy"] == figures["token_rate"] == figures["silence_share"] == 0
     assert figures["dead_codewords"] == 4
     assert figures["token_rate_over_time"] == []
@@ -103,7 +113,7 @@ def test_zipf_law_has_slope_minus_one() -> None:
 
 
 def test_alternating_codes_are_certain_and_random_ones_are_not() -> None:
-    alternating = of([0, 0, 1, 1] * 50, 2).figures()
+    alternating = metrics(of([0, 0, 1, 1] * 50, 2))
     assert alternating["entropy"] == pytest.approx(1.0)
     assert alternating["conditional_entropy"] == pytest.approx(0.0, abs=1e-12)
     assert alternating["run_length_mean"] == 2.0
@@ -111,14 +121,14 @@ def test_alternating_codes_are_certain_and_random_ones_are_not() -> None:
     rng = np.random.default_rng(0)
     steps = rng.integers(1, 4, 40_000)
     # Never the same code twice in a row, and the three others equally likely: log2 3 bits.
-    random = of(np.cumsum(steps) % 4, 4).figures()
+    random = metrics(of(np.cumsum(steps) % 4, 4))
     assert random["conditional_entropy"] == pytest.approx(math.log2(3), abs=2e-3)
     assert random["conditional_entropy_bitrate"] == pytest.approx(50 * random["conditional_entropy"])
 
 
 def test_rates_over_time_and_by_speaker() -> None:
     slow, fast = [0] * 50 + [1] * 50, list(range(5)) * 10
-    found = Statistics.collect([(Tokens(slow, SIZE), "slow"), (Tokens(fast, SIZE), "fast")], SIZE).figures()
+    found = metrics(TokenCounts.collect([(Tokens(slow, SIZE), "slow"), (Tokens(fast, SIZE), "fast")], SIZE))
     assert found["token_rate_by_speaker"] == {"fast": 50.0, "slow": 1.0}
     assert found["token_rate_over_time"] == [25.5, 1.0]
     long = of([0, 1] * (SECONDS * 25 + 75)).over_time
@@ -129,7 +139,7 @@ def test_many_codewords_stay_sparse() -> None:
     size = 100_000
     found = of([7, 99_999, 7, 12_345], size)
     assert found.bigrams.keys.size == 3
-    assert found.figures()["conditional_entropy"] == pytest.approx(2 / 3)
+    assert metrics(found)["conditional_entropy"] == pytest.approx(2 / 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), min_size=1, max_size=60))
@@ -139,7 +149,7 @@ def test_pairs_against_scikit_learn_and_scipy(pairs: list[tuple[int, int]]) -> N
     from sklearn.metrics import mutual_info_score
 
     row, column = zip(*pairs, strict=True)
-    found = PairCounts.of(row, column, 5, 8)
+    found = JointCounts.of(row, column, 5, 8)
     information = mutual_info_score(row, column) / math.log(2)
     assert found.mutual_information() == pytest.approx(information, abs=1e-9)
     assert entropy(found.row_counts) == pytest.approx(scipy_entropy(found.row_counts, base=2), abs=1e-12)
@@ -150,11 +160,11 @@ def test_pairs_against_scikit_learn_and_scipy(pairs: list[tuple[int, int]]) -> N
 
 def test_two_codebooks() -> None:
     primary = np.arange(1000) % 4
-    same = dependence(PairCounts.of(primary, primary * 2 + 1, 4, 8))
+    same = dependence(JointCounts.of(primary, primary * 2 + 1, 4, 8))
     assert same == pytest.approx({"mutual_information": 2.0, "primary_known": 1.0, "auxiliary_known": 1.0})
-    finer = dependence(PairCounts.of(primary // 2, primary, 2, 4))
+    finer = dependence(JointCounts.of(primary // 2, primary, 2, 4))
     assert finer == pytest.approx({"mutual_information": 1.0, "primary_known": 1.0, "auxiliary_known": 0.5})
-    assert dependence(PairCounts.empty(4, 8))["primary_known"] == 0.0
+    assert dependence(JointCounts.empty(4, 8))["primary_known"] == 0.0
 
 
 def test_drift_against_scipy() -> None:
@@ -165,8 +175,8 @@ def test_drift_against_scipy() -> None:
     here, there = of([0, 1, 0, 1]), of([2, 3, 2, 3, 3, 3])
     assert drift(here, there) == {"token_drift": 1.0, "bigram_drift": 1.0, "token_rate_change": pytest.approx(-50 / 3)}
     assert drift(here, here) == {"token_drift": 0.0, "bigram_drift": 0.0, "token_rate_change": 0.0}
-    with pytest.raises(ValueError, match="holds no tokens"):
-        drift(here, Statistics.empty(SIZE))
+    with pytest.raises(ValueError, match="one side has none"):
+        drift(here, TokenCounts.empty(SIZE))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -175,15 +185,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
         drift(of([0]), of([0], 9))
     with pytest.raises(ValueError, match="among those"):
-        Statistics.collect([(Tokens([0], 3), None)], SIZE)
+        TokenCounts.collect([(Tokens([0], 3), None)], SIZE)
     with pytest.raises(ValueError, match=r"must lie in \[0, 6\)"):
-        of([0]).figures(silence=[6])
+        metrics(of([0]), silence=[6])
     with pytest.raises(ValueError, match="a column must lie in"):
-        PairCounts.of([0], [5], 1, 5)
+        JointCounts.of([0], [5], 1, 5)
     damaged = tmp_path / "stats.json"
     damaged.write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="not the JSON that spintok stats writes"):
-        Statistics.read(damaged)
+        read_counts(damaged)
 
 
 def corpus(folder: Path, speech: dict[str, list[int]], fingerprint: str = "f") -> Path:
@@ -194,7 +204,14 @@ def corpus(folder: Path, speech: dict[str, list[int]], fingerprint: str = "f") -
         for key, codes in speech.items()
     ]
     write_shard(shard_path(folder, 0, "jsonl"), records, "jsonl", dedup=True)
-    description = {"codebooks": {"primary": 4, "fine": 8}, "format": "jsonl", "fingerprint": fingerprint}
+    description = {
+        "spintok_tokens": 1,
+        "codebooks": {"primary": 4, "fine": 8},
+        "format": "jsonl",
+        "fingerprint": fingerprint,
+        "shard_size": 1000,
+        "utterances": len(speech),
+    }
     (folder / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 
@@ -216,7 +233,7 @@ def test_the_command_counts_two_codebooks_and_drift(tmp_path: Path) -> None:
     assert found["drift"]["token_drift"] == 1.0
     assert found["figures"]["silence_share"] == pytest.approx(0.4)
     assert found["codebooks"]["primary_known"] == pytest.approx(1.0)
-    assert Statistics.read(tmp_path / "out.json").tokens.tolist() == [1, 2, 1, 0]
+    assert read_counts(tmp_path / "out.json").tokens.tolist() == [1, 2, 1, 0]
     both = json.loads(run(here, there, "--codebook", "fine", "--json", "-"))
     assert both["figures"]["codebook_size"] == 8
     assert both["figures"]["frames"] == 8

@@ -7,9 +7,7 @@ the K codes once.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from spintok.corpus.token_formats import Record
+from spintok.corpus.token_formats import Record, ShardError, codes_line, manifest_line, read_km
 from spintok.export.errors import ExportError
 from spintok.export.folder import text_files
 from spintok.export.formats.columns import only, read_utterances, record_of, together, utterance_line
@@ -22,7 +20,11 @@ UTTERANCES, TSV, KM, DICTIONARY = "utterances.jsonl", "tokens.tsv", "tokens.km",
 
 
 def write_fairseq(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
-    """Write the manifest, the codes and the dictionary. Raises ``ExportError`` for a name a .tsv cannot hold."""
+    """Write the manifest, the codes and the dictionary.
+
+    Raises ``ExportError`` for a name that a .tsv cannot hold, and for paths that are neither all absolute nor all
+    relative.
+    """
     size = header.codebooks[header.codebook]
     # Looking a word up is twice as fast as formatting a number.
     words = [str(code) for code in range(size)]
@@ -35,28 +37,22 @@ def write_fairseq(folder: Path, records: Iterable[Record], header: Header) -> li
             if absolute is None:
                 absolute = record.file_name.startswith("/")
                 tsv.write("/\n" if absolute else ".\n")
-            _check(record, tokens, absolute)
-            utterances.write(utterance_line(record, header))
-            tsv.write(f"{record.file_name.removeprefix('/')}\t{tokens.num_samples}\n")
-            km.write(" ".join(map(words.__getitem__, tokens.codes.tolist())) + "\n")
+            if record.file_name.startswith("/") != absolute:
+                raise ExportError(
+                    f"{record.file_name!r}: a .tsv has one root, so paths must be all absolute or all relative"
+                )
+            try:
+                tsv.write(manifest_line(record.file_name.removeprefix("/"), tokens.num_samples))
+            except ShardError as error:
+                raise ExportError(str(error)) from None
+            utterances.write(utterance_line(record))
+            km.write(codes_line(tokens, words))
     return paths
 
 
 def read_fairseq(folder: Path, header: Header) -> Iterator[Record]:
-    """What ``write_fairseq`` wrote."""
-    with (folder / TSV).open(encoding="utf-8", newline="\n") as tsv, (folder / KM).open(encoding="utf-8") as km:
-        root = tsv.readline().rstrip("\n").rstrip(".")
-        lines = together(tsv, km, folder / KM)
-        for utterance, (name, codes) in together(read_utterances(folder / UTTERANCES), lines, folder / TSV):
-            path, _, samples = name.rstrip("\n").rpartition("\t")
-            tokens = Tokens(np.array(codes.split(), dtype=np.int32), header.codebooks[header.codebook], int(samples))
-            yield record_of({**utterance, "file_name": root + path}, {header.codebook: tokens})
-
-
-def _check(record: Record, tokens: Tokens, absolute: bool) -> None:
-    if tokens.num_samples is None:
-        raise ExportError(f"{record.key!r}: a .tsv states the samples of a file, and they are not known")
-    if any(mark in record.file_name for mark in "\t\n\r"):
-        raise ExportError(f"{record.file_name!r}: a .tsv cannot hold this name; use another target")
-    if record.file_name.startswith("/") != absolute:
-        raise ExportError(f"{record.file_name!r}: a .tsv has one root, so paths must be all absolute or all relative")
+    """The records of files of ``write_fairseq``."""
+    rows = read_km(folder / TSV, folder / KM)
+    for utterance, (path, samples, codes) in together(read_utterances(folder / UTTERANCES), rows, folder / TSV):
+        tokens = Tokens(codes, header.codebooks[header.codebook], samples)
+        yield record_of({**utterance, "file_name": path}, {header.codebook: tokens})

@@ -28,7 +28,7 @@ def write_gslm(folder: Path, records: Iterable[Record], header: Header) -> list[
                 raise ExportError(f"{record.key!r}: a line of name|units cannot hold this key; use another target")
             tokens = only(record, header)
             codes = tokens.units if header.dedup else tokens.codes
-            utterances.write(utterance_line(record, header))
+            utterances.write(utterance_line(record))
             units.write(f"{record.key}|{' '.join(map(words.__getitem__, codes.tolist()))}\n")
             for file in durations:
                 file.write(f"{record.key}|{' '.join(map(str, tokens.durations.tolist()))}\n")

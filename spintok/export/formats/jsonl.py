@@ -62,7 +62,7 @@ def _write(folder: Path, records: Iterable[Record], header: Header, row: Any) ->
     paths = [folder / UTTERANCES, folder / TOKENS]
     with text_files(*paths) as (utterances, lines):
         for record in records:
-            utterances.write(utterance_line(record, header))
+            utterances.write(utterance_line(record))
             lines.write(json.dumps(row(record)) + "\n")
     return paths
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from spintok._files import atomic
-from spintok.corpus.token_formats import Record
-from spintok.export.formats.columns import arrays_of, record_of, tokens_of, utterance_of
+from spintok.corpus.token_formats import Record, arrays_of, tokens_of, utterance_of
+from spintok.export.formats.columns import record_of
 from spintok.export.source import Header
 
 __all__ = ["read_npz", "write_npz"]
@@ -21,7 +21,7 @@ def write_npz(path: Path, records: Sequence[Record], header: Header) -> None:
     ``units[units_offset[i]:units_offset[i + 1]]``. No array needs pickle.
     """
     rows = [arrays_of(record, header) for record in records]
-    utterances = [utterance_of(record, header) for record in records]
+    utterances = [utterance_of(record) for record in records]
     arrays = {
         "fingerprint": np.array(header.fingerprint),
         "num_samples": np.array([-1 if u["num_samples"] is None else u["num_samples"] for u in utterances], np.int64),

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from spintok._files import atomic
-from spintok.corpus.token_formats import Record
+from spintok.corpus.token_formats import Record, arrays_of, tokens_of, utterance_of
 from spintok.export.errors import ExportError
-from spintok.export.formats.columns import arrays_of, record_of, tokens_of, utterance_of
+from spintok.export.formats.columns import record_of
 from spintok.export.source import Header
 
 __all__ = ["read_webdataset", "write_webdataset"]
@@ -25,7 +25,7 @@ def write_webdataset(path: Path, records: Sequence[Record], header: Header) -> N
     """Write one shard; the same records give the same bytes."""
     with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, record in enumerate(records):
-            content = {**utterance_of(record, header), "fingerprint": header.fingerprint}
+            content = {**utterance_of(record), "fingerprint": header.fingerprint}
             _add(tar, f"{number:09d}.json", json.dumps(content).encode())
             for name, array in arrays_of(record, header).items():
                 buffer = io.BytesIO()

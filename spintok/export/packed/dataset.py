@@ -131,7 +131,7 @@ def export_packed(
             summary.utterances += 1
             summary.tokens += len(document)
             split = "tokens" if split_by is None else _split(record, split_by, validation)
-            yield PackedDocument(split, document, tokens.durations, utterance_line(record, header))
+            yield PackedDocument(split, document, tokens.durations, utterance_line(record))
 
     with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
         ordered = items() if shuffle is None else _shuffled(items(), Path(scratch), kind, shuffle)

@@ -1,6 +1,5 @@
 """The label of every frame: the code that a tokenizer gives it, computed once and kept on disk, or the phone said."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
+from spintok._files import digest
 from spintok.corpus.tokens import Options, encode_corpus, read_corpus
 from spintok.data.alignments import Alignment, frame_intervals
 from spintok.data.manifest import Utterance
@@ -59,7 +59,7 @@ def label(
         ValueError: a file cannot be encoded; it names the first.
     """
     size = tokenizer.codebook_size
-    listed = hashlib.sha256("\n".join(f"{u.key}\t{u.path}" for u in utterances).encode()).hexdigest()
+    listed = digest((u.key, str(u.path)) for u in utterances)
     name = f"labels-{tokenizer.fingerprint[:12]}-{listed[:12]}"
     packed = folder / f"{name}.codes"
     if not Packed.exists(packed):

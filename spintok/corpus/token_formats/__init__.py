@@ -1,0 +1,119 @@
+"""Token formats: one record per utterance, in JSON lines, Parquet, or fairseq's .km, written atomically."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from spintok.corpus.token_formats.jsonl import read_jsonl, write_jsonl
+from spintok.corpus.token_formats.km import codes_line, manifest_line, read_km, write_km
+from spintok.corpus.token_formats.parquet import load_pyarrow, read_parquet, write_parquet
+from spintok.corpus.token_formats.record import (
+    Layout,
+    Record,
+    ShardError,
+    TokenLayout,
+    array_names,
+    arrays_of,
+    record_of,
+    tokens_of,
+    utterance_of,
+)
+from spintok.tokens import Tokens
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Layout",
+    "Record",
+    "ShardError",
+    "TokenLayout",
+    "array_names",
+    "arrays_of",
+    "check_format",
+    "codes_line",
+    "load_pyarrow",
+    "manifest_line",
+    "read_km",
+    "read_parquet",
+    "read_shard",
+    "shard_path",
+    "tokens_of",
+    "utterance_of",
+    "write_parquet",
+    "write_shard",
+]
+
+Format = Literal["jsonl", "parquet", "km"]
+FORMATS: tuple[Format, ...] = ("jsonl", "parquet", "km")
+
+
+def check_format(format: Format) -> None:
+    """Raise ``MissingPackageError`` when shards of this format cannot be written here."""
+    if format == "parquet":
+        load_pyarrow()
+
+
+def shard_path(folder: Path, index: int, format: Format) -> Path:
+    """The path of shard ``index`` of a token folder."""
+    return folder / f"tokens-{index:05d}.{format}"
+
+
+def write_shard(path: Path, records: Sequence[Record], format: Format, *, dedup: bool) -> None:
+    """Write one shard atomically.
+
+    With ``dedup`` it holds the code and the duration of each run, otherwise a code per frame.
+    """
+    sizes = {name: tokens.codebook_size for record in records[:1] for name, tokens in record.tokens.items()}
+    layout = TokenLayout(sizes, dedup)
+    match format:
+        case "jsonl":
+            write_jsonl(path, records, layout)
+        case "parquet":
+            write_parquet(path, records, layout, sort_arrays=True, num_frames=True)
+        case "km":
+            if dedup:
+                raise ShardError("a .km file holds a code per frame: durations would be lost; add --no-dedup")
+            write_km(path, records)
+
+
+def read_shard(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+    """The records of a shard in their order.
+
+    Args:
+        path: the shard.
+        codebooks: K of each codebook by name.
+
+    Raises:
+        ShardError: the shard is missing or damaged, or holds other codebooks.
+    """
+    match path.suffix:
+        case ".jsonl":
+            return read_jsonl(path, codebooks)
+        case ".parquet":
+            return _read_parquet(path, codebooks)
+        case ".km":
+            return _read_km(path, codebooks)
+        case _:
+            raise ShardError(f"{path}: a token shard is a .jsonl, .parquet or .km file")
+
+
+def _read_parquet(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+    _, rows = read_parquet(path)
+    try:
+        return [record_of(row, arrays, codebooks) for row, arrays in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path}: not a token shard of this tokenizer: {error}") from None
+
+
+def _read_km(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+    """A .km has no keys and one codebook; the path is the key."""
+    ((name, size),) = codebooks.items()
+    try:
+        return [
+            Record(file, file, {name: Tokens(codes, size, samples)})
+            for file, samples, codes in read_km(path.with_suffix(".tsv"), path)
+        ]
+    except ValueError as error:
+        if isinstance(error, ShardError):
+            raise
+        raise ShardError(f"{path}: not a token shard of this tokenizer: {error}") from None

@@ -1,0 +1,28 @@
+"""The JSON of ``stats.json`` and ``spintok stats --json``: metrics for people and counts for adding."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from spintok.stats.counts import TokenCounts
+from spintok.stats.metrics import metrics
+
+__all__ = ["read_counts", "to_json"]
+
+
+def to_json(counts: TokenCounts, silence: Iterable[int] | None = None, more: Mapping[str, Any] | None = None) -> str:
+    """``figures`` (the metrics), the entries of ``more``, and ``counts``, as one JSON object.
+
+    A metric per line; the counts are one line.
+    """
+    figures = json.dumps({"figures": metrics(counts, silence), **(more or {})}, indent=2)
+    return f'{figures.removesuffix("}").rstrip()},\n  "counts": {json.dumps(counts.to_dict())}\n}}\n'
+
+
+def read_counts(path: Path) -> TokenCounts:
+    """The counts in a file that ``to_json`` wrote. Raises ``ValueError``."""
+    try:
+        return TokenCounts.from_dict(json.loads(path.read_text(encoding="utf-8"))["counts"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: not the JSON that spintok stats writes ({error!r})") from None
