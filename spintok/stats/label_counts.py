@@ -69,7 +69,7 @@ class LabelCounts:
     __hash__ = None  # type: ignore[assignment]
 
     def relabelled(self, labels: Sequence[str]) -> JointCounts:
-        """The joint counts with rows numbered as in ``labels``, which must be sorted and contain all of these labels."""
+        """The joint counts with rows numbered as in ``labels``, which must be sorted and contain these."""
         number = {label: i for i, label in enumerate(labels)}
         rows = np.array([number[label] for label in self.labels], dtype=np.int64)
         keys = rows[self.joint.row] * self.joint.columns + self.joint.column
