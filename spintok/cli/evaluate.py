@@ -62,18 +62,22 @@ def evaluate(
     utterances: Annotated[int, typer.Option(help="Robustness uses at most this many utterances.")] = 200,
     draws: Annotated[int, typer.Option(help="Number of bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of all random choices; the same seed gives the same results.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="The folder to write to; NAME-evaluation by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write to; NAME-evaluation by default.")
+    ] = None,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
 
-    Writes evaluation.json and evaluation.md. If it is interrupted, run it again: finished metrics are reused.
+    Prints the main values and writes all to evaluation.json and evaluation.md. If it is interrupted, run it again:
+    finished metrics are reused.
     """
     from spintok.data.manifest import scan
     from spintok.evaluate.options import Dataset, EvaluationOptions
     from spintok.evaluate.run import evaluate as run
+    from spintok.evaluate.table import summary
 
     listed = scan(data)
     wanted = _metrics(metrics)
@@ -94,10 +98,10 @@ def evaluate(
     dataset = Dataset(tuple(listed), _alignments(listed, alignments, words), _noise_sources(listed, noise, rooms))
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
     with progress_display(quiet=quiet) as progress:
-        run(loaded, dataset, options, wanted, output=folder, progress=progress)
+        report = run(loaded, dataset, options, wanted, output=folder, progress=progress)
     if not quiet:
-        print((folder / "evaluation.md").read_text(encoding="utf-8"), end="")
-        print(f"\n{folder}: evaluation.json, evaluation.md")
+        print(summary(report))
+        print(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")
 
 
 def _metrics(text: str | None) -> list[str] | None:

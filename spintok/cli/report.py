@@ -20,23 +20,33 @@ EPILOG = """Examples:
 
 def report(
     source: Annotated[Path, typer.Argument(help="A token folder, or an audio file of at most 10 minutes.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     tokenizer: TokenizerName = None,
-    codebook: Annotated[str | None, typer.Option(help="Of a token folder; its first one by default.")] = None,
+    codebook: Annotated[
+        str | None, typer.Option(help="The codebook of a token folder to show; the first one by default.")
+    ] = None,
     alignments: Annotated[
-        Path | None, typer.Option(help="Phones: TextGrid files or a folder of them, .ctm, .tsv at 100 Hz, .jsonl.")
+        Path | None,
+        typer.Option(help="Phone alignments: a .TextGrid file or a folder of them, .ctm, .tsv at 100 Hz, .jsonl."),
     ] = None,
     evaluation: Annotated[
-        Path | None, typer.Option(help="The evaluation.json of the token folder's tokenizer.")
+        Path | None, typer.Option(help="The evaluation.json of the tokenizer that made the token folder.")
     ] = None,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
-    """A page to look at: one HTML file that needs no network, of a token folder or of one recording."""
+    """Write one HTML file, which needs no network, that shows a token folder or a recording.
+
+    An existing file is replaced only with --overwrite.
+    """
     from spintok._files import atomic
     from spintok.report import corpus_report, recording_report
 
+    if output.exists() and not overwrite:
+        # Checked before the work, and for every name: a page with notes or a link to it must not vanish.
+        raise ValueError(f"{output}: exists already; choose another name with -o, or add --overwrite")
     if source.is_dir():
         if tokenizer is not None:
             raise ValueError("--tokenizer is for audio; a token folder has its tokens already")

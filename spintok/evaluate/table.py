@@ -1,8 +1,54 @@
-"""The result of an evaluation as Markdown tables."""
+"""The result of an evaluation as text: a summary for the terminal, and Markdown tables with all values."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["markdown"]
+__all__ = ["SUMMARY", "markdown", "summary"]
+
+SUMMARY: Mapping[str, Sequence[tuple[str, str, int]]] = {
+    "phones": (
+        ("pnmi", "PNMI", 3),
+        ("pnmi_speech", "PNMI without silence", 3),
+        ("cnmi", "CNMI", 3),
+        ("phone_purity", "phone purity", 3),
+        ("phone_cluster_purity", "cluster purity", 3),
+        ("boundary_r_value", "R-value of boundaries", 3),
+    ),
+    "abx": (
+        ("phone_within_tokens", "ABX error within speakers, %", 1),
+        ("phone_across_tokens", "ABX error across speakers, %", 1),
+        ("speaker_tokens", "ABX error on speaker, %", 1),
+    ),
+    "robustness": (
+        ("ued_pooled_speaker", "UED another voice, %", 1),
+        ("ued_pooled_white_10", "UED white noise 10 dB, %", 1),
+        ("ued_pooled_babble_10", "UED babble 10 dB, %", 1),
+        ("ued_pooled_noise_10", "UED noise 10 dB, %", 1),
+        ("ued_pooled_reverb_0.5", "UED reverb 0.5 s, %", 1),
+        ("ued_pooled_room", "UED recorded room, %", 1),
+        ("ued_pooled_pitch_2", "UED pitch +2 semitones, %", 1),
+        ("ued_pooled_tempo_0.9", "UED tempo 0.9, %", 1),
+        ("ued_pooled_opus_12", "UED Opus 12 kbit/s, %", 1),
+        ("ued_pooled_gain_-12", "UED -12 dB, %", 1),
+        ("ued_pooled_band_4000", "UED low-pass 4 kHz, %", 1),
+        ("ued_pooled_shift_160", "UED shift by 10 ms, %", 1),
+    ),
+    "speaker": (
+        ("probe_accuracy_tokens", "speaker probe on tokens", 3),
+        ("probe_accuracy_features", "speaker probe on features", 3),
+        ("probe_chance", "chance", 3),
+    ),
+    "predictability": (("3gram_bits_per_second", "3-gram bits a second", 1),),
+    "probe": (("primary_tokens", "phone probe on tokens, %", 1), ("chance", "chance, %", 1)),
+    "stats": (
+        ("token_rate", "tokens a second", 2),
+        ("entropy_bitrate", "entropy bitrate, bit/s", 1),
+        ("active_codewords", "codewords in use", 0),
+        ("perplexity", "perplexity", 1),
+        ("silence_share", "share of frames in silence", 3),
+    ),
+}
+"""The values that ``summary`` shows, by metric: key, label, digits after the point."""
 
 _HIDDEN = frozenset({"utterances", "frames", "codebook_size", "frame_rate"})
 
@@ -64,3 +110,27 @@ def _number(value: float, signed: bool) -> str:
     if abs(value) >= 100:
         return f"{value:{sign}.1f}"
     return f"{value:{sign}.2f}" if abs(value) >= 10 else f"{value:{sign}.4f}"
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The main values as aligned columns, one per tokenizer, with the 95 % interval of each value in brackets."""
+    tokenizers, speech = report["tokenizers"], report["speech"]
+    rows: list[list[str]] = [["", *(one["name"] for one in tokenizers)]]
+    for metric, lines in SUMMARY.items():
+        columns = [one["metrics"].get(metric, {"figures": {}})["figures"] for one in tokenizers]
+        found = [line for line in lines if any(line[0] in column for column in columns)]
+        rows += [[metric]] if found else []
+        for key, label, digits in found:
+            rows.append([f"  {label}", *(_rounded(column.get(key), digits) for column in columns)])
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(tokenizers) + 1)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    head = f"{speech['utterances']} utterances, {speech['aligned']} aligned, {speech['speakers']} speakers"
+    left_out = [f"{one['name']}: no {name}, {why}" for one in tokenizers for name, why in one["left_out"].items()]
+    return "\n".join([f"{head}; 95 % intervals in brackets", "", *text, *([""] if left_out else []), *left_out]) + "\n"
+
+
+def _rounded(figure: dict[str, float] | None, digits: int) -> str:
+    if figure is None:
+        return ""
+    value, *ends = (f"{figure[end]:.{digits}f}" for end in ("value", "low", "high") if end in figure)
+    return f"{value} [{', '.join(ends)}]" if ends else value

@@ -1,6 +1,7 @@
 """All metrics together: a small corpus whose phones and speakers can be heard, through Python and the command."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,18 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
         corpus / "phones.jsonl", "--words", corpus / "words.ctm", "--metrics", "phones,robustness", "--noise", corpus,
         "--rooms", corpus, "--utterances", "1", "--draws", "10", "--seed", "3", "--output", tmp_path / "out",
     )  # fmt: skip
-    assert "| figure | mfcc-8-0 | mfcc-24-0 | mfcc-24-0 - mfcc-8-0 |" in shown
+    table = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "| figure | mfcc-8-0 | mfcc-24-0 | mfcc-24-0 - mfcc-8-0 |" in table
     for figure in ("cnmi", "ued_pooled_noise_5", "ued_mean_room", "boundary_r_value"):
-        assert f"| {figure} | " in shown
+        assert f"| {figure} | " in table
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    cells = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
+    lines = {label: values for label, *values in cells}
+    pnmi = [one["metrics"]["phones"]["figures"]["pnmi"] for one in report["tokenizers"]]
+    expected = [f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in pnmi]
+    assert lines["PNMI"] == expected
+    assert {"phones", "robustness", "CNMI", "UED recorded room, %", "R-value of boundaries"} <= lines.keys()
+    assert "all values in evaluation.json" in shown
     assert (report["settings"]["seed"], report["settings"]["draws"]) == (3, 10)
     assert report["speech"] == {"utterances": 10, "aligned": 10, "speakers": 2}
     assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 utterances"
@@ -221,8 +230,8 @@ def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:
 def test_words_alone_give_characters(corpus: Path, tmp_path: Path) -> None:
     shown = run(corpus / "coarse", "--data", corpus / "dev.jsonl", "--words", corpus / "words.ctm", "--metrics",
                 "phones", "--draws", "5", "--output", tmp_path / "out")  # fmt: skip
-    assert "| cnmi | " in shown
-    assert "pnmi" not in shown
+    assert "CNMI" in shown
+    assert "PNMI" not in shown
 
 
 def test_tokenizers_of_one_name_are_called_by_their_folders(corpus: Path, tmp_path: Path) -> None:

@@ -37,6 +37,20 @@ def test_a_file_to_the_default_page(capsys, tmp_path, speech, two_codebooks, mon
     assert "tokens of two" in "".join(found.all("p"))
 
 
+def test_an_existing_page_is_replaced_only_on_request(capsys, tmp_path, speech, token_folder, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "report.html"
+    page.write_text("mine")
+    for options in ([], ["-o", page]):
+        code, out, err = run(capsys, token_folder, *options)
+        assert (code, out) == (cli.USAGE, "")
+        assert "report.html: exists already" in err
+        assert "--overwrite" in err
+        assert page.read_text() == "mine"
+    assert run(capsys, token_folder, "--overwrite", "--quiet") == (0, "", "")
+    assert Page(page.read_text(encoding="utf-8")).all("h1") == ["six-voices"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
