@@ -1,4 +1,4 @@
-"""``python -m spintok`` is ``spintok``."""
+"""``python -m spintok`` runs the same command line as ``spintok``."""
 
 from spintok.cli import main
 

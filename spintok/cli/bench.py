@@ -15,14 +15,14 @@ EPILOG = """Examples:
 Name = Literal["encode", "evaluate", "export", "kernels", "perturb", "train", "windows"]
 
 FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""A benchmark reads its own arguments."""
+"""Settings that pass all further arguments on to the benchmark."""
 
 
 def bench(
     context: typer.Context,
     name: Annotated[Name, typer.Argument(help="What to measure.")],
 ) -> int:
-    """Measure speed and memory on this machine, beside what you would use instead; agreement is checked first."""
+    """Measure speed and memory on this machine, next to the usual alternatives; results are compared first."""
     from importlib import import_module
 
     try:

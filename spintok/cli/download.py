@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from spintok.cli.options import Quiet, find_tokenizers
+from spintok.cli.options import Quiet, complete_tokenizer, find_tokenizers
+from spintok.cli.output import say
 
 __all__ = ["EPILOG", "download"]
 
@@ -12,24 +13,29 @@ EPILOG = """Examples:
 
   spintok download NAME                                 to the cache, ~/.cache/spintok
 
-  SPINTOK_CACHE=/shared/spintok spintok download NAME   to another cache; set the variable where you load NAME, too
+  SPINTOK_CACHE=/shared/spintok spintok download NAME   to a folder that other machines read, with the same variable
 
-  spintok list                                          show the names, and which are downloaded"""
+  spintok list                                          all names, and which are downloaded"""
 
 
 def download(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Tokenizers to download, by their names in spintok list.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Names of tokenizers that `spintok list` shows.",
+            autocompletion=complete_tokenizer,
+        ),
     ],
     quiet: Quiet = False,
 ) -> None:
-    """Download tokenizers ahead of time, so that they load without a network; prints their folders."""
+    """Download tokenizers ahead of time, for use without a network, and print their folders."""
     from spintok.hub import registry
 
     known = registry.known()
     for name in names:
         if name not in known:
             raise ValueError(f"unknown tokenizer {name!r}; known: {', '.join(known)}")
-    # This command is for downloading, so SPINTOK_OFFLINE does not apply to it.
+    # This command is a request to use the network: SPINTOK_OFFLINE holds for the others.
     for folder in find_tokenizers(names, False, quiet).values():
-        print(folder)
+        say(str(folder))

@@ -1,15 +1,20 @@
 """``spintok encode``."""
 
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
 
-from spintok.cli.options import FAILED, Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.exit_codes import FAILED
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.output import say
 from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
@@ -24,73 +29,102 @@ S = TypeVar("S")
 
 EPILOG = """Examples:
 
-  spintok encode wav/                         a folder, to wav-tokens/
+  spintok encode wav/                         all audio in a folder, to wav-tokens/
 
-  spintok encode speech.flac                  a file, to standard output
+  spintok encode speech.flac                  one file, its tokens to standard output
+
+  cat speech.flac | spintok encode -          the same from standard input
 
   spintok encode train.tsv out/ --format km   a fairseq manifest, to fairseq's files
 
-  spintok encode wav/ --features 6            layer 6 of the encoder, to wav-features/"""
+  spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/"""
 
 
 def encode(
-    source: Annotated[Path, typer.Argument(help="A folder, an audio file, or a manifest: .tsv, wav.scp, .jsonl.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder, an audio file, a manifest (.tsv, wav.scp, .jsonl), or - for standard input."),
+    ],
     output: Annotated[
-        Path | None, typer.Argument(help="The folder to write; NAME-tokens or NAME-features by default.")
+        Path | None,
+        typer.Argument(help="The folder to write (default: SOURCE-tokens or SOURCE-features).", show_default=False),
     ] = None,
     tokenizer: TokenizerName = None,
     codebook: Annotated[
-        str | None, typer.Option(help="primary (the default), auxiliary, or all of them in one pass.")
+        str | None,
+        typer.Option(help="The codebook whose codes to write; all writes every codebook (default: the primary one)."),
     ] = None,
     dedup: Annotated[
-        bool | None, typer.Option("--dedup/--no-dedup", help="Runs with durations (the default), or a code a frame.")
+        bool | None,
+        typer.Option(
+            "--dedup/--no-dedup",
+            help="Merge equal neighbouring codes into units with durations (default), or write a code for each frame.",
+        ),
     ] = None,
     format: Annotated[
         Literal["jsonl", "parquet", "km", "safetensors"] | None,
         typer.Option(
-            help="Of the shards: jsonl (the default), parquet or km (fairseq's, a code a frame); of features "
-            "safetensors (the default) or parquet."
+            help="The file format: jsonl (default), parquet or fairseq's km for tokens; safetensors (default) or "
+            "parquet for features."
         ),
     ] = None,
     features: Annotated[
         int | None,
-        typer.Option(help="Write this encoder layer's features, not codes; 0 is the transformer's input, or MFCC."),
+        typer.Option(
+            metavar="LAYER",
+            help="Write the features of this encoder layer instead of tokens; 0 is the input of the first transformer "
+            "layer, or the MFCC.",
+        ),
     ] = None,
     features_dtype: Annotated[
-        Literal["float16", "bfloat16", "float32"] | None, typer.Option(help="Of features; float16 by default.")
+        Literal["float16", "bfloat16", "float32"] | None,
+        typer.Option(help="The type in which features are stored (default: float16)."),
     ] = None,
     device: Device = "auto",
     batch_seconds: Annotated[
-        float | None, typer.Option(help="Audio in one batch on a GPU, 200 by default; features have no batches.")
+        float | None,
+        typer.Option(help="Seconds of audio in a batch on a GPU (default: 200). Features are computed file by file."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that read audio.")] = 2,
-    shard_size: Annotated[int, typer.Option(help="Utterances a shard.")] = 1000,
+    workers: Annotated[int, typer.Option(help="The number of threads that read audio.")] = 2,
+    shard_size: Annotated[int, typer.Option(help="The number of utterances in a shard.")] = 1000,
     rank: Annotated[
-        int, typer.Option(envvar="RANK", help="This process's number among --ranks (job arrays, torchrun).")
+        int,
+        typer.Option(envvar="RANK", help="The number of this process among --ranks, for job arrays and torchrun."),
     ] = 0,
-    ranks: Annotated[int, typer.Option(envvar="WORLD_SIZE", help="Processes that share the work.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")] = False,
+    ranks: Annotated[int, typer.Option(envvar="WORLD_SIZE", help="The number of processes that share the work.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an earlier run's shards and start again.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print the statistics of the tokens, which stats.json always holds.")
+    ] = False,
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> int:
-    """Audio to tokens, or with --features to features: a folder to a folder of shards, one file's tokens to stdout.
+    """Encode audio as tokens, or with --features as features: folders to shards, one file to standard output.
 
-    Run it again after a crash or with files mended: it does what is left. Files that cannot be read are listed in
-    failed.jsonl and make the exit code 1.
+    Run the same command again after an interruption, or after repairing files: it does what is missing. Files that
+    cannot be read are listed in failed.jsonl, and the exit code is 1.
     """
     shared: dict[str, Any] = {
         "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite
     }  # fmt: skip
+    _check_output(source, output)
     if features is not None:
-        for option, value in {"--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds}.items():
+        given = {
+            "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None
+        }  # fmt: skip
+        for option, value in given.items():
             if value is not None:
                 raise ValueError(f"{option} is for tokens: leave it out with --features")
         if format in ("jsonl", "km"):
-            raise ValueError(f"--format {format} is for tokens: features go to safetensors or parquet")
+            raise ValueError(f"--format {format} is for tokens: features are written as safetensors or parquet")
+        if _is_stream(source):
+            raise ValueError("features are written to a folder: save the audio to a file and name it")
         shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
         return _features(load_tokenizer(tokenizer, device, offline, quiet), source, output, shared, quiet)
     if features_dtype is not None:
-        raise ValueError("--features-dtype says how features are stored: add --features LAYER")
+        raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
@@ -100,27 +134,33 @@ def encode(
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
-    return _tokens(loaded, source, output, shared, quiet)
+    return _tokens(loaded, source, output, shared, stats, quiet)
 
 
-def _tokens(tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool) -> int:
+def _tokens(
+    tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], stats: bool, quiet: bool
+) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
     from spintok.data.manifest import scan
 
     for name in settings["codebooks"]:
         tokenizer.size_of(name)
     options = Options(**settings)
-    if output is None and source.is_file() and not _is_manifest(source):
-        print(_one_file(tokenizer, source, options))
+    if _is_stream(source) or (output is None and source.is_file() and not _is_manifest(source)):
+        with _as_file(source) as path:
+            print(_one_file(tokenizer, path, options))
         return 0
     utterances = scan(source)
-    folder = output or _folder(source, "tokens")
+    folder = output or _default_folder(source, "tokens")
     summary = _with_progress(
-        len(utterances), options, quiet, lambda told: encode_corpus(tokenizer, utterances, folder, options, told)
+        len(utterances),
+        options,
+        quiet,
+        lambda progress: encode_corpus(tokenizer, utterances, folder, options, progress),
     )
-    if not quiet:
+    if stats and not quiet:
         print_statistics(summary.counts, Console())
-    return _end(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
+    return _finish(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
 
 
 def _features(
@@ -131,16 +171,31 @@ def _features(
 
     options = FeatureOptions(**settings)
     utterances = scan(source)
-    folder = output or _folder(source, "features")
+    folder = output or _default_folder(source, "features")
     summary = _with_progress(
-        len(utterances), options, quiet, lambda told: encode_features(tokenizer, utterances, folder, options, told)
+        len(utterances),
+        options,
+        quiet,
+        lambda progress: encode_features(tokenizer, utterances, folder, options, progress),
     )
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
-    return _end(summary, folder, what, quiet)
+    return _finish(summary, folder, what, quiet)
 
 
-def _folder(source: Path, suffix: str) -> Path:
-    """What is written when no folder is named."""
+def _check_output(source: Path, output: Path | None) -> None:
+    """Refuse an output that is plainly meant as a second input."""
+    if output is None:
+        return
+    if _is_stream(source):
+        raise ValueError("tokens of standard input or a pipe go to standard output: leave the output folder out")
+    if output.is_file():
+        raise ValueError(
+            f"{output}: is a file, but the second argument is the folder to write; to encode several files, name "
+            "their folder or a manifest"
+        )
+
+
+def _default_folder(source: Path, suffix: str) -> Path:
     resolved = source.resolve()
     return Path(f"{resolved.stem if source.is_file() else resolved.name}-{suffix}")
 
@@ -149,8 +204,30 @@ def _is_manifest(path: Path) -> bool:
     return path.suffix.lower() in (".tsv", ".scp", ".jsonl", ".json")
 
 
+def _is_stream(source: Path) -> bool:
+    """Return whether the source is standard input or a pipe such as ``<(command)``."""
+    return str(source) == "-" or source.is_fifo()
+
+
+@contextmanager
+def _as_file(source: Path) -> Iterator[Path]:
+    """A file with the audio of the source, as decoders have to seek; a stream is copied to a temporary file."""
+    if not _is_stream(source):
+        yield source
+        return
+    with TemporaryDirectory(prefix="spintok-") as scratch:
+        copy = Path(scratch, "standard-input")
+        with copy.open("wb") as target:
+            if str(source) == "-":
+                shutil.copyfileobj(sys.stdin.buffer, target)
+            else:
+                with source.open("rb") as stream:
+                    shutil.copyfileobj(stream, target)
+        yield copy
+
+
 def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options") -> str:
-    """The tokens of one file as text: codes, a codebook a line."""
+    """Return the tokens of one file as text, a line for each codebook."""
     recording = tokenizer.record(path)
     (found,) = tokenizer.encode_recordings([recording], options.codebooks)
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
@@ -172,24 +249,22 @@ def _with_progress(utterances: int, options: "JobOptions", quiet: bool, encode: 
         return encode(progress)
 
 
-def _end(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:
-    """Print the books; the exit code."""
+def _finish(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:
+    """Print the result in one line and return the exit code."""
     if not quiet:
-        console = Console()
-        speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
-        parts = [f"{folder}: {what}"]
+        parts = [f"{folder}: {summary.audit}", what]
         if summary.encoded:
+            speed = summary.audio_seconds / max(summary.wall_seconds, 1e-9)
             hours = summary.audio_seconds / 3600
             parts.append(f"{hours:.2f} h in {summary.wall_seconds:.1f} s, {speed:.0f} x real time")
         if summary.resumed:
             parts.append(f"{summary.resumed} files were there already")
-        console.print("; ".join(parts), highlight=False, soft_wrap=True)
-        console.print(summary.audit, highlight=False)
+        say("; ".join(parts))
     if not summary.failures:
         return 0
-    print(
+    say(
         f"spintok: {len(summary.failures)} of {summary.total} files failed; "
-        f"{folder / 'failed.jsonl'} says which and why",
+        f"{folder / 'failed.jsonl'} lists them with the causes",
         file=sys.stderr,
     )
     return FAILED

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spintok.cli.options import Device, Offline, Quiet, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, load_tokenizer
+from spintok.cli.output import say
 from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
@@ -26,44 +27,57 @@ EPILOG = """Examples:
 
 
 def evaluate(
-    tokenizer: Annotated[str, typer.Argument(help="A name (spintok list) or a folder.")],
+    tokenizer: Annotated[
+        str,
+        typer.Argument(
+            help="The tokenizer: a name that `spintok list` shows, or a folder.", autocompletion=complete_tokenizer
+        ),
+    ],
     data: Annotated[
-        Path, typer.Option(help="The speech: a folder or a manifest. A .jsonl manifest can name the speakers.")
+        Path,
+        typer.Option(help="The speech to measure on: a folder of audio or a manifest; a .jsonl can name speakers."),
     ],
     alignments: Annotated[
         Path | None,
-        typer.Option(help="Phone alignments: a .TextGrid file or a folder of them, .ctm, .tsv at 100 Hz, .jsonl."),
+        typer.Option(help="Phone alignments: .TextGrid, a folder of them, .ctm, .tsv at 100 Hz, or .jsonl."),
     ] = None,
     words: Annotated[
-        Path | None, typer.Option(help="Word alignments for CNMI, in the same formats, if --alignments has none.")
+        Path | None,
+        typer.Option(help="Word alignments for CNMI, in the same formats, if --alignments has no words."),
     ] = None,
-    against: Annotated[list[str] | None, typer.Option(help="A tokenizer to compare it with; repeatable.")] = None,
-    noise: Annotated[
-        Path | None, typer.Option(help="A folder of noise files for the condition noise of robustness.")
+    against: Annotated[
+        list[str] | None, typer.Option(help="Another tokenizer to compare with; can be repeated.")
     ] = None,
-    rooms: Annotated[
-        Path | None, typer.Option(help="A folder of impulse responses for the condition room of robustness.")
-    ] = None,
+    noise: Annotated[Path | None, typer.Option(help="A folder of noise recordings, for robustness.")] = None,
+    rooms: Annotated[Path | None, typer.Option(help="A folder of room impulse responses, for robustness.")] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             help="The metrics to compute, separated by commas: stats, phones, abx, robustness, speaker, "
-            "predictability, probe, similarity. By default all that the data allow."
+            "predictability, probe, similarity (default: all that the data allow)."
         ),
     ] = None,
-    codebook: Annotated[str | None, typer.Option(help="The codebook to measure; the primary one by default.")] = None,
+    codebook: Annotated[
+        str | None, typer.Option(help="The codebook whose tokens to measure (default: the primary one).")
+    ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Encoder layers for probe and similarity, such as 6,9,12; all by default.")
+        str | None,
+        typer.Option(help="The encoder layers for probe and similarity, such as 6,9,12 (default: all)."),
     ] = None,
     unit: Annotated[
-        Literal["triphone", "phoneme"], typer.Option(help="What ABX compares: phones with their neighbours, or alone.")
-    ] = ("triphone"),
-    tolerance: Annotated[float, typer.Option(help="Largest distance of a boundary from its match, in seconds.")] = 0.02,
-    utterances: Annotated[int, typer.Option(help="Robustness uses at most this many utterances.")] = 200,
-    draws: Annotated[int, typer.Option(help="Number of bootstrap draws for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of all random choices; the same seed gives the same results.")] = 0,
+        Literal["triphone", "phoneme"],
+        typer.Option(help="What ABX compares: phones with their neighbours (triphone), or phones alone (phoneme)."),
+    ] = "triphone",
+    tolerance: Annotated[
+        float, typer.Option(help="The distance in seconds within which a token boundary matches a phone boundary.")
+    ] = 0.02,
+    utterances: Annotated[int, typer.Option(help="The largest number of utterances to perturb for robustness.")] = 200,
+    draws: Annotated[int, typer.Option(help="The number of bootstrap samples behind each confidence interval.")] = 1000,
+    seed: Annotated[
+        int, typer.Option(help="The seed of all random choices: bootstrap samples, perturbations, probe folds.")
+    ] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write to; NAME-evaluation by default.")
+        Path | None, typer.Option("--output", "-o", help="The folder to write (default: NAME-evaluation).")
     ] = None,
     device: Device = "auto",
     offline: Offline = None,
@@ -71,8 +85,8 @@ def evaluate(
 ) -> None:
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
 
-    Prints the main values and writes all to evaluation.json and evaluation.md. If it is interrupted, run it again:
-    finished metrics are reused.
+    Prints the main values and writes all to evaluation.json and evaluation.md. Run the same command again after an
+    interruption: finished metrics are reused.
     """
     from spintok.data.manifest import scan
     from spintok.evaluate.options import Dataset, EvaluationOptions
@@ -100,8 +114,8 @@ def evaluate(
     with progress_display(quiet=quiet) as progress:
         report = run(loaded, dataset, options, wanted, output=folder, progress=progress)
     if not quiet:
-        print(summary(report))
-        print(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")
+        say(summary(report))
+        say(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")
 
 
 def _metrics(text: str | None) -> list[str] | None:
@@ -126,7 +140,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _distinct(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
-    """Rename tokenizers that share a name to the name or folder that was given for them."""
+    """Give tokenizers that share a name the name or folder they were loaded from."""
     names = [one.name for _, one in loaded]
     for source, one in loaded:
         if names.count(one.name) > 1:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from spintok.cli.options import Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Offline, Quiet, TokenizerName, given, load_tokenizer
 
 if TYPE_CHECKING:
     from spintok.export.targets import ExportSummary
@@ -95,7 +95,7 @@ def export(
     ] = None,
     dtype: Annotated[
         Literal["uint16", "uint32"] | None,
-        typer.Option(help="Of the ids; the narrower one that fits by default.", rich_help_panel=PACKED),
+        typer.Option(help="The integer type of the ids (default: the narrowest that fits).", rich_help_panel=PACKED),
     ] = None,
     window: Annotated[
         int | None, typer.Option(help="Cut into windows of so many ids, with loss masks.", rich_help_panel=PACKED)
@@ -149,7 +149,9 @@ def export(
             names = {"template": template, "durations": durations, "overwrite": overwrite}
             if offline and base is not None and not Path(base).is_dir():
                 raise ValueError(f"--base {base} is not a folder, and with --offline the Hub cannot be asked for it")
-            loaded = None if tokenizer is None else load_tokenizer(tokenizer, "cpu", offline, quiet)
+            # SPINTOK_TOKENIZER is only a default.
+            named = tokenizer is not None and (given(context, "tokenizer") or not folders)
+            loaded = None if not named else load_tokenizer(tokenizer, "cpu", offline, quiet)
             _hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], names, console)
         case "bpe":
             from spintok.export.bpe import export_bpe
@@ -170,8 +172,7 @@ def export(
 
 def _check_options(context: typer.Context, to: Target) -> None:
     for name in set().union(*TAKEN.values()) - TAKEN[to]:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if given(context, name):
             targets = " or ".join(target for target, names in TAKEN.items() if name in names)
             raise typer.BadParameter(f"--{name.replace('_', '-')} is for --to {targets}, not for {to}")
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, finding and loading a tokenizer, the exit codes."""
+"""Options that several commands share, and finding and loading the tokenizers that they name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,33 +12,59 @@ if TYPE_CHECKING:
     from spintok.tokenizer import Tokenizer
 
 __all__ = [
-    "FAILED",
-    "INTERRUPTED",
-    "USAGE",
     "Device",
     "Offline",
     "Quiet",
     "TokenizerName",
+    "complete_tokenizer",
     "find_tokenizers",
+    "given",
     "load_tokenizer",
 ]
 
-FAILED = 1
-USAGE = 2
-INTERRUPTED = 130
 
-Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1; auto takes a GPU when there is one.")]
+def complete_tokenizer(incomplete: str) -> list[str]:
+    """Complete the name of a tokenizer in the shell."""
+    from spintok.hub import registry
+
+    return [name for name in registry.known() if name.startswith(incomplete)]
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="SPINTOK_DEVICE", help="The device to run on: cpu, cuda or cuda:1; auto takes a GPU if there is one."
+    ),
+]
 Offline = Annotated[
     bool | None,
-    # Not given, it is None, and the library reads SPINTOK_OFFLINE, which is for the registry's downloads only.
-    typer.Option("--offline", help="Download nothing; SPINTOK_OFFLINE=1 holds for all commands.", show_default=False),
-]
+    # None lets the library read SPINTOK_OFFLINE, which holds for downloads of the registry only.
+    typer.Option(
+        "--offline", help="Download nothing; fail if a file is missing. SPINTOK_OFFLINE=1 does the same.",
+        show_default=False,
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-TokenizerName = Annotated[str | None, typer.Option("--tokenizer", "-t", help="A name (spintok list) or a folder.")]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        "-t",
+        envvar="SPINTOK_TOKENIZER",
+        help="The tokenizer: a name that `spintok list` shows, or a folder.",
+        autocompletion=complete_tokenizer,
+    ),
+]
+
+
+def given(context: typer.Context, option: str) -> bool:
+    """Return whether the option is on the command line, rather than a default or an environment variable."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: bool) -> "Tokenizer":
-    """The tokenizer of that name or folder, the default for None, on the device that was asked for."""
+    """Load the tokenizer of that name or folder, or the default tokenizer, onto the device."""
     import torch
 
     from spintok.tokenizer import load
@@ -49,7 +75,7 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
 
 
 def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> dict[str, Path]:
-    """The folders of those of the names that ship or are in a registry, which are downloaded as need be."""
+    """Return the folders of the named tokenizers, downloading those that are missing; skip unknown names."""
     from spintok.hub import registry
 
     known = registry.known() if names else {}

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, given, load_tokenizer
+from spintok.cli.output import say
 
 __all__ = ["EPILOG", "report"]
 
@@ -19,12 +20,13 @@ EPILOG = """Examples:
 
 
 def report(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A token folder, or an audio file of at most 10 minutes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     tokenizer: TokenizerName = None,
     codebook: Annotated[
-        str | None, typer.Option(help="The codebook of a token folder to show; the first one by default.")
+        str | None, typer.Option(help="The codebook of a token folder to show (default: the first one).")
     ] = None,
     alignments: Annotated[
         Path | None,
@@ -48,7 +50,7 @@ def report(
         # Checked before the work, and for every name: a page with notes or a link to it must not vanish.
         raise ValueError(f"{output}: exists already; choose another name with -o, or add --overwrite")
     if source.is_dir():
-        if tokenizer is not None:
+        if given(context, "tokenizer"):
             raise ValueError("--tokenizer is for audio; a token folder has its tokens already")
         page = corpus_report(source, codebook=codebook, alignments=alignments, evaluation=evaluation)
     else:
@@ -59,4 +61,4 @@ def report(
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     if not quiet:
-        print(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
+        say(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from spintok.cli.options import Offline, Quiet, load_tokenizer
+from spintok.cli.options import Offline, Quiet, complete_tokenizer, load_tokenizer
+from spintok.cli.output import say
 
 __all__ = ["EPILOG", "save"]
 
@@ -26,7 +27,11 @@ tokenizer by its name."""
 
 def save(
     tokenizer: Annotated[
-        str, typer.Argument(help="Tokenizer to copy: a name (spintok list), a folder, or a released Spin checkpoint.")
+        str,
+        typer.Argument(
+            help="Tokenizer to copy: a name (spintok list), a folder, or a released Spin checkpoint.",
+            autocompletion=complete_tokenizer,
+        ),
     ],
     folder: Annotated[Path, typer.Argument(help="Folder to create. It must not exist, or be empty.")],
     dtype: Annotated[
@@ -76,4 +81,4 @@ def save(
     if not quiet:
         size = sum(path.stat().st_size for path in folder.iterdir())
         # Standard output may be redirected to a registry file.
-        print(f"{folder}: tokenizer {loaded.name} in {dtype}, {size / 1e6:.2f} MB", file=sys.stderr)
+        say(f"{folder}: tokenizer {loaded.name} in {dtype}, {size / 1e6:.2f} MB", file=sys.stderr)

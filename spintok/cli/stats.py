@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from spintok.cli.output import printable
 
 if TYPE_CHECKING:
     from spintok.stats import JointCounts, TokenCounts
@@ -15,27 +18,32 @@ __all__ = ["EPILOG", "print_statistics", "stats"]
 
 EPILOG = """Examples:
 
-  spintok stats wav-tokens/                       a folder of tokens
+  spintok stats wav-tokens/                       statistics of a token folder
 
   spintok stats monday/ tuesday/ --json all.json  several folders of one tokenizer, added up
 
-  spintok stats march/ --against april/           how far the tokens have drifted"""
+  spintok stats march/ --against april/           how far the tokens have drifted
+
+  spintok stats wav-tokens/ --silence 3,17        the share of frames with codes of silence"""
 
 
 def stats(
     tokens: Annotated[list[Path], typer.Argument(help="Token folders of one tokenizer, or stats.json files.")],
-    codebook: Annotated[str | None, typer.Option(help="The codebook to count; the first one by default.")] = None,
+    codebook: Annotated[str | None, typer.Option(help="The codebook to count (default: the first one).")] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Another corpus of the same codebook: also say how far the two lie apart.")
+        list[Path] | None,
+        typer.Option(help="A second corpus of the same codebook: also print how far its code distribution differs."),
     ] = None,
     silence: Annotated[
-        str | None, typer.Option(help="Codes that stand for silence, such as 3,17: their share.")
+        str | None,
+        typer.Option(metavar="CODES", help="The codes that stand for silence, such as 3,17: also print their share."),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures and counts here; - prints them.")
+        Path | None,
+        typer.Option("--json", help="Also write the statistics and counts to this file as JSON; - prints only that."),
     ] = None,
 ) -> None:
-    """Rates, bitrates, usage and imbalance of tokens; several folders add up."""
+    """Print rates, bitrates, entropy, codebook usage and imbalance of tokens; several folders are added up."""
     from spintok._files import write_text
     from spintok.stats import dependence, drift, to_json
 
@@ -63,7 +71,7 @@ def _codes(text: str | None) -> list[int] | None:
     try:
         return [int(code) for code in text.split(",")]
     except ValueError:
-        raise ValueError(f"--silence takes codes with commas between them, such as 3,17; got {text!r}") from None
+        raise ValueError(f"--silence takes codes separated by commas, such as 3,17; got {text!r}") from None
 
 
 @dataclass
@@ -120,7 +128,7 @@ def print_statistics(
         (
             "bigram entropy",
             f"{figures['conditional_entropy']:.3f}",
-            f"bits a token after the one before it; {figures['conditional_entropy_bitrate']:.1f} bit/s",
+            f"bits a token, given the one before it; {figures['conditional_entropy_bitrate']:.1f} bit/s",
         ),
         ("perplexity", f"{figures['perplexity']:.1f}", f"of {figures['codebook_size']} codewords"),
         ("active codewords", f"{figures['active_codewords']}", f"of {figures['codebook_size']}"),
@@ -138,20 +146,21 @@ def print_statistics(
         ("most used", " ".join(f"{code}" for code, _ in figures["most_used"]), ""),
         ("least used", " ".join(f"{code}" for code, _ in figures["least_used"]), ""),
     ):
-        table.add_row(name, value, unit)
+        # Speakers have any name: no markup.
+        table.add_row(name, value, Text(printable(unit)))
     if figures["silence_share"] is not None:
-        table.add_row("silence", f"{figures['silence_share']:.4f}", "of the frames have a code of silence")
+        table.add_row("silence", f"{figures['silence_share']:.4f}", "of the frames have a silence code")
     if "codebooks" in more:
         known = more["codebooks"]
         table.add_row(
             "two codebooks",
             f"{known['mutual_information']:.3f}",
-            f"bits a frame in common: {known['primary_known']:.1%} of the first one's entropy, "
+            f"bits a frame shared: {known['primary_known']:.1%} of the first one's entropy, "
             f"{known['auxiliary_known']:.1%} of the second one's",
         )
     if "drift" in more:
         drift = more["drift"]
-        table.add_row("token drift", f"{drift['token_drift']:.4f}", "bits, Jensen-Shannon; 0 if alike, 1 if disjoint")
+        table.add_row("token drift", f"{drift['token_drift']:.4f}", "bits, Jensen-Shannon; 0 if equal, 1 if disjoint")
         table.add_row("bigram drift", f"{drift['bigram_drift']:.4f}", "bits, Jensen-Shannon")
         table.add_row("rate change", f"{drift['token_rate_change']:+.2f}", "tokens a second")
     console.print(table, highlight=False)
@@ -163,7 +172,7 @@ def _few(codes: list[int]) -> str:
 
 
 def _rates(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The token rate of the slowest and the fastest speaker, when speakers are known."""
+    """Return the row with the token rates of the slowest and the fastest speaker, if speakers are known."""
     rates = figures["token_rate_by_speaker"]
     if not rates:
         return []

@@ -4,13 +4,23 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["list_tokenizers"]
+from spintok.cli.output import say
+
+__all__ = ["EPILOG", "list_tokenizers"]
+
+EPILOG = """Examples:
+
+  spintok list                                         names, codebooks, licences, folders
+
+  spintok list --json                                  the same for programs
+
+  SPINTOK_REGISTRY=team.toml spintok list              with the tokenizers of a registry file"""
 
 
 def list_tokenizers(
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON array with all fields of each tokenizer.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print all fields as JSON.")] = False,
 ) -> None:
-    """List the tokenizers that have a name: those that ship with spintok and those in registry files."""
+    """List the tokenizers that ship with spintok and those in registry files (SPINTOK_REGISTRY)."""
     from dataclasses import asdict
     from json import dumps
 
@@ -19,11 +29,11 @@ def list_tokenizers(
     known = registry.known().values()
     if json:
         rows = [{**asdict(one), "folder": str(one.folder), "default": one.name == registry.DEFAULT} for one in known]
-        print(dumps(rows, indent=2, ensure_ascii=False))
+        print(dumps(rows, indent=2))
         return
     for one in known:
-        books = ", ".join(f"{book} {size}" for book, size in one.codebooks.items())
+        codebooks = ", ".join(f"{name} {size}" for name, size in one.codebooks.items())
         default = " (default)" if one.name == registry.DEFAULT else ""
-        print(f"{one.name}{default}: {books} codewords; {one.licence}; {one.size / 1e6:.2f} MB; {one.where}")
-        print(f"    {one.description}")
-        print(f"    {one.folder}")
+        say(f"{one.name}{default}: {codebooks} codewords; {one.licence}; {one.size / 1e6:.2f} MB; {one.where}")
+        say(f"    {' '.join(one.description.split())}")
+        say(f"    {one.folder}")

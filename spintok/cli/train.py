@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from spintok.cli.options import Device, Offline, Quiet, find_tokenizers
+from spintok.cli.output import say
 
 if TYPE_CHECKING:
     from spintok.train.recipe import Recipe
@@ -16,30 +17,45 @@ __all__ = ["EPILOG", "train"]
 EPILOG = """Examples:
 
   spintok train recipes/tiny_1_pretrain.toml --data speech/ --output one
+
   spintok train recipes/tiny_3_dc_spin.toml --data speech/ --init one --output my-tokenizer
+
   torchrun --nproc-per-node 8 -m spintok train recipes/spin_hubert_base.toml --data speech/ --output spin
 
-Run the same command again after a crash: it goes on from the last checkpoint."""
+Run the same command again after an interruption: it goes on from the last checkpoint."""
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as those in recipes/.")],
-    data: Annotated[Path, typer.Option(help="Speech: a folder or a manifest.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe: a .toml file such as those in recipes/.")],
+    data: Annotated[Path, typer.Option(help="The speech to train on: a folder of audio or a manifest.")],
     output: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
     init: Annotated[
-        str | None, typer.Option(help="The encoder to start from: the folder a stage left, or a checkpoint.")
+        str | None,
+        typer.Option(help="The encoder to start from: the output folder of an earlier stage, or a checkpoint."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value or section.field=value, over the recipe's.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Override a field of the recipe, such as loop.steps=1000; can be repeated.",
+        ),
     ] = None,
-    dev: Annotated[Path | None, typer.Option(help="Other speech, to check on: a folder or a manifest.")] = None,
-    alignments: Annotated[Path | None, typer.Option(help="Phones of --dev (TextGrid, .ctm, .jsonl), for PNMI.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and steps.")] = False,
+    dev: Annotated[
+        Path | None, typer.Option(help="Other speech for validation during training: a folder or a manifest.")
+    ] = None,
+    alignments: Annotated[
+        Path | None,
+        typer.Option(help="Phone alignments of --dev (TextGrid, .ctm, .jsonl), to report PNMI during training."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print shapes, parameters, memory and steps, and train nothing.")
+    ] = False,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a tokenizer from speech, as a recipe says."""
+    """Train a tokenizer on speech, as a recipe describes."""
     from spintok.train.distributed import joined
     from spintok.train.recipe import RecipeError
     from spintok.train.recipe_file import read_recipe
@@ -49,7 +65,7 @@ def train(
     plan = read_recipe(recipe, settings or ())
     if init is not None:
         plan = started_from(plan, init)
-    _find(_named(plan), offline, quiet)
+    _find(_names(plan), offline, quiet)
     speech = Speech(data, dev, alignments)
     with joined(device) as ranks:
         console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
@@ -62,20 +78,20 @@ def train(
         except RecipeError as error:
             raise RecipeError(f"{recipe}: {error}") from None
         if not console.quiet:
-            print(told)
+            say(told)
 
 
 def _find(names: list[str], offline: bool | None, quiet: bool) -> None:
-    """Download the tokenizers among the names, so that training finds them on this machine."""
+    """Download the named tokenizers that a registry has, so that training finds them on this machine."""
     for name in names:
         origin = name.partition(":")[0]
         if offline and origin in ("torchaudio", "s3prl") and not Path(name).exists():
-            raise ValueError(f"{name} is downloaded by {origin}, which --offline cannot hold: give a file instead")
+            raise ValueError(f"{name} is downloaded by {origin}, which --offline cannot prevent: give a file instead")
     find_tokenizers(names, offline, quiet)
 
 
-def _named(recipe: "Recipe") -> list[str]:
-    """What the recipe names: encoders to start from, and tokenizers that give labels."""
+def _names(recipe: "Recipe") -> list[str]:
+    """Return the names in the recipe of encoders to start from and tokenizers that compute labels."""
     labels = getattr(recipe, "labels", None)
     named = [getattr(recipe, "start", None), getattr(recipe, "encoder", None), getattr(labels, "tokenizer", labels)]
     return [name for name in named if isinstance(name, str)]

@@ -160,7 +160,7 @@ def test_offline_refuses_what_other_libraries_download(capsys, speech, tmp_path)
     command = ["train", recipe, "--data", speech, "--output", tmp_path / "out"]
     code, _, err = run(capsys, *command, "--offline")
     assert code == cli.USAGE
-    assert "torchaudio:HUBERT_BASE is downloaded by torchaudio, which --offline cannot hold" in err
+    assert "torchaudio:HUBERT_BASE is downloaded by torchaudio, which --offline cannot prevent" in err
     command = ["export", tmp_path / "out", "--to", "hf-tokenizer", "--base", "some/model", "-t", registry.DEFAULT]
     code, _, err = run(capsys, *command, "--offline")
     assert code == cli.USAGE

@@ -11,7 +11,7 @@ import soundfile
 from typer.testing import CliRunner
 from voices import mfcc_tokenizer, small_encoder
 
-from spintok.cli import app
+from spintok.cli.app import app
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.audio import AudioError
 from spintok.data.manifest import Utterance

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from spintok.cli import app
+from spintok.cli.app import app
 from spintok.corpus.token_formats import Record, shard_path, write_shard
 from spintok.stats import (
     JointCounts,

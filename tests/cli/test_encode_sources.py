@@ -1,0 +1,47 @@
+"""What ``spintok encode`` takes as its source, and what it refuses."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from command_line import run
+
+from spintok import cli
+
+
+def test_standard_input_is_encoded_to_standard_output(capsys, speech) -> None:
+    audio = speech / "fred_yes.flac"
+    with audio.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "spintok", "encode", "-"], stdin=file, capture_output=True, text=True, check=True
+        )
+    assert done.stdout == run(capsys, "encode", audio)[1]
+    assert done.stderr == ""
+
+
+def test_a_pipe_is_read_once_and_names_no_folder(capsys, speech, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    audio = speech / "fred_yes.flac"
+    expected = run(capsys, "encode", audio)
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(audio.read_bytes()))
+    writer.start()
+    assert run(capsys, "encode", tmp_path / "pipe") == expected
+    writer.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("more", [["out"], ["--features", "0"]])
+def test_standard_input_goes_to_no_folder(capsys, tmp_path, monkeypatch, more) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "encode", "-", *more)
+    assert (code, out, err.count("\n")) == (cli.USAGE, "", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_file_is_not_taken_for_the_output_folder(capsys, speech) -> None:
+    code, _, err = run(capsys, "encode", speech / "fred_yes.flac", speech / "eve_bus.flac")
+    assert (code, err.count("\n")) == (cli.USAGE, 1)
+    assert "eve_bus.flac: is a file, but the second argument is the folder to write" in err
