@@ -18,7 +18,8 @@ from spintok_kernels.reference import reference_loss
 
 from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.manifest import scan
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.train.batching.examples import Recordings, pad
 from spintok.train.batching.loader import load_batches
 from spintok.train.batching.plan import BatchPlan, Place, listed_samples
@@ -101,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: trainable(x, n))
         flat = valid_frames(features, frames)
         figures: dict[str, torch.Tensor] = {}
+        books = model.codebooks.values()
         spent["loss"], loss = timed(
-            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in model.codebooks)
+            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in books)
         )
         spent["backward"], _ = timed(device, loss.backward)
 
@@ -142,7 +144,7 @@ def agree(model: SpinModel, examples: SpinExamples, plan: BatchPlan, device: tor
         frames = valid_frames(features, counts)
         expected = sum(
             reference_loss(*(z.cpu() for z in book.embed(frames).chunk(2)), book.normalized_codewords().cpu())
-            for book in model.codebooks
+            for book in model.codebooks.values()
         )
     difference = abs(float(loss) - float(expected)) / float(expected)
     # On a GPU the scores are float16.

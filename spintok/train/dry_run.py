@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from spintok.frames import FRAME_RATE, SAMPLE_RATE, num_frames
-from spintok.models.codebook import Codebook
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.train.prepare import Prepared
 from spintok.train.recipe import CtcRecipe, PretrainRecipe, SpinRecipe
 from spintok.train.stages.spin import SpinModel
@@ -51,7 +50,7 @@ def estimate_memory(prepared: Prepared, *, value_bytes: int, batch_seconds: floa
     frames = round(views * batch_seconds * FRAME_RATE)
     kept = activation_values(model.encoder, recompute=recompute) * frames
     passing = 0 if model.encoder.frozen is None else 2 * _first_convolution(model.encoder.encoder.config) * frames
-    sizes = [book.config.size for book in model.codebooks if isinstance(book, Codebook)]
+    sizes = [book.config.size for book in model.codebooks.values()]
     return Memory(4 * weights, 12 * trained, value_bytes * max(kept, passing), 4 * frames * max(sizes))
 
 
@@ -98,8 +97,7 @@ def _lines(
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     yield "parameters", f"{weights:,}, of which {trained:,} train"
-    for book in model.codebooks:
-        assert isinstance(book, Codebook)
+    for book in model.codebooks.values():
         yield "codebook", f"{book.config.name}: {book.config.size} codewords of {book.config.width}"
     used = plan.samples[plan.samples > 0]
     hours = int(used.sum()) / SAMPLE_RATE / 3600

@@ -1,4 +1,4 @@
-"""Features of a corpus in one file on disk, so that many passes over them run the encoder once."""
+"""Features of a corpus in a file on disk, so that many passes over them need only one pass of the encoder."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spintok.augment.random import utterance_rng
-from spintok.data.audio import read
 from spintok.data.manifest import Utterance
+from spintok.featurizer import Featurizer
 
 __all__ = ["FeatureFile"]
 
@@ -21,32 +21,33 @@ class FeatureFile:
         self.path = path
         self.width = width
 
-    @torch.inference_mode()
     def write(
         self,
-        extract: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        featurizer: Featurizer,
         utterances: Sequence[Utterance],
         share: float,
         seed: int,
         progress: Callable[[int], None] = lambda utterances: None,
     ) -> int:
-        """Extract the features of all utterances, keep ``share`` of the frames, and return how many that were.
+        """Write the features of all utterances, as tokenizers compute them, and return the number of frames written.
 
-        Args:
-            extract: waveforms (B, S) and lengths (B,) to features (B, T, D) and frame counts (B,).
+        Of each utterance, a random ``share`` of the frames is kept, which depends on ``seed`` and its key only.
+
+        Raises:
+            AudioError: a file cannot be read.
         """
         if not 0 < share <= 1:
             raise ValueError(f"share must lie in (0, 1], got {share}")
         rows = 0
         with self.path.open("wb") as file:
             for utterance in utterances:
-                waveform = read(utterance.path)
-                features = extract(waveform[None], torch.tensor([len(waveform)]))[0][0]
-                if share < 1:
-                    keep = utterance_rng(seed, 0, utterance.key).random(len(features)) < share
-                    features = features[torch.from_numpy(keep)]
-                file.write(features.cpu().numpy().astype(np.float32).tobytes())
-                rows += len(features)
+                rng = utterance_rng(seed, 0, utterance.key)
+                for batch in featurizer.iter_features([featurizer.record(utterance.path)]):
+                    features = batch.features[0].float().cpu()
+                    if share < 1:
+                        features = features[torch.from_numpy(rng.random(len(features)) < share)]
+                    file.write(features.numpy().tobytes())
+                    rows += len(features)
                 progress(1)
         return rows
 

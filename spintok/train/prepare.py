@@ -14,8 +14,9 @@ from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.manifest import Utterance, scan
 from spintok.data.transcripts import Transcripts
 from spintok.frames import SAMPLE_RATE
+from spintok.loading import load
 from spintok.models.encoder import Encoder, random_encoder
-from spintok.tokenizer import Tokenizer, load
+from spintok.tokenizer import Tokenizer
 from spintok.train.batching.examples import Examples, Recordings
 from spintok.train.batching.frozen import FrozenExamples
 from spintok.train.batching.labels import Labels, aligned, label

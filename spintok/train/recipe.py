@@ -5,7 +5,7 @@ from typing import Literal
 
 from spintok.augment import PerturbationStrength
 from spintok.frames import HOP, SAMPLE_RATE
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.train.clustering import KMeansConfig
 
 __all__ = [

@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 
 from spintok.hub import registry
-from spintok.models.encoder import Encoder
+from spintok.loading import load
+from spintok.models.base import FeatureExtractor
 from spintok.models.importers import load_encoder
 from spintok.models.mfcc import Mfcc
-from spintok.tokenizer import load
 
 __all__ = ["is_alignments", "open_encoder"]
 
 _ALIGNMENTS = {".textgrid", ".ctm", ".tsv", ".jsonl", ".json"}
 
 
-def open_encoder(source: str) -> Encoder | Mfcc:
+def open_encoder(source: str) -> FeatureExtractor:
     """The encoder of a tokenizer (a folder, or a name that ships), of another library's checkpoint, or "mfcc".
 
     Raises:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.models.codebook import Codebook
+from spintok.masks import length_mask
+from spintok.models.codebook import Codebook, Codebooks
 from spintok.tokenizer import Tokenizer
 from spintok.train.batching.examples import Batch
 from spintok.train.stages.trainable import TrainableEncoder
@@ -35,14 +36,12 @@ class StageModel(nn.Module):
     def __init__(self, encoder: TrainableEncoder, codebooks: Sequence[Codebook]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.codebooks = nn.ModuleList(codebooks)
+        self.codebooks = Codebooks(codebooks)
 
     @property
     def primary(self) -> Codebook:
         """The codebook that gives the tokens."""
-        book = self.codebooks[0]
-        assert isinstance(book, Codebook)
-        return book
+        return self.codebooks.primary_codebook
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
@@ -50,15 +49,13 @@ class StageModel(nn.Module):
     @torch.no_grad()
     def normalize_codewords(self) -> None:
         """Scale all codewords to unit length, in place: before each forward, as Spin does."""
-        for book in self.codebooks:
-            assert isinstance(book, Codebook)
+        for book in self.codebooks.values():
             book.codewords.copy_(F.normalize(book.codewords, dim=1))
 
     def tokenizer(self, name: str) -> Tokenizer:
         """The tokenizer as it stands, sharing these weights; the first codebook is the primary."""
-        books = [book for book in self.codebooks if isinstance(book, Codebook)]
         training = self.training
-        made = Tokenizer(self.encoder.encoder, books, layer=self.encoder.layer, name=name)
+        made = Tokenizer(self.encoder.encoder, self.codebooks.values(), layer=self.encoder.layer, name=name)
         # A tokenizer puts its parts into evaluation mode, and these are the model's own.
         self.train(training)
         return made
@@ -77,8 +74,7 @@ class StageModel(nn.Module):
 
 def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
     """Features (B, T, D) without padding: (N, D), utterance by utterance, in full precision."""
-    mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
-    return full_precision(features[mask])
+    return full_precision(features[length_mask(counts, features.shape[1])])
 
 
 def full_precision(x: Tensor) -> Tensor:

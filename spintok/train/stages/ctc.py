@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from spintok.data.audio import read
 from spintok.data.ctc_targets import CtcTargets
 from spintok.frames import SAMPLE_RATE
+from spintok.masks import length_mask
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.train.batching.examples import Batch, Recordings, pad
 from spintok.train.batching.plan import Planned
@@ -69,7 +70,7 @@ class CtcModel(StageModel):
                 reduction="sum",
                 zero_infinity=True,
             )
-        valid = torch.arange(features.shape[1], device=counts.device) < counts[:, None]
+        valid = length_mask(counts, features.shape[1])
         blanks = ((scores.detach().argmax(2) == 0) & valid).sum()
         symbols, blank, frames = self.ranks.total(torch.stack([present.sum(), blanks, valid.sum()]).double()).float()
         # The mean over ranks of this is the mean over all symbols.

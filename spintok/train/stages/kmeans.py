@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from spintok.data.manifest import Utterance
+from spintok.featurizer import Featurizer
+from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import Encoder
-from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
 from spintok.train.clustering import fit
 from spintok.train.features import FeatureFile
@@ -29,17 +28,12 @@ def run(
 
     Raises ``ValueError`` when there are fewer frames than codewords, naming the field.
     """
-    encoder = _open(recipe).to(device or torch.device("cpu"))
-    on = device or torch.device("cpu")
-
-    def extract(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        features, counts = encoder(waveforms.to(on), lengths.to(on), layer=recipe.layer)
-        return features, counts
-
+    encoder = _open(recipe)
+    featurizer = Featurizer(encoder, layer=recipe.layer, name=recipe.name).to(device or torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="spintok-") as folder, Progress(console=console) as bar:
         file = FeatureFile(Path(folder, "features.f32"), encoder.num_features)
         reading = bar.add_task("features", total=len(utterances))
-        rows = file.write(extract, utterances, recipe.share, recipe.kmeans.seed, lambda n: bar.advance(reading, n))
+        rows = file.write(featurizer, utterances, recipe.share, recipe.kmeans.seed, lambda n: bar.advance(reading, n))
         if rows < recipe.kmeans.size:
             raise RecipeError(
                 f"kmeans.size: {recipe.kmeans.size} codewords are more than the {rows} frames of the "
@@ -56,7 +50,7 @@ def run(
     codebook = Codebook(CodebookConfig("primary", recipe.kmeans.size, width, width, "l2", projection=False))
     with torch.no_grad():
         codebook.codewords.copy_(result.codewords)
-    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name)
+    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name, window=featurizer.window)
 
 
 def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
@@ -72,12 +66,12 @@ def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
     )
 
 
-def _open(recipe: KMeansRecipe) -> Encoder | Mfcc:
+def _open(recipe: KMeansRecipe) -> FeatureExtractor:
     encoder = open_encoder(recipe.encoder)
-    if isinstance(encoder, Mfcc):
+    if not encoder.has_layers:
         if recipe.layer is not None:
             raise RecipeError(f"layer: {recipe.encoder} has no layers; leave it out")
         return encoder
-    if recipe.layer is None or not 1 <= recipe.layer <= encoder.config.layers:
-        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.config.layers}, got {recipe.layer}")
+    if recipe.layer is None or not 1 <= recipe.layer <= encoder.num_layers:
+        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.num_layers}, got {recipe.layer}")
     return encoder.truncated(recipe.layer)

@@ -80,7 +80,7 @@ class SpinModel(StageModel):
         with torch.autocast(frames.device.type, enabled=False):
             loss = frames.new_zeros(())
             figures: dict[str, Tensor] = {}
-            books = [book for book in self.codebooks if isinstance(book, Codebook)]
+            books = self.codebooks.values()
             embedded = [book.embed(frames) for book in books]
             for book, z, weight in zip(books, embedded, self.weights, strict=True):
                 one = self._swapped(book, z, figures)
@@ -99,8 +99,8 @@ class SpinModel(StageModel):
             return F.cross_entropy(self.label_head(frames), labels, reduction="sum")
         assert self.code_labels is not None
         total = frames.new_zeros(())
-        for book, z, weight, code_labels in zip(self.codebooks, embedded, self.weights, self.code_labels, strict=True):
-            assert isinstance(book, Codebook)
+        books = self.codebooks.values()
+        for book, z, weight, code_labels in zip(books, embedded, self.weights, self.code_labels, strict=True):
             cosines = z @ book.normalized_codewords().T
             total = total + weight * code_labels((cosines / self.loss.temperature).softmax(1), labels)
         return total

@@ -8,7 +8,7 @@ from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import scan
 from spintok.frames import HOP
-from spintok.tokenizer import load
+from spintok.loading import load
 from spintok.train.batching.array_file import Packed
 from spintok.train.batching.examples import Recordings
 from spintok.train.batching.labels import Labels, label
