@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     books = [CodebookPlan(f"codebook {i}", size) for i, size in enumerate(options.codebooks)]
     trainable = TrainableEncoder(encoder, train_layers=2, train_front_end=False)
     model = SpinModel(trainable, books, SpinLossConfig(), Ranks(device)).to(device).train()
+    codebooks = list(model.codebooks.values())
     model.normalize_codewords()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam(trained, lr=1e-6, fused=device.type == "cuda")
@@ -102,9 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: trainable(x, n))
         flat = valid_frames(features, frames)
         figures: dict[str, torch.Tensor] = {}
-        books = model.codebooks.values()
         spent["loss"], loss = timed(
-            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in books)
+            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in codebooks)
         )
         spent["backward"], _ = timed(device, loss.backward)
 
@@ -144,7 +144,7 @@ def agree(model: SpinModel, examples: SpinExamples, plan: BatchPlan, device: tor
         frames = valid_frames(features, counts)
         expected = sum(
             reference_loss(*(z.cpu() for z in book.embed(frames).chunk(2)), book.normalized_codewords().cpu())
-            for book in model.codebooks.values()
+            for book in codebooks
         )
     difference = abs(float(loss) - float(expected)) / float(expected)
     # On a GPU the scores are float16.

@@ -40,6 +40,7 @@ class LayerFrames:
         layers: features by layer, (N, D) float32.
         labels: the phone of each frame as an index into ``names``, (N,); -1 without a phone.
         names: the phones.
+        layer_names: a name for each layer, such as "layer_6" or "mfcc".
     """
 
     keys: tuple[str, ...]
