@@ -144,7 +144,7 @@ def agree(model: SpinModel, examples: SpinExamples, plan: BatchPlan, device: tor
         frames = valid_frames(features, counts)
         expected = sum(
             reference_loss(*(z.cpu() for z in book.embed(frames).chunk(2)), book.normalized_codewords().cpu())
-            for book in codebooks
+            for book in model.codebooks.values()
         )
     difference = abs(float(loss) - float(expected)) / float(expected)
     # On a GPU the scores are float16.
