@@ -1,4 +1,4 @@
-"""The tables and the picture of pretrained/RESULTS.md, from what ``spintok evaluate`` wrote.
+"""The tables and the picture of docs/results.md, from what ``spintok evaluate`` wrote.
 
     python recipes/small_results.py evaluations/*/evaluation.json --plot codewords.svg > tables.md
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The rows of pretrained/RESULTS.md: what dc-spin-10m-en is compared with, made and measured.
+# The rows of docs/results.md: what dc-spin-10m-en is compared with, made and measured.
 #
 #   bash recipes/small_rows.sh WORK DEV
 #

@@ -1,4 +1,4 @@
-"""The script behind pretrained/RESULTS.md: tables and picture from evaluations."""
+"""The script behind docs/results.md: tables and picture from evaluations."""
 
 import json
 import subprocess

@@ -1,0 +1,43 @@
+"""The site builds without a warning, and its pictures show what is."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from markdown_blocks import ROOT
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    warnings = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    assert done.returncode == 0, "\n".join(warnings)
+    page = (tmp_path / "site/reference/api/spintok/index.html").read_text()
+    assert 'id="spintok.Tokenizer.encode"' in page or 'id="spintok.tokenizer.Tokenizer.encode"' in page
+
+
+@pytest.mark.parametrize("name", ["tokens", "architecture"])
+def test_pictures_are_up_to_date(name: str) -> None:
+    script = ROOT / "docs/pictures" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"picture_{name}", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    drawn = script.with_suffix(".svg").read_text(encoding="utf-8")
+    assert module.draw() == drawn, f"run: python {script.relative_to(ROOT)}"
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
