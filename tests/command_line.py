@@ -8,8 +8,8 @@ import pytest
 from spintok import cli
 
 
-def run(capsys, *arguments):
-    """Run ``spintok ARGUMENTS`` and return the exit code, standard output and standard error."""
+def call(*arguments):
+    """Run ``spintok ARGUMENTS`` and return the exit code."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["spintok", *map(str, arguments)])
@@ -19,5 +19,11 @@ def run(capsys, *arguments):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+    return ended.value.code
+
+
+def run(capsys, *arguments):
+    """Run ``spintok ARGUMENTS`` and return the exit code, standard output and standard error."""
+    code = call(*arguments)
     out, err = capsys.readouterr()
-    return ended.value.code, out, err
+    return code, out, err

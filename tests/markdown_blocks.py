@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from spintok import cli
+import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,11 +94,9 @@ def _is_plain(line: str) -> bool:
 
 def _spintok(line: str, block: Block) -> str:
     out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr(sys, "argv", shlex.split(line))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code, f"{block}: exit code {ended.value.code}: {line}"
+    with contextlib.redirect_stdout(out):
+        code = command_line.call(*shlex.split(line)[1:])
+    assert not code, f"{block}: exit code {code}: {line}"
     return out.getvalue()
 
 

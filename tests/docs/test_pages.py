@@ -11,7 +11,7 @@ import pytest
 from markdown_blocks import ROOT, Block, blocks, pages, run, run_python
 from typer.main import get_command
 
-from spintok.cli import app
+from spintok.cli.app import app
 
 RUN = [ROOT / "README.md", *sorted(ROOT.glob("docs/tutorials/*.md"))]
 """Pages whose examples are run; the README's shell commands install and test, so only its Python is."""
