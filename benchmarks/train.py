@@ -18,17 +18,16 @@ from spintok_kernels.reference import reference_loss
 
 from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.manifest import scan
-from spintok.models.config import EncoderConfig
-from spintok.models.encoder import random_encoder
+from spintok.models.encoder import EncoderConfig, random_encoder
 from spintok.train.batching.examples import Recordings, pad
 from spintok.train.batching.loader import load_batches
-from spintok.train.batching.plan import BatchPlan, Place, listed_samples
-from spintok.train.batching.views import SpinExamples
-from spintok.train.distributed import Ranks
-from spintok.train.recipe import CodebookPlan, DataConfig, SpinLossConfig, ViewsConfig
+from spintok.train.batching.plan import BatchPlan, Position, samples_from_headers
+from spintok.train.batching.views import ViewExamples
+from spintok.train.distributed import Distributed
+from spintok.train.recipe_sections import CodebookPlan, DataConfig, SpinLossConfig, ViewsConfig
 from spintok.train.stages.base import valid_frames
 from spintok.train.stages.spin import SpinModel
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.trainable import TrainableEncoder
 
 SIZES = {
     "tiny": EncoderConfig(
@@ -69,14 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     utterances = scan(options.audio)
     data = DataConfig(seconds=options.seconds, max_seconds=min(17.0, options.seconds), workers=options.workers)
-    plan = BatchPlan.of(listed_samples(utterances), data, seed=0)
+    plan = BatchPlan.of(samples_from_headers(utterances), data, seed=0)
     recordings = Recordings(utterances, round(data.max_seconds * 16_000))
-    examples = SpinExamples(recordings, ViewsConfig(), seed=0)
+    examples = ViewExamples(recordings, ViewsConfig(), seed=0)
     encoder = random_encoder(SIZES[options.size], torch.Generator().manual_seed(0))
     books = [CodebookPlan(f"codebook {i}", size) for i, size in enumerate(options.codebooks)]
-    trainable = TrainableEncoder(encoder, train_layers=2, train_front_end=False)
-    model = SpinModel(trainable, books, SpinLossConfig(), Ranks(device)).to(device).train()
-    codebooks = list(model.codebooks.values())
+    encoder = TrainableEncoder(encoder, train_layers=2, train_front_end=False)
+    model = SpinModel(encoder, books, SpinLossConfig(), Distributed(device)).to(device).train()
     model.normalize_codewords()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam(trained, lr=1e-6, fused=device.type == "cuda")
@@ -84,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     agree(model, examples, plan, device)
     times: dict[str, list[float]] = {}
-    planned = plan.from_place(Place())
+    planned = plan.specs_from(Position())
     for _ in range(options.rounds + 1):
         batch_plan = next(planned)
 
         def read(batch_plan=batch_plan):  # type: ignore[no-untyped-def]
-            rngs = [utterance_rng(0, batch_plan.place.epoch, utterances[row].key) for row in batch_plan.rows]
+            rngs = [utterance_rng(0, batch_plan.position.epoch, utterances[row].key) for row in batch_plan.rows]
             crops = [recordings.crop(row, rng) for row, rng in zip(batch_plan.rows, rngs, strict=True)]
             return (*pad([crop.waveform for crop in crops]), rngs)
 
@@ -99,12 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spent["perturb"], second = timed(device, lambda w=waveforms, n=lengths, c=changes: perturb(w, n, c))
         inputs, counts = torch.cat([waveforms, second]).to(device), lengths.repeat(2).to(device)
         with half:
-            spent["frozen layers"], (lower, frames) = timed(device, lambda i=inputs, n=counts: trainable.lower(i, n))
-            spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: trainable(x, n))
+            spent["frozen layers"], (lower, frames) = timed(
+                device, lambda i=inputs, n=counts: encoder.frozen_features(i, n)
+            )
+            spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: encoder(x, n))
         flat = valid_frames(features, frames)
-        figures: dict[str, torch.Tensor] = {}
+        statistics: dict[str, torch.Tensor] = {}
         spent["loss"], loss = timed(
-            device, lambda x=flat, f=figures: sum(model._swapped(book, book.embed(x), f) for book in codebooks)
+            device,
+            lambda x=flat, s=statistics: sum(model.swapped_loss(b, b.embed(x), s) for b in model.codebooks),
         )
         spent["backward"], _ = timed(device, loss.backward)
 
@@ -135,16 +136,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{options.workers} workers{'':7}{speed:12.1f}  ({speed * step:.2f} of what the step takes)")
 
 
-def agree(model: SpinModel, examples: SpinExamples, plan: BatchPlan, device: torch.device) -> None:
+def agree(model: SpinModel, examples: ViewExamples, plan: BatchPlan, device: torch.device) -> None:
     """The loss of a batch must be that of its definition."""
-    batch = examples(next(plan.from_place(Place()))).to(device)
+    batch = examples(next(plan.specs_from(Position()))).to(device)
     with torch.no_grad():
         loss = model(batch).loss
         features, counts = model.encoder(torch.cat([batch.inputs, batch.second]), batch.lengths.repeat(2))
         frames = valid_frames(features, counts)
         expected = sum(
             reference_loss(*(z.cpu() for z in book.embed(frames).chunk(2)), book.normalized_codewords().cpu())
-            for book in model.codebooks.values()
+            for book in model.codebooks
         )
     difference = abs(float(loss) - float(expected)) / float(expected)
     # On a GPU the scores are float16.
@@ -154,9 +155,9 @@ def agree(model: SpinModel, examples: SpinExamples, plan: BatchPlan, device: tor
         raise SystemExit(f"no figures: the loss is more than {allowed:g} from its definition")
 
 
-def loader_speed(examples: SpinExamples, plan: BatchPlan, workers: int) -> float:
+def loader_speed(examples: ViewExamples, plan: BatchPlan, workers: int) -> float:
     """Seconds of audio a second that the workers prepare, after their first batches."""
-    batches = load_batches(examples, plan, Place(), workers=workers, device=torch.device("cpu"))
+    batches = load_batches(examples, plan, Position(), workers=workers, device=torch.device("cpu"))
     for _ in range(workers):
         next(batches)
     start, seconds = time.perf_counter(), 0.0

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from spintok.cli.options import Device, Offline, Quiet, find_tokenizers
 from spintok.cli.output import say
+from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
     from spintok.train.recipe import Recipe
@@ -22,7 +22,7 @@ EPILOG = """Examples:
 
   torchrun --nproc-per-node 8 -m spintok train recipes/spin_hubert_base.toml --data speech/ --output spin
 
-Run the same command again after an interruption: it goes on from the last checkpoint."""
+Run the same command again after an interruption: it resumes from the last checkpoint."""
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Override a field of the recipe, such as loop.steps=1000; can be repeated.",
+            help="Override a field of the recipe, such as optimizer.steps=1000; can be repeated.",
         ),
     ] = None,
     dev: Annotated[
@@ -56,29 +56,32 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a tokenizer on speech, as a recipe describes."""
-    from spintok.train.distributed import joined
-    from spintok.train.recipe import RecipeError
+    from spintok.train.distributed import init_distributed
+    from spintok.train.dry_run import dry_run as describe
+    from spintok.train.recipe import RecipeError, with_init
     from spintok.train.recipe_file import read_recipe
-    from spintok.train.run import Speech, outlook, started_from
+    from spintok.train.run import TrainingData
     from spintok.train.run import train as run
 
     plan = read_recipe(recipe, settings or ())
     if init is not None:
-        plan = started_from(plan, init)
+        plan = with_init(plan, init)
     _find(_names(plan), offline, quiet)
-    speech = Speech(data, dev, alignments)
-    with joined(device) as ranks:
-        console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
+    speech = TrainingData(data, dev, alignments)
+    with init_distributed(device) as distributed:
+        quiet = quiet or distributed.rank > 0
         try:
             if dry_run:
-                told = outlook(plan, speech, ranks)
+                result = describe(plan, speech, distributed)
             else:
-                result = run(plan, speech, output, ranks, console)
-                told = f"{output}: tokenizer {result.name}, {result.codebook_size} codewords, {result.fingerprint[:12]}"
+                with progress_display(quiet=quiet) as display:
+                    tokenizer = run(plan, speech, output, distributed, display, display.message)
+                fingerprint = tokenizer.fingerprint[:12]
+                result = f"{output}: tokenizer {tokenizer.name}, {tokenizer.codebook_size} codewords, {fingerprint}"
         except RecipeError as error:
             raise RecipeError(f"{recipe}: {error}") from None
-        if not console.quiet:
-            say(told)
+        if not quiet:
+            say(result)
 
 
 def _find(names: list[str], offline: bool | None, quiet: bool) -> None:

@@ -1,11 +1,12 @@
-"""Checkpoints: one safetensors file with weights, the optimizer's state and, as JSON, where the run stands.
+"""Checkpoints: one safetensors file with the weights, the optimizer's state and, as JSON metadata, the position.
 
-Every random draw of a run is a function of its seed and of the step, the epoch or the utterance, so where the run
-stands is all that there is to know of its random generators.
+Every random draw of a run is a function of its seed and of the step, the epoch or the utterance, so checkpoints need no
+state of random generators.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,109 +18,167 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spintok._files import atomic
-from spintok.train.batching.plan import Place
+from spintok.train.batching.plan import Position
 
-__all__ = ["CheckpointError", "Standing", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "Checkpoints", "TrainState"]
 
-_FORMAT = 1
-_STATE = ("step", "exp_avg", "exp_avg_sq")
+_FORMAT = 2
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not fit the run; the message says how to go on."""
+    """A checkpoint that cannot be resumed from; the message says what to do."""
+
+
+class _DamagedError(Exception):
+    """A file that is not a complete, unchanged checkpoint; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands.
+class TrainState:
+    """The progress of a run.
 
     Attributes:
-        step: updates done.
-        place: the next batch.
-        seconds: of audio that went in.
-        scale: of the loss, in float16.
+        step: number of updates done.
+        position: of the next batch.
+        seconds: of audio processed.
+        scale: loss scale; None without float16.
     """
 
     step: int = 0
-    place: Place = field(default_factory=Place)
+    position: Position = field(default_factory=Position)
     seconds: float = 0.0
     scale: float | None = None
 
 
-def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, standing: Standing, identity: Mapping[str, Any]
-) -> None:
-    """Write a checkpoint; it appears whole or not at all.
+class Checkpoints:
+    """The last two checkpoints of a run.
 
-    ``identity`` is what a run must share to go on from it: plain values that JSON holds.
+    Args:
+        folder: holds ``checkpoint.safetensors`` and, from the save before, ``checkpoint-previous.safetensors``.
+        identity: JSON values that a run must share with a checkpoint to resume from it.
     """
-    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    for i, parameter in enumerate(_parameters(optimizer)):
-        for name in _STATE:
-            if name in optimizer.state[parameter]:
-                tensors[f"optimizer.{i}.{name}"] = optimizer.state[parameter][name].detach().cpu().contiguous()
-    about = {
-        "format": _FORMAT,
-        "step": standing.step,
-        "place": list(standing.place),
-        "seconds": standing.seconds,
-        "scale": standing.scale,
-        "identity": identity,
-    }
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"spintok": json.dumps(about)})
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.latest = folder / "checkpoint.safetensors"
+        self.previous = folder / "checkpoint-previous.safetensors"
+        self._identity = identity
+        self._latest_is_valid = False
+
+    def save(self, model: nn.Module, optimizer: Optimizer, state: TrainState) -> None:
+        """Write a checkpoint; the last one becomes the previous one, unless it is damaged.
+
+        At any time, at least one of the two files is a complete checkpoint.
+        """
+        tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        for i, parameter in enumerate(_parameters(optimizer)):
+            for name in _ADAM_STATE:
+                if name in optimizer.state[parameter]:
+                    tensors[f"optimizer.{i}.{name}"] = optimizer.state[parameter][name].detach().cpu().contiguous()
+        about = json.dumps(
+            {
+                "format": _FORMAT,
+                "step": state.step,
+                "position": list(state.position),
+                "seconds": state.seconds,
+                "scale": state.scale,
+                "identity": self._identity,
+            }
+        )
+        with atomic(self.latest) as temporary:
+            save_file(tensors, temporary, metadata={"spintok": about, "sha256": _digest(about, tensors)})
+            if self._latest_is_valid:
+                self.latest.replace(self.previous)
+        self._latest_is_valid = True
+
+    def resume(self, model: nn.Module, optimizer: Optimizer, message: Callable[[str], None]) -> TrainState:
+        """Load the last valid checkpoint into ``model`` and ``optimizer``, in place; without one, start at step 0.
+
+        Args:
+            model, optimizer: of this run.
+            message: prints which checkpoint is used.
+
+        Raises:
+            CheckpointError: the checkpoint is of another run, or there are only damaged ones.
+        """
+        damaged: list[str] = []
+        for path in (self.latest, self.previous):
+            if not path.exists():
+                continue
+            try:
+                about, tensors = _read(path)
+            except _DamagedError as error:
+                damaged.append(f"{path}: damaged checkpoint ({error})")
+                continue
+            self._require_same_run(path, about["identity"])
+            _restore(path, tensors, model, optimizer)
+            state = TrainState(about["step"], Position(*about["position"]), about["seconds"], about["scale"])
+            self._latest_is_valid = path == self.latest
+            for problem in damaged:
+                message(f"{problem}; using the one before it")
+            message(f"resuming after step {state.step}")
+            return state
+        if damaged:
+            raise CheckpointError(f"{damaged[0]}; delete it to start again from step 0")
+        return TrainState()
+
+    def _require_same_run(self, path: Path, theirs: Mapping[str, Any]) -> None:
+        # JSON turns tuples into lists.
+        ours, theirs = _flat(json.loads(json.dumps(self._identity))), _flat(theirs)
+        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if different:
+            name = different[0]
+            raise CheckpointError(
+                f"{path}: belongs to a run with {name} = {theirs.get(name)!r}, not {ours.get(name)!r}; "
+                "give another --output, or delete it to start again"
+            )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, identity: Mapping[str, Any]) -> Standing:
-    """Put a checkpoint's state into ``model`` and ``optimizer``, in place, and return where it stands.
-
-    Raises:
-        CheckpointError: the file is damaged, or of a run with another ``identity``.
-    """
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The metadata and tensors of a checkpoint, after checking its digest. Raises ``_DamagedError``."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["spintok"])
+            metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        _same_run(path, identity, about["identity"])
+        text = metadata["spintok"]
+        if metadata.get("sha256") != _digest(text, tensors):
+            raise _DamagedError("its SHA-256 does not match")
+        return json.loads(text), tensors
+    except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        raise _DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _restore(path: Path, tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    try:
         model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-        for i, parameter in enumerate(_parameters(optimizer)):
-            state = {name: tensors[f"optimizer.{i}.{name}"] for name in _STATE if f"optimizer.{i}.{name}" in tensors}
-            # Torch keeps the count of steps on the CPU, unless the optimizer is fused.
-            optimizer.state[parameter] = {
-                name: value.to(parameter.device) if name != "step" or _fused(optimizer) else value
-                for name, value in state.items()
-            }
-        return Standing(int(about["step"]), Place(*about["place"]), float(about["seconds"]), about["scale"])
-    except (SafetensorError, KeyError, RuntimeError, TypeError, json.JSONDecodeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: not a whole checkpoint of this run ({reason}); delete it to begin anew"
-        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path}: does not fit this model ({reason}); delete it to start again") from None
+    fused = bool(optimizer.defaults.get("fused"))
+    for i, parameter in enumerate(_parameters(optimizer)):
+        state = {n: tensors[f"optimizer.{i}.{n}"] for n in _ADAM_STATE if f"optimizer.{i}.{n}" in tensors}
+        # Torch keeps the step count on the CPU, unless the optimizer is fused.
+        optimizer.state[parameter] = {
+            name: value.to(parameter.device) if name != "step" or fused else value for name, value in state.items()
+        }
 
 
-def _same_run(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    # What JSON makes of it: tuples are lists.
-    flat = _flat(json.loads(json.dumps(mine)))
-    other = _flat(theirs)
-    differing = sorted(name for name in flat.keys() | other.keys() if flat.get(name) != other.get(name))
-    if differing:
-        name = differing[0]
-        raise CheckpointError(
-            f"{path}: is of a run with {name} = {other.get(name)!r}, not {flat.get(name)!r}; "
-            "take another --output, or delete it to begin anew"
-        )
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the metadata and of the names, dtypes, shapes and values of the tensors."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _flat(values: Any, where: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as one dictionary with names such as ``optimizer.betas.0``."""
     if isinstance(values, dict | list):
         pairs = values.items() if isinstance(values, dict) else enumerate(values)
         return {n: v for key, value in pairs for n, v in _flat(value, f"{where}.{key}" if where else str(key)).items()}
     return {where: values}
 
 
-def _parameters(optimizer: Optimizer) -> list[torch.nn.Parameter]:
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _fused(optimizer: Optimizer) -> bool:
-    return bool(optimizer.defaults.get("fused"))

@@ -1,35 +1,45 @@
-"""K-means by full passes over features that lie in chunks, on disk or anywhere: memory does not grow with them.
+"""K-means on features in memory or in a memory-mapped file, by full passes; memory use does not grow with the features.
 
-Each pass assigns every feature exactly (``spintok_kernels.assign``) and moves each codeword to the mean of its
-features, summed in float64. It starts from k-means++ (Arthur and Vassilvitskii 2007) on a random sample and stops
-when the mean squared distance falls by less than ``tolerance`` of itself.
+It starts from k-means++ (Arthur and Vassilvitskii 2007) on a random sample. Each pass assigns every feature to its
+nearest codeword and moves each codeword to the mean of its features, until the mean squared distance falls by less
+than ``tolerance`` of itself. Two engines do the passes: "torch" assigns exactly (``spintok_kernels.assign``), sums in
+float64 and gives unused codewords the features farthest from their codeword; "faiss" is ``faiss.Kmeans``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from spintok_kernels import assign
 from torch import Tensor
 
-__all__ = ["KMeansConfig", "KMeansResult", "fit"]
+__all__ = ["Features", "KMeansConfig", "KMeansResult", "fit"]
 
-Chunks = Callable[[], Iterable[Tensor]]
-"""Gives all features from the start, in chunks (n, D) float32, the same at each call."""
+Features = NDArray[np.float32]
+"""(N, D), an array or a memory map."""
+
+_Pass = Callable[[Tensor], tuple[Tensor, float]]
+"""Moves codewords (K, D); also returns the mean squared distance to the codewords before the move."""
+
+# Features per block of a pass.
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """How to cluster.
+    """Settings of the clustering.
 
     Attributes:
         size: K, the number of codewords.
-        iterations: passes over the features at most, for each start.
-        tolerance: stop when a pass lowers the mean squared distance by less than this share.
-        restarts: random starts; the best one, by mean squared distance, is kept.
-        sample: features drawn for k-means++.
+        iterations: maximum number of passes over the features, for each start.
+        tolerance: stop when a pass lowers the mean squared distance by less than this fraction.
+        restarts: number of random starts; the one with the lowest mean squared distance is kept.
+        sample: number of features drawn for k-means++.
         seed: of every random draw.
+        engine: "torch", or "faiss" (``pip install 'spintok[faiss]'``; on a GPU, faiss-gpu).
     """
 
     size: int
@@ -38,6 +48,7 @@ class KMeansConfig:
     restarts: int = 1
     sample: int = 50_000
     seed: int = 0
+    engine: Literal["torch", "faiss"] = "torch"
 
     def __post_init__(self) -> None:
         if min(self.size, self.iterations, self.restarts) < 1 or self.tolerance < 0:
@@ -48,7 +59,7 @@ class KMeansConfig:
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """Codewords (K, D) float32, the mean squared distance to them, and the passes it took."""
+    """Codewords (K, D) float32, the mean squared distance to them before the last move, and the number of passes."""
 
     codewords: Tensor
     distance: float
@@ -56,19 +67,32 @@ class KMeansResult:
 
 
 def fit(
-    chunks: Chunks, config: KMeansConfig, progress: Callable[[int, int, float], None] | None = None
+    features: Features,
+    config: KMeansConfig,
+    progress: Callable[[int, int, float], None] | None = None,
+    device: torch.device | None = None,
 ) -> KMeansResult:
-    """Cluster the features; ``progress`` hears (start, pass, mean squared distance) after each pass.
+    """Cluster ``features``.
 
-    Raises ``ValueError`` when there are fewer features than codewords, or a feature is not finite.
+    Args:
+        features: (N, D) float32.
+        config: settings.
+        progress: called after each pass with the number of the start, of the pass, and the mean squared distance.
+        device: where features are assigned to codewords; the CPU by default.
+
+    Raises:
+        ValueError: there are fewer features than codewords, a feature is not finite, or faiss is needed but not
+            installed.
     """
+    device = device or torch.device("cpu")
     rng = np.random.default_rng(config.seed)
     best: KMeansResult | None = None
     for start in range(config.restarts):
-        codewords = _plus_plus(_sample(chunks, config, rng), config.size, rng)
+        codewords = _plus_plus(_sample(features, config, rng), config.size, rng)
+        one_pass = _faiss_pass(features, config, device) if config.engine == "faiss" else _torch_pass(features, device)
         previous = float("inf")
         for iteration in range(1, config.iterations + 1):
-            codewords, distance = _pass(chunks, codewords)
+            codewords, distance = one_pass(codewords)
             if progress is not None:
                 progress(start, iteration, distance)
             if previous - distance <= config.tolerance * distance:
@@ -80,59 +104,96 @@ def fit(
     return best
 
 
-def _pass(chunks: Chunks, codewords: Tensor) -> tuple[Tensor, float]:
-    """One pass: the moved codewords, and the mean squared distance to the codewords as they were."""
-    size, width = codewords.shape
-    sums = torch.zeros(size, width, dtype=torch.float64)
-    counts = torch.zeros(size, dtype=torch.int64)
-    total, seen = 0.0, 0
-    # Features far from their codeword, to put codewords that nothing chose to use.
-    far: list[tuple[float, Tensor]] = []
-    for chunk in chunks():
-        ids = assign(chunk, codewords, metric="l2").long()
-        distances = (chunk - codewords[ids]).square().sum(1)
-        total += float(distances.double().sum())
-        seen += len(chunk)
-        sums.index_add_(0, ids, chunk.double())
-        counts += torch.bincount(ids, minlength=size)
-        values, rows = distances.topk(min(8, len(chunk)))
-        far += zip(values.tolist(), chunk[rows], strict=True)
-        far = sorted(far, key=lambda pair: -pair[0])[:size]
-    moved = (sums / counts.clamp(min=1)[:, None]).float()
-    for code, (_, feature) in zip(torch.nonzero(counts == 0).flatten().tolist(), far, strict=False):
-        moved[code] = feature
-    return moved, total / seen
+def _torch_pass(features: Features, device: torch.device) -> _Pass:
+    def one_pass(codewords: Tensor) -> tuple[Tensor, float]:
+        size, width = codewords.shape
+        sums = torch.zeros(size, width, dtype=torch.float64)
+        counts = torch.zeros(size, dtype=torch.int64)
+        total = 0.0
+        # The features farthest from their codeword, to replace codewords that no feature is assigned to.
+        far: list[tuple[float, Tensor]] = []
+        for block in _blocks(features):
+            # Sums stay on the CPU: on a GPU their order, and so the last digits, would change from run to run.
+            codes = assign(block.to(device), codewords.to(device), metric="l2").cpu().long()
+            distances = (block - codewords[codes]).square().sum(1)
+            total += float(distances.double().sum())
+            sums.index_add_(0, codes, block.double())
+            counts += torch.bincount(codes, minlength=size)
+            values, rows = distances.topk(min(8, len(block)))
+            far += zip(values.tolist(), block[rows], strict=True)
+            far = sorted(far, key=lambda pair: -pair[0])[:size]
+        moved = (sums / counts.clamp(min=1)[:, None]).float()
+        for code, (_, feature) in zip(torch.nonzero(counts == 0).flatten().tolist(), far, strict=False):
+            moved[code] = feature
+        return moved, total / len(features)
+
+    return one_pass
 
 
-def _sample(chunks: Chunks, config: KMeansConfig, rng: np.random.Generator) -> Tensor:
-    """``config.sample`` features drawn evenly from all, or all of them when there are no more.
+def _faiss_pass(features: Features, config: KMeansConfig, device: torch.device) -> _Pass:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ValueError(f"kmeans.engine = 'faiss' needs faiss: pip install 'spintok[faiss]' ({error})") from None
+    on_gpu = device.type == "cuda"
+    if on_gpu and not getattr(faiss, "get_num_gpus", int)():
+        raise ValueError("kmeans.engine = 'faiss' needs faiss-gpu on a GPU, and this faiss sees none: use --device cpu")
 
-    Each feature gets a random number; those with the smallest ones stay.
+    def one_pass(codewords: Tensor) -> tuple[Tensor, float]:
+        # One iteration at a time, so that both engines have the same stopping rule; no subsampling.
+        kmeans = faiss.Kmeans(
+            features.shape[1],
+            config.size,
+            niter=1,
+            seed=config.seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(features),
+            gpu=on_gpu,
+        )
+        kmeans.train(features, init_centroids=codewords.numpy())
+        assert kmeans.obj is not None
+        assert kmeans.centroids is not None
+        # With as many features as codewords, faiss copies them and has no statistics.
+        total = float(kmeans.obj[-1]) if len(kmeans.obj) else 0.0
+        return torch.from_numpy(kmeans.centroids.copy()), total / len(features)
+
+    return one_pass
+
+
+def _blocks(features: Features) -> Iterator[Tensor]:
+    for first in range(0, len(features), _BLOCK):
+        yield torch.from_numpy(np.array(features[first : first + _BLOCK]))
+
+
+def _sample(features: Features, config: KMeansConfig, rng: np.random.Generator) -> Tensor:
+    """``config.sample`` features drawn evenly from all, or all of them if there are no more.
+
+    Each feature gets a random number; the features with the smallest numbers are kept.
     """
+    if len(features) < config.size:
+        raise ValueError(
+            f"{len(features)} features are fewer than {config.size} codewords: give more audio or a smaller size"
+        )
     kept, numbers = torch.empty(0), np.empty(0)
-    for chunk in chunks():
-        if not torch.isfinite(chunk).all():
+    for block in _blocks(features):
+        if not torch.isfinite(block).all():
             raise ValueError("a feature is NaN or infinite")
-        kept = torch.cat([kept.reshape(-1, chunk.shape[1]), chunk])
-        numbers = np.concatenate([numbers, rng.random(len(chunk))])
+        kept = torch.cat([kept.reshape(-1, block.shape[1]), block])
+        numbers = np.concatenate([numbers, rng.random(len(block))])
         if len(kept) > config.sample:
             order = np.argpartition(numbers, config.sample)[: config.sample]
             kept, numbers = kept[torch.from_numpy(order)], numbers[order]
-    if len(kept) < config.size:
-        raise ValueError(
-            f"{len(kept)} features are fewer than {config.size} codewords: give more audio or a smaller size"
-        )
     return kept
 
 
 def _plus_plus(features: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """k-means++: each next codeword is a feature drawn with odds of its squared distance to those before."""
+    """k-means++: each next codeword is a feature drawn in proportion to its squared distance to the chosen ones."""
     chosen = [int(rng.integers(len(features)))]
     nearest = (features - features[chosen[0]]).square().sum(1).double()
     while len(chosen) < size:
         total = nearest.cumsum(0)
-        # All features lie on codewords already: any one will do.
-        place = rng.random() * float(total[-1])
-        chosen.append(min(int(torch.searchsorted(total, place, right=True)), len(features) - 1))
+        # If the total is 0, all features equal a codeword already, and any feature will do.
+        target = rng.random() * float(total[-1])
+        chosen.append(min(int(torch.searchsorted(total, target, right=True)), len(features) - 1))
         nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(1).double())
     return features[chosen].clone()

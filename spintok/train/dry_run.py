@@ -1,29 +1,35 @@
-"""What a run will look like, before it runs: shapes, parameters, memory and steps."""
+"""What a run will do, without running it: shapes, parameters, memory and steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from spintok.data.manifest import scan
 from spintok.frames import FRAME_RATE, SAMPLE_RATE, num_frames
-from spintok.models.config import EncoderConfig
-from spintok.train.prepare import Prepared
-from spintok.train.recipe import CtcRecipe, PretrainRecipe, SpinRecipe
+from spintok.models.codebook import Codebook
+from spintok.models.encoder import EncoderConfig
+from spintok.train import stages
+from spintok.train.distributed import Distributed
+from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
+from spintok.train.run import TrainingData
+from spintok.train.stages import kmeans
+from spintok.train.stages.base import Corpus, Stage, StageModel
 from spintok.train.stages.spin import SpinModel
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["Memory", "activation_values", "describe", "estimate_memory"]
+__all__ = ["Memory", "activation_values", "dry_run", "estimate_memory"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the fullest point of a step: an estimate, without what the allocator wastes.
+    """Estimated peak memory of a step in bytes, without fragmentation.
 
     Attributes:
-        weights: of the model, float32.
+        weights: of the model, in float32.
         training: gradients and Adam's two running means.
-        activations: what the trained part keeps for its gradient, or the largest of the frozen part.
-        scores: of frames by codewords.
+        activations: kept by the trained layers for the backward pass, or those of the frozen part if that is more.
+        scores: frames times codewords.
     """
 
     weights: int
@@ -36,36 +42,44 @@ class Memory:
         return self.weights + self.training + self.activations + self.scores
 
 
-def describe(recipe: PretrainRecipe | CtcRecipe | SpinRecipe, prepared: Prepared, device: torch.device) -> str:
-    """Some lines for people."""
-    return "\n".join(f"{name:12}{text}" for name, text in _lines(recipe, prepared, device))
+def dry_run(recipe: Recipe, data: TrainingData, distributed: Distributed) -> str:
+    """A description of what the run would do; nothing is written.
+
+    Raises:
+        ValueError: as ``spintok.train.run.train`` does.
+    """
+    if isinstance(recipe, KMeansRecipe):
+        return kmeans.describe(recipe, scan(data.data))
+    data.validation(recipe.loop.check_utterances)
+    stage = stages.build(recipe, Corpus.open(data.data), distributed)
+    lines = [f"{name:12}{text}" for name, text in _describe(recipe, stage, distributed.device)]
+    return "\n".join([*stage.notes, *lines])
 
 
-def estimate_memory(prepared: Prepared, *, value_bytes: int, batch_seconds: float, recompute: bool = False) -> Memory:
-    """The memory of a step over ``batch_seconds`` of audio on one device, activations of ``value_bytes`` each."""
-    model = prepared.model
+def estimate_memory(model: StageModel, *, value_bytes: int, batch_seconds: float, recompute: bool = False) -> Memory:
+    """The memory of a step with ``batch_seconds`` of audio on one device and activations of ``value_bytes`` each."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    views = 2 if isinstance(model, SpinModel) else 1
-    frames = round(views * batch_seconds * FRAME_RATE)
+    frames = round(_views(model) * batch_seconds * FRAME_RATE)
     kept = activation_values(model.encoder, recompute=recompute) * frames
     passing = 0 if model.encoder.frozen is None else 2 * _first_convolution(model.encoder.encoder.config) * frames
-    sizes = [book.config.size for book in model.codebooks.values()]
+    sizes = [book.config.size for book in model.codebooks if isinstance(book, Codebook)]
     return Memory(4 * weights, 12 * trained, value_bytes * max(kept, passing), 4 * frames * max(sizes))
 
 
 def activation_values(encoder: TrainableEncoder, *, recompute: bool = False) -> int:
-    """Numbers a frame that the trained part keeps for its gradient.
+    """Numbers per frame that the trained layers keep for the backward pass.
 
-    Of a transformer layer of width D and feed-forward width F, 9 D + 2 F: the inputs of its products and norms,
-    queries, keys and values, and both sides of the GELU. With ``recompute``, D and one layer's numbers.
+    A transformer layer of width D and feed-forward width F keeps 9 D + 2 F: the inputs of its linear layers and norms,
+    queries, keys and values, and input and output of the GELU. With ``recompute`` it keeps D, and one layer at a time
+    keeps everything.
     """
     config = encoder.encoder.config
     trained = encoder.layer if encoder.frozen is None else encoder.layer - encoder.frozen
     layer = 9 * config.width + 2 * config.feed_forward
     kept = trained * layer if not recompute else trained * config.width + min(trained, 1) * layer
     if encoder.frozen is None:
-        # Both sides of each convolution's GELU, then the norm, the projection, and the positional convolution.
+        # Input and output of each convolution's GELU, then the norm, the projection, and the positional convolution.
         rate = SAMPLE_RATE
         for channels, stride in zip(config.conv_channels, config.conv_strides, strict=True):
             rate //= stride
@@ -75,14 +89,42 @@ def activation_values(encoder: TrainableEncoder, *, recompute: bool = False) -> 
 
 
 def _first_convolution(config: EncoderConfig) -> int:
-    """Numbers a frame that come out of the first convolution, the largest layer."""
+    """Output values of the first convolution per frame; it is the largest layer of the front end."""
     return config.conv_channels[0] * SAMPLE_RATE // config.conv_strides[0] // FRAME_RATE
 
 
-def _lines(
-    recipe: PretrainRecipe | CtcRecipe | SpinRecipe, prepared: Prepared, device: torch.device
-) -> Iterator[tuple[str, str]]:
-    model, plan = prepared.model, prepared.plan
+def _views(model: StageModel) -> int:
+    return 2 if isinstance(model, SpinModel) else 1
+
+
+def _describe(recipe: TrainedRecipe, stage: Stage, device: torch.device) -> Iterator[tuple[str, str]]:
+    model, plan, optimizer = stage.model, stage.plan, recipe.optimizer
+    yield from _describe_model(model)
+    used = plan.samples[plan.samples > 0]
+    batches = plan.epoch(0)
+    hours = int(used.sum()) / SAMPLE_RATE / 3600
+    yield (
+        "speech",
+        f"{len(used)} of {len(plan.samples)} utterances, {hours:.2f} h per epoch, in {len(batches)} batches",
+    )
+    largest = max(batches, key=lambda rows: int(plan.samples[list(rows)].sum()))
+    longest = int(plan.samples[list(largest)].max())
+    count = _views(model) * len(largest)
+    yield "batch", f"for example ({count}, {longest}) samples, ({count}, {num_frames(longest)}) frames"
+    epochs = optimizer.steps * optimizer.accumulation / len(batches)
+    yield "steps", f"{optimizer.steps} of {optimizer.accumulation} batches each: {epochs:.1f} epochs"
+    memory = estimate_memory(
+        model,
+        value_bytes=4 if recipe.loop.precision == "float32" or device.type == "cpu" else 2,
+        batch_seconds=recipe.data.seconds / plan.world_size,
+        recompute=recipe.loop.recompute,
+    )
+    parts = {name: getattr(memory, name) / 2**30 for name in ("weights", "training", "activations", "scores")}
+    listed = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
+    yield "memory", f"about {memory.total / 2**30:.2f} GiB per process on {device.type}: {listed}"
+
+
+def _describe_model(model: StageModel) -> Iterator[tuple[str, str]]:
     encoder = model.encoder
     config = encoder.encoder.config
     channels = config.conv_channels
@@ -97,31 +139,6 @@ def _lines(
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     yield "parameters", f"{weights:,}, of which {trained:,} train"
-    for book in model.codebooks.values():
+    for book in model.codebooks:
+        assert isinstance(book, Codebook)
         yield "codebook", f"{book.config.name}: {book.config.size} codewords of {book.config.width}"
-    used = plan.samples[plan.samples > 0]
-    hours = int(used.sum()) / SAMPLE_RATE / 3600
-    yield (
-        "speech",
-        f"{len(used)} of {len(plan.samples)} utterances, {hours:.2f} h a pass, in {len(plan.epoch(0))} batches",
-    )
-    largest = max(plan.epoch(0), key=lambda rows: int(plan.samples[list(rows)].sum()))
-    longest = int(plan.samples[list(largest)].max())
-    views = 2 if isinstance(model, SpinModel) else 1
-    yield (
-        "a batch",
-        f"such as ({views * len(largest)}, {longest}) samples, ({views * len(largest)}, {num_frames(longest)}) frames",
-    )
-    optimizer = recipe.optimizer
-    passes = optimizer.steps * optimizer.accumulation / len(plan.epoch(0))
-    yield "steps", f"{optimizer.steps}, with {optimizer.accumulation} batches each: {passes:.1f} passes over the speech"
-    value_bytes = 4 if recipe.loop.precision == "float32" or device.type == "cpu" else 2
-    memory = estimate_memory(
-        prepared,
-        value_bytes=value_bytes,
-        batch_seconds=recipe.data.seconds / plan.ranks,
-        recompute=recipe.loop.recompute,
-    )
-    parts = {name: getattr(memory, name) / 2**30 for name in ("weights", "training", "activations", "scores")}
-    listed = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
-    yield "memory", f"about {memory.total / 2**30:.2f} GiB a process on {device.type}: {listed}"

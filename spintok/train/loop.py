@@ -1,8 +1,8 @@
-"""The loop that all stages share: batches in, updates of the weights, a log, and checkpoints to go on from."""
+"""The training loop of all stages: update the weights, write the log, validate, and save checkpoints to resume from."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,40 +10,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spintok.train.batching.examples import Examples
+from spintok.progress import Progress
+from spintok.train.batching.examples import Batch, Examples
 from spintok.train.batching.loader import load_batches
-from spintok.train.batching.plan import BatchPlan, Place
-from spintok.train.checkpoint import Standing, load_checkpoint, save_checkpoint
-from spintok.train.distributed import Ranks
+from spintok.train.batching.plan import BatchPlan, Position
+from spintok.train.checkpoint import Checkpoints, TrainState
+from spintok.train.distributed import Distributed
 from spintok.train.log import Log
-from spintok.train.recipe import LoopConfig, OptimizerConfig
+from spintok.train.recipe_sections import LoopConfig, OptimizerConfig
 from spintok.train.stages.base import StageModel
 
 __all__ = ["Run", "TrainingError", "fit"]
 
-CHECKPOINT = "checkpoint.safetensors"
-
 
 class TrainingError(ValueError):
-    """A run that cannot go on; the message says at which step and why."""
+    """Training failed; the message says at which step and why."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What ``fit`` runs.
+    """What ``fit`` needs besides the model.
 
     Attributes:
         examples: prepares a batch.
-        plan: which utterances make up each batch.
-        optimizer, loop: see there.
-        workers: processes that prepare batches.
+        plan: of the batches.
+        optimizer, loop: sections of the recipe.
+        workers: number of processes that prepare batches.
         folder: of the checkpoint and the log.
-        identity: what a run must share to go on from the checkpoint.
-        check: measures the model on the development set; called on rank 0 only.
+        identity: values that a checkpoint must share with this run to be resumed from.
+        check: validates the model on the development set; called in the process of rank 0 only.
     """
 
     examples: Examples
@@ -56,102 +54,149 @@ class Run:
     check: Callable[[], Mapping[str, float]] | None = None
 
 
-def fit(model: StageModel, run: Run, ranks: Ranks, console: Console) -> None:
-    """Train ``model``, in place, from the run's checkpoint when there is one.
+def fit(
+    model: StageModel, run: Run, distributed: Distributed, progress: Progress, message: Callable[[str], None]
+) -> None:
+    """Train ``model`` in place, from the run's checkpoint if there is one.
 
-    On a CPU, a run that was killed and resumed gives the same losses and weights, bit for bit, as one that was not.
+    On a CPU, a run that was killed and resumed has the same losses and weights, bit for bit, as one that was not.
 
     Raises:
-        TrainingError: the loss is not finite, or a codebook has collapsed; the last good checkpoint stays.
+        TrainingError: the loss is not finite, or a codebook has collapsed; the last good checkpoint is kept.
         CheckpointError: the folder holds a checkpoint of another run.
         ValueError: a recording cannot be read.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    model.to(ranks.device).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    adam = _adam(trained, run.optimizer)
-    path = run.folder / CHECKPOINT
-    standing = load_checkpoint(path, model, adam, run.identity) if path.exists() else Standing()
-    precision = _precision(run.loop, ranks.device)
-    scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision is torch.float16)
-    if standing.scale is not None:
-        scaler.load_state_dict({**scaler.state_dict(), "scale": standing.scale})
-    batches = load_batches(run.examples, run.plan, standing.place, workers=run.workers, device=ranks.device)
-    steps = run.optimizer.steps
-    main = ranks.rank == 0
+    is_main = distributed.rank == 0
+    model.to(distributed.device).train()
+    optimizer = _adam([parameter for parameter in model.parameters() if parameter.requires_grad], run.optimizer)
+    checkpoints = Checkpoints(run.folder, run.identity)
+    state = checkpoints.resume(model, optimizer, message)
+    batches = load_batches(run.examples, run.plan, state.position, workers=run.workers, device=distributed.device)
+    log = Log(
+        run.folder if is_main else None,
+        step=state.step,
+        steps=run.optimizer.steps,
+        tensorboard=run.loop.tensorboard,
+        progress=progress,
+        message=message,
+    )
+    updater = _Updater(model, optimizer, run, batches, distributed, state.scale)
     saved = time.monotonic()
-    with ExitStack() as stack:
-        log = stack.enter_context(
-            Log(
-                run.folder if main else None,
-                console,
-                step=standing.step,
-                steps=steps,
-                tensorboard=run.loop.tensorboard,
-            )
-        )
-        parallel = _parallel(model, ranks)
-        for step in range(standing.step + 1, steps + 1):
-            _seed(run.loop.seed, step, ranks.rank)
-            rate = run.optimizer.rate(step - 1)
-            for group in adam.param_groups:
-                group["lr"] = rate
-            model.normalize_codewords()
-            losses: list[Tensor] = []
-            figures: dict[str, Tensor] = {}
-            seconds, place = 0.0, standing.place
-            for micro in range(run.optimizer.accumulation):
-                batch = next(batches)
-                last = micro == run.optimizer.accumulation - 1
-                with ExitStack() as scope:
-                    if isinstance(parallel, DistributedDataParallel) and not last:
-                        scope.enter_context(parallel.no_sync())
-                    with torch.autocast(ranks.device.type, precision, enabled=precision is not torch.float32):
-                        loss, figures = parallel(batch)
-                    scaler.scale(loss / run.optimizer.accumulation).backward()
-                losses.append(loss.detach())
-                seconds += batch.seconds * ranks.size
-                place = batch.place
-            scaler.unscale_(adam)
-            norm = nn.utils.clip_grad_norm_(trained, run.optimizer.clip)
-            scaler.step(adam)
-            scaler.update()
-            adam.zero_grad(set_to_none=True)
-            scale = scaler.get_scale() if scaler.is_enabled() else None
-            standing = Standing(step, Place(place.epoch, place.batch + 1), standing.seconds + seconds, scale)
-            log.advance(step, seconds)
-            shown = step % run.loop.log_every == 0 or step == steps
-            due = main and time.monotonic() - saved >= 60 * run.loop.checkpoint_minutes
-            if shown or due:
-                # Only rank 0 knows that a checkpoint is due, so nothing here may wait for the others unless shown.
-                mean = torch.stack(losses).mean()
-                mean = ranks.total(mean) / ranks.size if shown else mean
-                values = {"loss": float(mean), **{name: float(value) for name, value in figures.items()}}
-                values["gradient_norm"] = float(norm)
-                _refuse(model, values, step, run.optimizer.warmup, scaled=scaler.is_enabled())
-                if shown:
-                    log.figures(step, values, place, rate)
-            if main and (due or step == steps):
-                save_checkpoint(path, model, adam, standing, run.identity)
+    with log:
+        for step in range(state.step + 1, run.optimizer.steps + 1):
+            last = step == run.optimizer.steps
+            update = updater(step)
+            position = Position(update.position.epoch, update.position.batch + 1)
+            state = TrainState(step, position, state.seconds + update.seconds, updater.scale)
+            log.advance(step, update.seconds)
+            logged = last or step % run.loop.log_every == 0
+            checkpoint_due = is_main and time.monotonic() - saved >= 60 * run.loop.checkpoint_minutes
+            if logged or checkpoint_due:
+                # Only rank 0 knows that a checkpoint is due, so without logging nothing here may wait for the others.
+                mean = distributed.sum(update.loss) / distributed.world_size if logged else update.loss
+                values = {"loss": float(mean)}
+                values |= {name: float(value) for name, value in update.statistics.items()}
+                values["gradient_norm"] = float(update.gradient_norm)
+                _require_healthy(model, values, step, run.optimizer.warmup, scaled=updater.scale is not None)
+                if logged:
+                    log.statistics(step, values, update.position, update.rate)
+            if is_main and (checkpoint_due or last):
+                checkpoints.save(model, optimizer, state)
                 saved = time.monotonic()
-            if run.check is not None and (step == steps or _every(run.loop.check_every, step)):
-                if main:
+            if run.check is not None and (last or (run.loop.check_every and step % run.loop.check_every == 0)):
+                if is_main:
                     log.check(step, run.check())
-                ranks.wait()
+                distributed.barrier()
     model.normalize_codewords()
 
 
-def _refuse(model: StageModel, values: Mapping[str, float], step: int, warmup: int, *, scaled: bool) -> None:
-    """Raise ``TrainingError`` for a step whose weights no checkpoint should hold."""
-    kept = "the last checkpoint is from before that"
+@dataclass(frozen=True)
+class _Update:
+    """An update of the weights: mean loss of its batches, statistics of the last of them, and what the log shows."""
+
+    loss: Tensor
+    statistics: dict[str, Tensor]
+    gradient_norm: Tensor
+    rate: float
+    seconds: float
+    position: Position
+
+
+class _Updater:
+    """Updates the weights, with gradient accumulation, mixed precision and data parallelism."""
+
+    def __init__(
+        self,
+        model: StageModel,
+        optimizer: torch.optim.Optimizer,
+        run: Run,
+        batches: Iterator[Batch],
+        distributed: Distributed,
+        scale: float | None,
+    ) -> None:
+        self._model = model
+        self._parallel = _parallel(model, distributed)
+        self._optimizer = optimizer
+        self._config = run.optimizer
+        self._seed = run.loop.seed
+        self._batches = batches
+        self._distributed = distributed
+        self._precision = _precision(run.loop, distributed.device)
+        self._scaler = torch.amp.GradScaler(distributed.device.type, enabled=self._precision is torch.float16)
+        if scale is not None:
+            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": scale})
+
+    @property
+    def scale(self) -> float | None:
+        """The loss scale; None without float16."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
+    def __call__(self, step: int) -> _Update:
+        """Do update ``step``, counted from 1."""
+        _seed_dropout(self._seed, step, self._distributed.rank)
+        rate = self._config.rate(step - 1)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._model.normalize_codewords()
+        losses: list[Tensor] = []
+        seconds = 0.0
+        for number in range(1, self._config.accumulation + 1):
+            batch = next(self._batches)
+            loss, statistics = self._backward(batch, synchronize=number == self._config.accumulation)
+            losses.append(loss)
+            seconds += batch.seconds * self._distributed.world_size
+        self._scaler.unscale_(self._optimizer)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._config.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        return _Update(torch.stack(losses).mean(), statistics, norm, rate, seconds, batch.position)
+
+    def _backward(self, batch: Batch, *, synchronize: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradients of a batch; return its detached loss and its statistics."""
+        device = self._distributed.device.type
+        with ExitStack() as scope:
+            if isinstance(self._parallel, DistributedDataParallel) and not synchronize:
+                scope.enter_context(self._parallel.no_sync())
+            with torch.autocast(device, self._precision, enabled=self._precision is not torch.float32):
+                loss, statistics = self._parallel(batch)
+            self._scaler.scale(loss / self._config.accumulation).backward()
+        return loss.detach(), statistics
+
+
+def _require_healthy(model: StageModel, values: Mapping[str, float], step: int, warmup: int, *, scaled: bool) -> None:
+    """Raise ``TrainingError`` for a step whose weights must not go into a checkpoint."""
+    kept = "the last checkpoint is from an earlier step"
     if not math.isfinite(values["loss"]):
         raise TrainingError(f"step {step}: the loss is {values['loss']}; lower the learning rate; {kept}")
-    # With float16, a gradient that is not finite is left out, and the loss's scale falls.
+    # With float16 the scaler skips updates whose gradient is not finite, and lowers the loss scale.
     if not scaled and not math.isfinite(values["gradient_norm"]):
         raise TrainingError(f"step {step}: the gradient is not finite; lower the learning rate; {kept}")
-    # Before the end of the warm-up a random projection may still send all frames to few codewords.
-    if step > warmup and (message := model.collapsed(values)):
-        raise TrainingError(f"step {step}: {message}; {kept}")
+    # During warm-up, a random projection may still map all frames to a few codewords.
+    if step > warmup and (collapse := model.collapse_message(values)):
+        raise TrainingError(f"step {step}: {collapse}; {kept}")
 
 
 def _adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -165,13 +210,13 @@ def _adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opti
     )
 
 
-def _parallel(model: StageModel, ranks: Ranks) -> nn.Module:
-    if ranks.group is None:
+def _parallel(model: StageModel, distributed: Distributed) -> nn.Module:
+    if distributed.group is None:
         return model
-    # A layer that dropout skips on one rank has no gradient there.
+    # A layer that layer dropout skips in one process has no gradient there.
     return DistributedDataParallel(
         model,
-        process_group=ranks.group,
+        process_group=distributed.group,
         broadcast_buffers=False,
         find_unused_parameters=model.encoder.encoder.config.layer_dropout > 0,
     )
@@ -185,7 +230,7 @@ def _precision(loop: LoopConfig, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         case "float16":
             if device.type == "cpu":
-                raise ValueError("loop.precision = 'float16' needs a GPU; on a CPU take float32 or bfloat16")
+                raise ValueError("loop.precision = 'float16' needs a GPU; on a CPU use float32 or bfloat16")
             return torch.float16
         case "auto":
             if device.type == "cpu":
@@ -193,10 +238,6 @@ def _precision(loop: LoopConfig, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _every(steps: int, step: int) -> bool:
-    return steps > 0 and step % steps == 0
-
-
-def _seed(seed: int, step: int, rank: int) -> None:
-    """Dropout's draws are a function of seed, step and rank."""
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generator, so that dropout depends on seed, step and rank only."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))

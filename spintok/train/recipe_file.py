@@ -1,4 +1,4 @@
-"""Recipe files: TOML, and settings of the command line over it, to a checked recipe."""
+"""Read recipe files: TOML, with ``--set`` overrides, into a validated recipe."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ Built = TypeVar("Built")
 
 
 def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe.
+    """Read and validate a recipe.
 
     Args:
         path: the TOML file.
-        settings: "field=value" or "section.field=value", each of which takes the place of what the file says; an
-            entry of a list goes by its number from 0, as in "codebooks.0.size=100".
+        settings: overrides of the form "field=value" or "section.field=value"; list entries are numbered from 0, as in
+            "codebooks.0.size=100".
 
     Raises:
         RecipeError: one line with the file, the field and the cause.
@@ -51,21 +51,21 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
 
 
 def _set(table: dict[str, Any], setting: str) -> None:
-    """Put a setting into the table, in place: it was read for this."""
+    """Apply an override to ``table``, in place."""
     name, equals, text = setting.partition("=")
     if not equals or not name.strip():
-        raise RecipeError(f"--set {setting}: say field=value or section.field=value")
+        raise RecipeError(f"--set {setting}: expected field=value or section.field=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        # Unquoted words are text, as on any command line.
+        # An unquoted word is a string, as usual on a command line.
         value = text
     *sections, last = name.strip().split(".")
     place: Any = table
     for section in sections:
         place = _entry(place, section, setting) if isinstance(place, list) else place.setdefault(section, {})
         if not isinstance(place, dict | list):
-            raise RecipeError(f"--set {setting}: {section!r} is no section")
+            raise RecipeError(f"--set {setting}: {section!r} is not a section")
     if isinstance(place, list):
         _entry(place, last, setting)
         place[int(last)] = value
@@ -80,9 +80,16 @@ def _entry(entries: list[Any], number: str, setting: str) -> Any:
 
 
 def _build(kind: type[Built], values: Mapping[str, Any], path: str, where: str) -> Built:
-    """A frozen dataclass from a table, refusing fields that it does not know or lacks, and values of other types."""
+    """Build a dataclass from a table; unknown fields, missing fields and values of the wrong type are errors."""
     known = {f.name: f for f in fields(cast(Any, kind))}
     place = f"{path}: [{where}]" if where else path
+    values = dict(values)
+    for name, f in known.items():
+        former = f.metadata.get("former_name")
+        if former in values:
+            if name in values:
+                raise RecipeError(f"{place}: {former!r} is the former name of {name!r}: set one of the two")
+            values[name] = values.pop(former)
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise RecipeError(f"{place}: unknown field {unknown[0]!r}; known: {', '.join(known)}")
@@ -104,7 +111,7 @@ def _build(kind: type[Built], values: Mapping[str, Any], path: str, where: str) 
 
 
 def _value(kind: Any, value: Any, path: str, where: str) -> Any:
-    """``value`` as the type that a field has; whole numbers pass for floats."""
+    """Convert ``value`` to the type ``kind`` of a field; integers are accepted as floats."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         (kind,) = (argument for argument in arguments if argument is not NoneType)

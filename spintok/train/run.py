@@ -1,136 +1,122 @@
-"""A recipe and speech to a tokenizer folder."""
+"""Run a training stage: from a recipe and speech to a tokenizer folder."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from spintok._files import digest
 from spintok.chunking import Window
 from spintok.data.manifest import Utterance, scan
+from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
-from spintok.train.distributed import Ranks
-from spintok.train.dry_run import describe
+from spintok.train import stages
+from spintok.train.distributed import Distributed
 from spintok.train.loop import Run, fit
-from spintok.train.prepare import prepare
-from spintok.train.recipe import KMeansRecipe, PretrainRecipe, Recipe, TrainedRecipe
-from spintok.train.stages.base import StageModel
-from spintok.train.stages.kmeans import describe as describe_kmeans
-from spintok.train.stages.kmeans import run as run_kmeans
-from spintok.train.validation import Check
+from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
+from spintok.train.stages import kmeans
+from spintok.train.stages.base import Corpus, StageModel
+from spintok.train.validation import Validation
 
-__all__ = ["Speech", "outlook", "started_from", "train"]
+__all__ = ["TrainingData", "train"]
 
 FOLDER = "training"
-"""Below the tokenizer's folder: checkpoint, log, labels."""
+"""Subfolder of the tokenizer's folder for the checkpoints, the log and stored labels."""
 
 
 @dataclass(frozen=True)
-class Speech:
+class TrainingData:
     """The speech of a run.
 
     Attributes:
         data: a folder or manifest to train on.
-        dev: a folder or manifest to check on.
-        alignments: phones of ``dev``, in a form that ``spintok.data.alignments`` reads.
+        dev: a folder or manifest to validate on.
+        alignments: phone alignments of ``dev`` (``spintok.data.alignments``).
     """
 
     data: Path
     dev: Path | None = None
     alignments: Path | None = None
 
-    def check(self, count: int) -> Check | None:
-        """The check on ``count`` utterances of ``dev``. Raises ``ValueError``."""
+    def validation(self, count: int) -> Validation | None:
+        """The validation on ``count`` utterances of ``dev``, if there is one. Raises ``ValueError``."""
         if self.dev is None:
             if self.alignments is not None:
-                raise ValueError("alignments belong to a development set: give it too")
+                raise ValueError("alignments belong to a development set: give --dev too")
             return None
-        return Check(scan(self.dev), count, self.alignments)
+        return Validation(scan(self.dev), count, self.alignments)
 
 
-def train(recipe: Recipe, speech: Speech, output: Path, ranks: Ranks, console: Console) -> Tokenizer:
-    """Run a stage and write its tokenizer into ``output``; run again after a crash, it goes on where it was.
+def train(
+    recipe: Recipe,
+    data: TrainingData,
+    output: Path,
+    distributed: Distributed,
+    progress: Progress = no_progress,
+    message: Callable[[str], None] = lambda text: None,
+) -> Tokenizer:
+    """Run a stage and write its tokenizer to ``output``; after a crash, call it again and it resumes.
 
-    ``output/training`` holds the checkpoint, ``log.csv``, ``checks.csv``, and labels or features that were computed
-    once; it may be deleted when the tokenizer is done.
+    ``output/training`` holds the checkpoints, ``log.csv``, ``checks.csv``, and labels or features that were computed
+    once. It is not needed once the tokenizer is written.
+
+    Args:
+        recipe: the stage and its settings.
+        data: the speech.
+        output: folder to write.
+        distributed: this process among those of the run.
+        progress, message: report progress and print a line; pass silent ones in processes of rank above 0.
 
     Raises:
-        ValueError: a recipe, recording or transcript that cannot be used, or a run that failed; one line.
+        ValueError: a recipe, recording or transcript cannot be used, or the run failed; the message is one line.
     """
-    utterances = scan(speech.data)
     if isinstance(recipe, KMeansRecipe):
-        tokenizer = run_kmeans(recipe, utterances, console, ranks.device)
+        tokenizer = kmeans.run(recipe, scan(data.data), progress, distributed.device)
         tokenizer.save(output)
         return tokenizer
-    check = speech.check(recipe.loop.check_utterances)
-    prepared = prepare(recipe, utterances, speech.data, ranks)
-    for note in prepared.notes:
-        console.print(note)
+    corpus = Corpus.open(data.data)
+    validation = data.validation(recipe.loop.check_utterances)
+    stage = stages.build(recipe, corpus, distributed)
+    for note in stage.notes:
+        message(note)
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with Progress(console=console, transient=True, disable=ranks.rank > 0) as progress:
-        examples = prepared.examples(folder, progress)
-    model = prepared.model
     run = Run(
-        examples,
-        prepared.plan,
+        stage.make_examples(folder, progress),
+        stage.plan,
         recipe.optimizer,
         recipe.loop,
         recipe.data.workers,
         folder,
-        _identity(recipe, utterances, ranks),
-        None if check is None else lambda: check(_tokenizer(model, recipe)),
+        _identity(recipe, corpus.utterances, distributed),
+        None if validation is None else lambda: validation(_tokenizer(stage.model, recipe)),
     )
-    fit(model, run, ranks, console)
-    tokenizer = _tokenizer(model, recipe)
-    if ranks.rank == 0:
+    fit(stage.model, run, distributed, progress, message)
+    tokenizer = _tokenizer(stage.model, recipe)
+    if distributed.rank == 0:
         tokenizer.save(output)
     return tokenizer.eval()
 
 
-def outlook(recipe: Recipe, speech: Speech, ranks: Ranks) -> str:
-    """What a run would do, in some lines; nothing is written. Raises ``ValueError`` as ``train`` does."""
-    utterances = scan(speech.data)
-    if isinstance(recipe, KMeansRecipe):
-        return describe_kmeans(recipe, utterances)
-    speech.check(recipe.loop.check_utterances)
-    prepared = prepare(recipe, utterances, speech.data, ranks)
-    return "\n".join([*prepared.notes, describe(recipe, prepared, ranks.device)])
-
-
-def started_from(recipe: Recipe, folder: str) -> Recipe:
-    """The recipe with another encoder to start from, in place of an ``encoder`` of its own."""
-    match recipe:
-        case KMeansRecipe():
-            return replace(recipe, encoder=folder)
-        case PretrainRecipe():
-            return replace(recipe, start=folder, encoder=None)
-        case _:
-            return replace(recipe, start=folder)
-
-
 def _tokenizer(model: StageModel, recipe: TrainedRecipe) -> Tokenizer:
-    """What the model has become; it reads no more at once than it has heard in training, and 30 s at most."""
-    made = model.tokenizer(recipe.name)
-    made.window = Window.within(min(recipe.data.max_seconds, 30.0))
-    return made
+    """The tokenizer of the model; it encodes chunks no longer than the utterances in training, and 30 s at most."""
+    tokenizer = model.tokenizer(recipe.name)
+    tokenizer.window = Window.within(min(recipe.data.max_seconds, 30.0))
+    return tokenizer
 
 
-def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], ranks: Ranks) -> Mapping[str, Any]:
-    """What runs must share to go on from one another: all that changes what is learnt."""
+def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], distributed: Distributed) -> Mapping[str, Any]:
+    """Everything that changes the result of a run: a run resumes only from a checkpoint with the same values."""
     values = asdict(recipe)
-    for section, free in {
+    for section, irrelevant in {
         "loop": ("log_every", "check_every", "checkpoint_minutes", "tensorboard", "recompute", "check_utterances"),
         "data": ("workers",),
     }.items():
-        for name in free:
+        for name in irrelevant:
             del values[section][name]
     return {
         "stage": type(recipe).__name__.removesuffix("Recipe").lower(),
         **values,
         "utterances": digest((utterance.key,) for utterance in utterances),
-        "processes": ranks.size,
+        "processes": distributed.world_size,
     }

@@ -1,4 +1,4 @@
-"""What is measured on the development set while training: how codes go with phones, and how they stand a new voice."""
+"""Validation during training: PNMI, codebook perplexity, and unit edit distance under speaker perturbation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,34 +12,36 @@ from spintok.evaluate.robustness import robustness
 from spintok.stats import LabelCounts, entropy
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["Check"]
+__all__ = ["Validation"]
 
 
-class Check:
-    """Figures of a tokenizer on a few utterances, always the same.
+class Validation:
+    """Metrics of a tokenizer on a few utterances, the same at each call.
 
     Args:
         utterances: the development set.
-        count: of utterances to take, evenly from the set.
-        alignments: a file or folder of phone alignments (``spintok.data.alignments``), if there is one.
+        count: number of utterances to use, spread evenly over the set.
+        alignments: a file or folder of phone alignments (``spintok.data.alignments``); None for no PNMI.
 
     Raises:
-        ValueError: the alignments cannot be read, or none is of these utterances.
+        ValueError: the alignments cannot be read, or there is none for these utterances.
     """
 
     def __init__(self, utterances: Sequence[Utterance], count: int, alignments: Path | None = None) -> None:
-        places = np.linspace(0, len(utterances) - 1, min(count, len(utterances))).round().astype(int)
-        self._utterances = [utterances[place] for place in places]
+        rows = np.linspace(0, len(utterances) - 1, min(count, len(utterances))).round().astype(int)
+        self._utterances = [utterances[row] for row in rows]
         keys = [utterance.key for utterance in self._utterances]
         self._alignments = {} if alignments is None else match(keys, read_alignments(alignments))
 
     def __call__(self, tokenizer: Tokenizer) -> dict[str, float]:
-        """``perplexity`` of the codes of frames, ``ued_pooled_speaker``, and ``pnmi`` when there are alignments.
+        """``perplexity`` of the codes, ``ued_pooled_speaker``, and with alignments ``pnmi``.
 
-        The unit edit distance is that of the same words in another voice, in percent. ``ValueError`` without
-        rapidfuzz.
+        ``ued_pooled_speaker`` is the unit edit distance, in percent, to the same utterances in another voice.
+
+        Raises:
+            ValueError: rapidfuzz is not installed, or a file cannot be read.
         """
-        figures = robustness(tokenizer, self._utterances, [Condition("speaker")], NoiseSources()).values()
+        speaker = robustness(tokenizer, self._utterances, [Condition("speaker")], NoiseSources()).values()
         parts = []
         codes = np.zeros(tokenizer.codebook_size)
         for utterance in self._utterances:
@@ -47,11 +49,11 @@ class Check:
             codes += np.bincount(tokens.codes, minlength=len(codes))
             if utterance.key in self._alignments:
                 parts.append(LabelCounts.of(tokens, self._alignments[utterance.key].phones))
-        found = {
+        metrics = {
             "perplexity": 2.0 ** entropy(codes),
-            "ued_pooled_speaker": figures["ued_pooled_speaker"],
+            "ued_pooled_speaker": speaker["ued_pooled_speaker"],
         }
         if parts:
             counts = LabelCounts.summed(parts, tokenizer.codebook_size)
-            found["pnmi"] = counts.metrics()["normalized_mutual_information"]
-        return found
+            metrics["pnmi"] = counts.metrics()["normalized_mutual_information"]
+        return metrics

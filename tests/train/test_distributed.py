@@ -13,13 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spintok import cli
 from spintok.train.batching.examples import Batch
-from spintok.train.batching.plan import Place
-from spintok.train.distributed import Ranks, joined
-from spintok.train.recipe import CodebookPlan, SpinLossConfig
+from spintok.train.batching.plan import Position
+from spintok.train.distributed import Distributed, init_distributed
+from spintok.train.recipe_sections import CodebookPlan, SpinLossConfig
 from spintok.train.stages.ctc import CtcModel
 from spintok.train.stages.masked import MaskedPrediction
 from spintok.train.stages.spin import SpinModel
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.trainable import TrainableEncoder
 
 LENGTHS = torch.tensor([6000, 3000, 5000])
 SHARES = ([0, 2], [1])
@@ -33,7 +33,7 @@ def whole_batch() -> Batch:
     valid = torch.arange(int(frames.max())) < frames[:, None]
     labels = torch.randint(0, 5, valid.shape, generator=generator).masked_fill(~valid, -1)
     masked = (torch.rand(valid.shape, generator=generator) < 0.5) & valid
-    return Batch(Place(), 1.0, first, LENGTHS, second=second, labels=labels, masked=masked)
+    return Batch(Position(), 1.0, first, LENGTHS, second=second, labels=labels, masked=masked)
 
 
 def share(batch: Batch, rows: list[int]) -> Batch:
@@ -41,7 +41,7 @@ def share(batch: Batch, rows: list[int]) -> Batch:
     samples = int(batch.lengths[rows].max())
     frames = (samples - 400) // 320 + 1
     return Batch(
-        batch.place,
+        batch.position,
         1.0,
         batch.inputs[rows, :samples],
         batch.lengths[rows],
@@ -51,20 +51,22 @@ def share(batch: Batch, rows: list[int]) -> Batch:
     )
 
 
-def build(stage: str, ranks: Ranks) -> torch.nn.Module:
+def build(stage: str, distributed: Distributed) -> torch.nn.Module:
     torch.manual_seed(0)
     encoder = TrainableEncoder(tiny_encoder())
     match stage:
         case "spin":
             plans = (CodebookPlan("primary", 6, width=5), CodebookPlan("auxiliary", 9, width=4))
-            model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0)
+            model = SpinModel(encoder, plans, SpinLossConfig(), distributed, labels=5, label_weight=2.0)
         case "spin from codes":
             plans = (CodebookPlan("primary", 6, width=5),)
-            model = SpinModel(encoder, plans, SpinLossConfig(), ranks, labels=5, label_weight=2.0, label_source="codes")
+            model = SpinModel(
+                encoder, plans, SpinLossConfig(), distributed, labels=5, label_weight=2.0, label_source="codes"
+            )
         case "pretrain":
-            model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, ranks)
+            model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, distributed)
         case "ctc":
-            model = CtcModel(encoder, 6, 4, 0.1, ranks)
+            model = CtcModel(encoder, 6, 4, 0.1, distributed)
     model.double().normalize_codewords()
     return model
 
@@ -72,18 +74,18 @@ def build(stage: str, ranks: Ranks) -> torch.nn.Module:
 def ctc_labels(batch: Batch) -> Batch:
     """Symbols 1 ... 5 of few frames, as CTC wants them."""
     labels = batch.labels[:, :4] + 1
-    return Batch(batch.place, 1.0, batch.inputs, batch.lengths, labels=labels)
+    return Batch(batch.position, 1.0, batch.inputs, batch.lengths, labels=labels)
 
 
-def compute(stage: str, batch: Batch, ranks: Ranks) -> dict[str, torch.Tensor]:
+def compute(stage: str, batch: Batch, distributed: Distributed) -> dict[str, torch.Tensor]:
     """Loss, figures and gradients, as the loop sees them."""
-    model = build(stage, ranks)
-    parallel = model if ranks.group is None else DistributedDataParallel(model, process_group=ranks.group)
+    model = build(stage, distributed)
+    parallel = model if distributed.group is None else DistributedDataParallel(model, process_group=distributed.group)
     loss, figures = parallel(ctc_labels(batch) if stage == "ctc" else batch)
     loss.backward()
     found = {f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     found |= {f"figure.{name}": value.detach() for name, value in figures.items()}
-    return found | {"loss": ranks.total(loss.detach()) / ranks.size}
+    return found | {"loss": distributed.sum(loss.detach()) / distributed.world_size}
 
 
 def run_ranks(count: int, *arguments: object) -> None:
@@ -114,7 +116,7 @@ def run_ranks(count: int, *arguments: object) -> None:
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path) -> None:
     run_ranks(2, __file__, tmp_path)
     for stage in ("spin", "spin from codes", "pretrain", "ctc"):
-        alone = compute(stage, whole_batch(), Ranks(torch.device("cpu")))
+        alone = compute(stage, whole_batch(), Distributed(torch.device("cpu")))
         for rank in range(2):
             shared = load_file(tmp_path / f"{stage}-{rank}.safetensors")
             assert shared.keys() == alone.keys()
@@ -154,10 +156,10 @@ if __name__ == "__main__":
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
-    with joined("cpu") as ranks:
+    with init_distributed("cpu") as distributed:
         for stage in ("spin", "spin from codes", "pretrain", "ctc"):
-            found = compute(stage, share(whole_batch(), SHARES[ranks.rank]), ranks)
+            found = compute(stage, share(whole_batch(), SHARES[distributed.rank]), distributed)
             save_file(
                 {name: value.contiguous() for name, value in found.items()},
-                Path(sys.argv[1], f"{stage}-{ranks.rank}.safetensors"),
+                Path(sys.argv[1], f"{stage}-{distributed.rank}.safetensors"),
             )

@@ -1,7 +1,7 @@
 import csv
-import io
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,19 +9,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
-from spintok.train.checkpoint import CheckpointError
-from spintok.train.distributed import Ranks
+from spintok.train.checkpoint import CheckpointError, Checkpoints
+from spintok.train.distributed import Distributed
 from spintok.train.loop import TrainingError
-from spintok.train.recipe import CodebookPlan, DataConfig, LabelConfig, LoopConfig, OptimizerConfig, SpinRecipe
-from spintok.train.run import Speech, train
+from spintok.train.recipe import SpinRecipe
+from spintok.train.recipe_sections import CodebookPlan, DataConfig, LabelConfig, LoopConfig, OptimizerConfig
+from spintok.train.run import TrainingData, train
 
-CPU = Ranks(torch.device("cpu"))
-QUIET = Console(quiet=True)
+CPU = Distributed(torch.device("cpu"))
 
 
 def recipe(tiny, **changes) -> SpinRecipe:
@@ -67,19 +67,18 @@ sys.path[:0] = {sys.path!r}
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from rich.console import Console
-from test_loop import recipe, train, LabelConfig, Speech, CPU
+from test_loop import recipe, train, LabelConfig, TrainingData, CPU
 import test_loop, time
 from spintok.train import loop
 if sys.argv[1] == "killed":
     # A step that takes a while, so that the kill falls between the first and the last.
-    real = loop.save_checkpoint
+    real = loop.Checkpoints.save
     def slow(*arguments):
         real(*arguments)
         time.sleep(0.3)
-    loop.save_checkpoint = slow
+    loop.Checkpoints.save = slow
 plan = recipe({str(tiny)!r}, optimizer=dict(steps={steps}, accumulation=2), labels={labels!r})
-train(plan, Speech(Path({str(speech)!r})), Path(sys.argv[2]), CPU, Console(quiet=True))
+train(plan, TrainingData(Path({str(speech)!r})), Path(sys.argv[2]), CPU)
 """
 
     def start(kind: str, output) -> subprocess.Popen[bytes]:
@@ -108,8 +107,8 @@ train(plan, Speech(Path({str(speech)!r})), Path(sys.argv[2]), CPU, Console(quiet
 
 def test_workers_prepare_what_the_loop_would(tiny, speech, tmp_path) -> None:
     plan = recipe(tiny, optimizer={"steps": 3})
-    train(plan, Speech(speech), tmp_path / "here", CPU, QUIET)
-    train(replace(plan, data=replace(plan.data, workers=2)), Speech(speech), tmp_path / "there", CPU, QUIET)
+    train(plan, TrainingData(speech), tmp_path / "here", CPU)
+    train(replace(plan, data=replace(plan.data, workers=2)), TrainingData(speech), tmp_path / "there", CPU)
     assert losses(tmp_path / "here") == losses(tmp_path / "there")
 
 
@@ -117,33 +116,33 @@ def test_frozen_features_are_computed_once_and_change_nothing(tiny, speech, tmp_
     """Two variants, five epochs: the same losses as when every batch goes through the frozen layers again."""
     plan = recipe(tiny, optimizer={"steps": 5})
     plan = replace(plan, views=replace(plan.views, variants=2))
-    train(plan, Speech(speech), tmp_path / "kept", CPU, QUIET)
+    train(plan, TrainingData(speech), tmp_path / "kept", CPU)
     kept = list((tmp_path / "kept/training").glob("frozen-*"))
     assert len(kept) == 2
 
     from spintok.train.batching import frozen
 
     monkeypatch.setattr(frozen.FrozenExamples, "build", classmethod(lambda cls, examples, *rest: examples))
-    train(plan, Speech(speech), tmp_path / "anew", CPU, QUIET)
+    train(plan, TrainingData(speech), tmp_path / "anew", CPU)
     for one, other in zip(rows(tmp_path / "kept"), rows(tmp_path / "anew"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
 
 
 def test_recomputing_layers_changes_nothing(tiny, speech, tmp_path) -> None:
     for recompute in (False, True):
-        train(recipe(tiny, loop={"recompute": recompute}), Speech(speech), tmp_path / str(recompute), CPU, QUIET)
+        train(recipe(tiny, loop={"recompute": recompute}), TrainingData(speech), tmp_path / str(recompute), CPU)
     for one, other in zip(rows(tmp_path / "False"), rows(tmp_path / "True"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-5)
 
 
 def test_half_precision_trains(tiny, speech, tmp_path) -> None:
-    train(recipe(tiny, loop={"precision": "bfloat16"}), Speech(speech), tmp_path / "half", CPU, QUIET)
-    train(recipe(tiny), Speech(speech), tmp_path / "full", CPU, QUIET)
+    train(recipe(tiny, loop={"precision": "bfloat16"}), TrainingData(speech), tmp_path / "half", CPU)
+    train(recipe(tiny), TrainingData(speech), tmp_path / "full", CPU)
     half, full = (float(rows(tmp_path / name)[-1]["loss"]) for name in ("half", "full"))
     assert half != full
     assert half == pytest.approx(full, rel=0.05)
     with pytest.raises(ValueError, match="float16' needs a GPU"):
-        train(recipe(tiny, loop={"precision": "float16"}), Speech(speech), tmp_path / "no", CPU, QUIET)
+        train(recipe(tiny, loop={"precision": "float16"}), TrainingData(speech), tmp_path / "no", CPU)
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(tiny, speech, tmp_path, monkeypatch) -> None:
@@ -159,12 +158,12 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(tiny,
 
     monkeypatch.setattr(SpinModel, "forward", fails_at_the_fourth)
     with pytest.raises(TrainingError, match=r"^step 4: the loss is nan") as caught:
-        train(plan, Speech(speech), output, CPU, QUIET)
+        train(plan, TrainingData(speech), output, CPU)
     assert "\n" not in str(caught.value)
     assert len(losses(output)) == 3
     monkeypatch.undo()
-    train(plan, Speech(speech), output, CPU, QUIET)
-    train(plan, Speech(speech), tmp_path / "whole", CPU, QUIET)
+    train(plan, TrainingData(speech), output, CPU)
+    train(plan, TrainingData(speech), tmp_path / "whole", CPU)
     assert losses(output) == losses(tmp_path / "whole")
 
 
@@ -175,52 +174,86 @@ def test_a_collapsed_codebook_ends_the_run_after_the_warm_up(tiny, speech, tmp_p
 
     def collapsed(self, batch):
         step = forward(self, batch)
-        step.figures["perplexity_primary"] = torch.tensor(1.25)
+        step.statistics["perplexity_primary"] = torch.tensor(1.25)
         return step
 
     monkeypatch.setattr(SpinModel, "forward", collapsed)
     with pytest.raises(TrainingError, match="^step 3: codebook 'primary' has collapsed: perplexity 1.25"):
-        train(recipe(tiny), Speech(speech), tmp_path, CPU, QUIET)
+        train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
 
 
 def test_another_recipe_does_not_go_on_from_this_one(tiny, speech, tmp_path) -> None:
-    train(recipe(tiny), Speech(speech), tmp_path, CPU, QUIET)
+    train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
     other = recipe(tiny, optimizer={"learning_rate": 2e-3})
     with pytest.raises(CheckpointError, match=r"optimizer.learning_rate = 0.001, not 0.002"):
-        train(other, Speech(speech), tmp_path, CPU, QUIET)
+        train(other, TrainingData(speech), tmp_path, CPU)
     # How often it tells changes nothing.
-    train(recipe(tiny, loop={"log_every": 3}), Speech(speech), tmp_path, CPU, QUIET)
+    train(recipe(tiny, loop={"log_every": 3}), TrainingData(speech), tmp_path, CPU)
 
 
-def test_a_damaged_checkpoint_is_refused(tiny, speech, tmp_path) -> None:
-    train(recipe(tiny), Speech(speech), tmp_path, CPU, QUIET)
-    path = tmp_path / "training/checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
-        train(recipe(tiny), Speech(speech), tmp_path, CPU, QUIET)
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(tiny, speech, tmp_path) -> None:
+    """A flipped byte anywhere in the file is noticed; the run ends in the weights of an undisturbed one."""
+    train(recipe(tiny), TrainingData(speech), tmp_path / "whole", CPU)
+    rng = np.random.default_rng(0)
+    train(recipe(tiny), TrainingData(speech), tmp_path / "o", CPU)
+    latest, previous = (tmp_path / "o/training" / f"checkpoint{end}.safetensors" for end in ("", "-previous"))
+    intact, intact_previous = latest.read_bytes(), previous.read_bytes()
+    model, optimizer = torch.nn.Linear(1, 1), torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    damages = [intact[:1000], b""]
+    for place in [*rng.integers(0, len(intact), 20).tolist(), *range(0, 3000, 100)]:
+        flipped = bytes([intact[place] ^ 1 << int(rng.integers(8))])
+        damages += [intact[:place] + flipped + intact[place + 1 :]]
+    for damaged in damages:
+        latest.write_bytes(damaged)
+        # The damaged file is passed over for the one before, which belongs to another run than this test's.
+        with pytest.raises(CheckpointError, match="checkpoint-previous.safetensors: belongs to a run with"):
+            Checkpoints(latest.parent, {"other": 1}).resume(model, optimizer, print)
+    messages: list[str] = []
+    train(recipe(tiny), TrainingData(speech), tmp_path / "o", CPU, message=messages.append)
+    assert re.search(r"checkpoint.safetensors: damaged checkpoint \(.*; using the one before it", messages[0])
+    assert messages[1] == "resuming after step 5"
+    assert previous.read_bytes() == intact_previous
+    assert losses(tmp_path / "o") == losses(tmp_path / "whole")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("o", "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_damaged_checkpoints_without_one_before_are_refused(tiny, speech, tmp_path) -> None:
+    train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
+    for name in ("checkpoint", "checkpoint-previous"):
+        path = tmp_path / f"training/{name}.safetensors"
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged checkpoint .*; delete it to start again"):
+        train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
 
 
 def test_checks_are_written_and_do_not_disturb(tiny, speech, tmp_path) -> None:
     plan = recipe(tiny, loop={"check_every": 4})
-    train(plan, Speech(speech, dev=speech), tmp_path / "checked", CPU, QUIET)
+    train(plan, TrainingData(speech, dev=speech), tmp_path / "checked", CPU)
     assert [row["step"] for row in rows(tmp_path / "checked", "checks.csv")] == ["4", "6"]
-    train(plan, Speech(speech), tmp_path / "plain", CPU, QUIET)
+    train(plan, TrainingData(speech), tmp_path / "plain", CPU)
     assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
 
 
-def test_a_log_file_gets_lines_instead_of_a_bar(tiny, speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("spintok.train.log.LINE_SECONDS", 0.0)
-    heard = io.StringIO()
-    train(recipe(tiny, loop={"log_every": 3}), Speech(speech), tmp_path, CPU, Console(file=heard, width=200))
-    lines = [line for line in heard.getvalue().splitlines() if line.startswith("step")]
-    assert [line.partition(":")[0] for line in lines] == ["step 3 of 6", "step 6 of 6"]
-    for figure in ("loss", "perplexity primary", "agreement primary", "x real time"):
-        assert figure in lines[0]
+def test_progress_and_messages(tiny, speech, tmp_path) -> None:
+    shown: list[tuple[str, float, float, str]] = []
+    messages: list[str] = []
+
+    def progress(task: str, done: float, total: float, note: str = "") -> None:
+        shown.append((task, done, total, note))
+
+    train(recipe(tiny, loop={"log_every": 3}), TrainingData(speech), tmp_path, CPU, progress, messages.append)
+    assert [call[:3] for call in shown] == [("training steps", step, 6) for step in range(1, 7)]
+    (last,) = messages
+    assert last.startswith("step 6 of 6: ")
+    for text in (shown[3][3], last):
+        for figure in ("loss", "perplexity primary", "agreement primary", "x real time"):
+            assert figure in text
 
 
 def test_tensorboard_when_asked_for(tiny, speech, tmp_path) -> None:
     pytest.importorskip("tensorboard")
-    train(recipe(tiny, loop={"tensorboard": True}), Speech(speech), tmp_path, CPU, QUIET)
+    train(recipe(tiny, loop={"tensorboard": True}), TrainingData(speech), tmp_path, CPU)
     assert list((tmp_path / "training").glob("events.out.tfevents.*"))
 
 
@@ -234,5 +267,5 @@ def test_a_recording_that_cannot_be_read_ends_the_run_with_one_line(tiny, speech
         plan = recipe(tiny)
         plan = replace(plan, data=replace(plan.data, workers=workers))
         with pytest.raises(ValueError, match=r"eve_bus.flac") as caught:
-            train(plan, Speech(tmp_path / "speech"), tmp_path / f"o{workers}", CPU, QUIET)
+            train(plan, TrainingData(tmp_path / "speech"), tmp_path / f"o{workers}", CPU)
         assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from small_models import TINY, save_tiny
 
-from spintok.models.config import EncoderConfig
+from spintok.models.encoder import EncoderConfig
 from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, RecipeError, SpinRecipe
 from spintok.train.recipe_file import read_recipe
 
@@ -75,24 +75,28 @@ def test_settings_take_the_place_of_fields(path) -> None:
         (["codebooks=3"], r"codebooks must be a list, got 3"),
         (["codebooks=[]"], r"codebooks must list at least one"),
         (["optimizer=3"], r"optimizer must be a table, got 3"),
-        (["name.first=3"], r"'name' is no section"),
-        (["steps"], r"--set steps: say field=value"),
+        (["name.first=3"], r"'name' is not a section"),
+        (["steps"], r"--set steps: expected field=value"),
         (["optimizer.warmup=11"], r"\[optimizer\]: warmup must be at most steps, got 11 of 10"),
-        (["optimizer.betas=[0.9]"], r"\[optimizer\]: betas are two numbers"),
+        (["optimizer.betas=[0.9]"], r"\[optimizer\]: betas must be two numbers"),
         (["optimizer.kind=sgd"], r"optimizer.kind must be one of 'adam', 'adamw', got 'sgd'"),
-        (["optimizer.clip=0"], r"learning_rate and clip must be above 0"),
+        (["optimizer.clip=0"], r"clip must be above 0"),
         (["loop.precision=int8"], r"loop.precision must be one of"),
         (["data.max_seconds=0.1"], r"\[data\]: max_seconds must be at least 0.5"),
         (["data.workers=-1"], r"\[data\]: workers must be at least 0"),
-        (["loss.epsilon=0"], r"\[loss\]: temperature and epsilon must be above 0"),
-        (["views.noise=2"], r"\[views\]: noise must lie in \[0, 1\]"),
+        (["loss.epsilon=0"], r"\[loss\]: epsilon must be above 0"),
+        (["views.noise=2"], r"\[views\]: noise must be in \[0, 1\]"),
         (["views.band_max=9000"], r"\[views\]: need 100 <= band_min <= band_max <= 8000"),
         (["views.shift=320"], r"\[views\]: shift must be less than a frame of 320 samples"),
         (["views.babble=0.5"], r"\[views\]: babble is a kind of noise"),
         (["views.rt60_min=2"], r"\[views\]: need 0 < rt60_min <= rt60_max"),
         (["views.speaker.formant=9"], r"\[views.speaker\]: the bound formant is a ratio"),
-        (["views.variants=2", "labels.tokenizer=x"], r"views.variants keeps"),
+        (["views.variants=2", "labels.tokenizer=x"], r"views.variants stores"),
         (["labels.weight=1"], r"\[labels\]: the field 'tokenizer' is missing"),
+        (
+            ["stage=pretrain", "labels=x", "disguised=0.5", "second_view_probability=0.5", "codebooks=1"],
+            r"'disguised' is the former name of 'second_view_probability': set one of the two",
+        ),
         (["stage=dance"], r"stage must be one of 'kmeans', 'pretrain', 'ctc', 'spin', got 'dance'"),
         (["stage=ctc", "symbols=phonemes"], r"unknown field 'codebooks'"),
     ],
@@ -107,8 +111,8 @@ def test_bad_fields_are_named(path, settings, message) -> None:
     ("text", "message"),
     [
         ('stage = "spin"\nname = "s"\n', "the field 'codebooks' is missing"),
-        ('stage = "ctc"\nname = "c"\nsymbols = "phonemes"\n', "they need one"),
-        ('stage = "kmeans"\nname = "k"\nencoder = "mfcc"\nshare = 0.0\n[kmeans]\nsize = 2\n', "share must lie in"),
+        ('stage = "ctc"\nname = "c"\nsymbols = "phonemes"\n', "needs a lexicon"),
+        ('stage = "kmeans"\nname = "k"\nencoder = "mfcc"\nshare = 0.0\n[kmeans]\nsize = 2\n', "share must be in"),
         ('stage = "kmeans"\nname = "k"\nencoder = "mfcc"\n[kmeans]\nsize = 0\n', "at least 1"),
         ('stage = "pretrain"\nname = "p"\nlabels = "x"\n[mask]\nlength = 0\n', r"\[mask\]: length must be at least 1"),
         ('stage = "pretrain"\nname = "p"\nlabels = "x"\n[encoder]\nwidth = 7\n', r"\[encoder\]: width 7"),

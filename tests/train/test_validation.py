@@ -6,8 +6,8 @@ from sklearn.metrics import mutual_info_score
 
 from spintok.data.manifest import scan
 from spintok.frames import frame_center_seconds
-from spintok.loading import load
-from spintok.train.validation import Check
+from spintok.tokenizer import load
+from spintok.train.validation import Validation
 
 PHONES = [["Y", 0, 0.2], ["EH", 0.2, 0.5], ["S", 0.5, 0.9]]
 
@@ -16,7 +16,7 @@ def test_a_check_of_a_tokenizer(speech, tmp_path) -> None:
     alignments = tmp_path / "phones.jsonl"
     alignments.write_text(json.dumps({"id": "fred_yes", "phones": PHONES}) + "\n")
     tokenizer = load("mfcc-kmeans-100")
-    figures = Check(scan(speech), 100, alignments)(tokenizer)
+    figures = Validation(scan(speech), 100, alignments)(tokenizer)
     assert figures.keys() == {"perplexity", "ued_pooled_speaker", "pnmi"}
     assert 10 < figures["ued_pooled_speaker"] < 120
 
@@ -30,7 +30,7 @@ def test_a_check_of_a_tokenizer(speech, tmp_path) -> None:
 
 
 def test_few_utterances_and_no_alignments(speech) -> None:
-    check = Check(scan(speech), 2)
+    check = Validation(scan(speech), 2)
     tokenizer = load("mfcc-kmeans-100")
     figures = check(tokenizer)
     assert figures == check(tokenizer)
@@ -40,6 +40,6 @@ def test_few_utterances_and_no_alignments(speech) -> None:
 def test_alignments_that_do_not_fit(speech, tmp_path) -> None:
     (tmp_path / "other.jsonl").write_text('{"id": "other", "phones": [["A", 0, 1]]}\n')
     with pytest.raises(ValueError, match="no utterance has an alignment"):
-        Check(scan(speech), 100, tmp_path / "other.jsonl")
+        Validation(scan(speech), 100, tmp_path / "other.jsonl")
     with pytest.raises(ValueError, match="no such file"):
-        Check(scan(speech), 100, tmp_path / "none.jsonl")
+        Validation(scan(speech), 100, tmp_path / "none.jsonl")

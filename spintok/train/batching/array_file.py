@@ -1,4 +1,4 @@
-"""Arrays of many utterances in one file, read back by memory map: labels, and features of frozen layers."""
+"""Many arrays in one file, read through a memory map: frame labels, features of frozen layers, features to cluster."""
 
 import math
 from collections.abc import Iterable
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 from spintok._files import atomic
 
-__all__ = ["Packed"]
+__all__ = ["ArrayFile"]
 
 
-class Packed:
-    """The arrays that ``write`` wrote, by number.
+class ArrayFile:
+    """A sequence of arrays in a file that ``write`` created.
 
-    The file is opened when it is first read, so this may travel to other processes.
+    The file is opened on first access, so an instance can be sent to other processes.
     """
 
     def __init__(self, path: Path) -> None:
-        """``path``: as given to ``write``."""
+        """Args: ``path`` as given to ``write``."""
         self._path = path
         self._opened: tuple[NDArray[np.int64], NDArray[np.generic]] | None = None
 
     @classmethod
-    def write(cls, path: Path, arrays: Iterable[NDArray[np.generic]]) -> "Packed":
-        """Write arrays that agree in their type and in all but their first size, at least one.
+    def write(cls, path: Path, arrays: Iterable[NDArray[np.generic]]) -> "ArrayFile":
+        """Write at least one array; all must have the same dtype and the same shape but for the first dimension.
 
-        Beside ``path``, which holds their rows, stands ``path`` with ``.npz`` added, which says where each begins; it
-        is written last, so where it is, all is whole.
+        ``path`` holds the rows of all arrays one after another, ``path`` + ``.npz`` their offsets. The offsets are
+        written last, so a file with offsets is complete.
         """
         offsets = [0]
         kind: np.dtype[np.generic] = np.dtype(np.uint8)
@@ -44,7 +44,7 @@ class Packed:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether ``write`` finished there."""
+        """Whether ``write`` completed for ``path``."""
         return _index(path).exists()
 
     def __len__(self) -> int:
@@ -54,6 +54,11 @@ class Packed:
         """A copy of array ``number``."""
         offsets, rows = self._open()
         return np.array(rows[offsets[number] : offsets[number + 1]])
+
+    @property
+    def rows(self) -> NDArray[np.generic]:
+        """The rows of all arrays as one array (N, ...), mapped from the file and read-only."""
+        return self._open()[1]
 
     def _open(self) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
         if self._opened is None:

@@ -1,4 +1,4 @@
-"""The label of every frame: the code that a tokenizer gives it, computed once and kept on disk, or the phone said."""
+"""The label of every frame: a tokenizer's code, computed once and stored, or the phone of an alignment."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor
 
 from spintok._files import digest
@@ -16,32 +15,34 @@ from spintok.corpus.tokens import Options, encode_corpus, read_corpus
 from spintok.data.alignments import Alignment, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.frames import num_frames
+from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
-from spintok.train.batching.array_file import Packed
+from spintok.train.batching.array_file import ArrayFile
 from spintok.train.batching.examples import Crop
-from spintok.train.distributed import Ranks
+from spintok.train.distributed import Distributed
 
-__all__ = ["Labels", "aligned", "label"]
+__all__ = ["Labels", "code_labels", "phone_labels"]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a corpus.
+    """The frame labels of a corpus.
 
     Attributes:
-        codes: of each utterance by its number, one a frame; -1 where a frame has no label.
-        size: K, how many labels there are.
-        utterances: for error messages.
+        codes: for each utterance by its row, an array (T,) of labels; -1 where a frame has none.
+        size: K, the number of different labels.
+        utterances: named in error messages.
     """
 
-    codes: Packed | Sequence[NDArray[np.generic]]
+    codes: ArrayFile | Sequence[NDArray[np.generic]]
     size: int
     utterances: Sequence[Utterance]
 
     def of(self, row: int, crop: Crop) -> Tensor:
-        """The labels (T,) int64 of a stretch of utterance ``row``.
+        """The labels (T,) int64 of a crop of utterance ``row``.
 
-        Raises ``ValueError`` when the file's length has changed since it was labelled.
+        Raises:
+            ValueError: the length of the file has changed since it was labelled.
         """
         codes = self.codes[row][crop.first_frame : crop.first_frame + crop.frames]
         if len(codes) != crop.frames:
@@ -50,54 +51,71 @@ class Labels:
         return torch.from_numpy(codes.astype(np.int64))
 
 
-def label(
-    tokenizer: Tokenizer, utterances: Sequence[Utterance], folder: Path, ranks: Ranks, progress: Progress
+def code_labels(
+    tokenizer: Tokenizer,
+    utterances: Sequence[Utterance],
+    folder: Path,
+    distributed: Distributed,
+    progress: Progress,
 ) -> Labels:
-    """Encode the corpus with the primary codebook into ``folder``, sharing the work among the ranks, or find it there.
+    """The codes of the primary codebook, encoded into ``folder`` by all processes together, or read back from there.
 
     Raises:
-        ValueError: a file cannot be encoded; it names the first.
+        ValueError: a file cannot be encoded; the message names the first.
     """
     size = tokenizer.codebook_size
     listed = digest((u.key, str(u.path)) for u in utterances)
     name = f"labels-{tokenizer.fingerprint[:12]}-{listed[:12]}"
-    packed = folder / f"{name}.codes"
-    if not Packed.exists(packed):
-        bar = progress.add_task(f"labels: codes of {tokenizer.name}", total=len(utterances) // ranks.size)
-        options = Options(codebooks=(tokenizer.codebook_names[0],), shard_size=100, rank=ranks.rank, ranks=ranks.size)
+    path = folder / f"{name}.codes"
+    if not ArrayFile.exists(path):
+        options = Options(
+            codebooks=(tokenizer.codebook_names[0],),
+            shard_size=100,
+            rank=distributed.rank,
+            ranks=distributed.world_size,
+        )
         shards = folder / name
-        summary = encode_corpus(tokenizer, utterances, shards, options, lambda done, _: progress.advance(bar, done))
+        done, total = 0, len(utterances) // distributed.world_size
+
+        def advance(files: int, seconds: float) -> None:
+            nonlocal done
+            done += files
+            progress(f"labels from {tokenizer.name}", done, total)
+
+        summary = encode_corpus(tokenizer, utterances, shards, options, advance)
         if summary.failures:
             first = summary.failures[0]
             raise ValueError(f"{len(summary.failures)} files cannot be labelled, the first: {first.error}")
-        ranks.wait()
-        if ranks.rank == 0:
-            _pack(shards, packed, size)
+        distributed.barrier()
+        if distributed.rank == 0:
+            _merge_shards(shards, path, size)
             shutil.rmtree(shards)
-        ranks.wait()
-    return Labels(Packed(packed), size, utterances)
+        distributed.barrier()
+    return Labels(ArrayFile(path), size, utterances)
 
 
-def aligned(
+def phone_labels(
     alignments: Mapping[str, Alignment], utterances: Sequence[Utterance], samples: NDArray[np.int64]
 ) -> tuple[Labels, tuple[str, ...]]:
-    """The phones of utterances by their key, and the phones' names, sorted: the labels are places among these.
+    """Phones as labels, and their names in the order of the label numbers, which is alphabetical.
 
-    ``samples`` (N,) are the lengths of the utterances. One without an alignment has no labels at all.
+    Args:
+        alignments: by utterance key; the frames of an utterance without an alignment have no label.
+        utterances: the corpus.
+        samples: (N,) length of each utterance.
     """
     names = sorted({interval.label for alignment in alignments.values() for interval in alignment.phones})
     number = {name: i for i, name in enumerate(names)}
     codes: list[NDArray[np.generic]] = []
     for utterance, length in zip(utterances, samples.tolist(), strict=True):
         phones = alignments[utterance.key].phones if utterance.key in alignments else ()
-        # The last entry is for frames without a label, whose index is -1.
+        # The last entry is for frames outside all intervals, whose interval number is -1.
         of_interval = np.array([*(number[interval.label] for interval in phones), -1], dtype=np.int16)
         codes.append(of_interval[frame_intervals(phones, num_frames(length))])
     return Labels(codes, len(names), utterances), tuple(names)
 
 
-def _pack(shards: Path, packed: Path, size: int) -> None:
+def _merge_shards(shards: Path, path: Path, size: int) -> None:
     dtype = np.uint16 if size <= 1 << 16 else np.int32
-
     codes = (next(iter(record.tokens.values())).codes.astype(dtype) for record in read_corpus(shards)[1])
-    Packed.write(packed, codes)
+    ArrayFile.write(path, codes)

@@ -1,62 +1,70 @@
-"""Batches prepared ahead of time, in processes of their own."""
+"""Load batches ahead of time in worker processes."""
 
+import signal
 from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spintok.train.batching.examples import Batch, Examples
-from spintok.train.batching.plan import BatchPlan, Place, Planned
+from spintok.train.batching.plan import BatchPlan, BatchSpec, Position
 
 __all__ = ["load_batches"]
 
-# Batches that a worker prepares ahead.
-_AHEAD = 4
+# Batches that each worker prepares ahead.
+_PREFETCH = 4
 
 
-class _Prepared(Dataset[Batch | ValueError]):
-    """Batches by their plan. An error travels as a value: a worker's would come with a page of traceback."""
+class _Batches(Dataset[Batch | ValueError]):
+    """Batches by their spec. An error is returned as a value: ``DataLoader`` would add the worker's traceback to it."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
 
-    def __getitem__(self, planned: Planned) -> Batch | ValueError:
+    def __getitem__(self, spec: BatchSpec) -> Batch | ValueError:
         try:
-            return self._examples(planned)
+            return self._examples(spec)
         except ValueError as error:
             return ValueError(str(error))
 
 
-class _Plans:
-    def __init__(self, plan: BatchPlan, place: Place) -> None:
+class _Sampler:
+    def __init__(self, plan: BatchPlan, position: Position) -> None:
         self._plan = plan
-        self._place = place
+        self._position = position
 
-    def __iter__(self) -> Iterator[Planned]:
-        return self._plan.from_place(self._place)
+    def __iter__(self) -> Iterator[BatchSpec]:
+        return self._plan.specs_from(self._position)
 
 
 def load_batches(
-    examples: Examples, plan: BatchPlan, place: Place, *, workers: int, device: torch.device
+    examples: Examples, plan: BatchPlan, position: Position, *, workers: int, device: torch.device
 ) -> Iterator[Batch]:
-    """This rank's batches from ``place`` on, without end, in the plan's order, on ``device``.
+    """This process's batches from ``position`` on, in the order of the plan, without end, on ``device``.
 
-    ``workers`` processes with a thread each prepare them ahead; 0 prepares each when it is asked for.
+    ``workers`` single-threaded processes prepare them ahead of time; with 0, each is prepared when it is requested.
 
     Raises:
-        ValueError: as ``examples`` does.
+        ValueError: a recording cannot be read, or another error of ``examples``.
     """
     loader = DataLoader(
-        _Prepared(examples),
+        _Batches(examples),
         batch_size=None,
-        sampler=_Plans(plan, place),
+        sampler=_Sampler(plan, position),
         num_workers=workers,
-        prefetch_factor=_AHEAD if workers else None,
-        # A forked process of one that has run threads, or a GPU, may hang.
+        prefetch_factor=_PREFETCH if workers else None,
+        # A process forked from one with running threads or a GPU may hang.
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=_ignore_signals if workers else None,
         pin_memory=device.type == "cuda",
     )
     for batch in loader:
         if isinstance(batch, ValueError):
             raise batch
         yield batch.to(device)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which may go to the whole process group, to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Which utterances share a batch, in every epoch: a pure function of the seed, so any batch can be found again."""
+"""Which utterances form each batch of each epoch: a pure function of the seed, so a run can resume at any batch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,93 +12,102 @@ from numpy.typing import NDArray
 
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
-from spintok.train.recipe import DataConfig
+from spintok.train.recipe_sections import DataConfig
 
-__all__ = ["BatchPlan", "Place", "Planned", "listed_samples"]
+__all__ = ["BatchPlan", "BatchSpec", "Position", "samples_from_headers"]
 
-# Batches whose utterances are sorted by length together: padding falls, and batches stay mixed.
+# Utterances of this many batches are sorted by length together: little padding, yet batches of mixed utterances.
 _POOL = 32
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A position in the data: batch number ``batch`` of ``epoch``."""
 
     epoch: int = 0
     batch: int = 0
 
 
-class Planned(NamedTuple):
-    """A batch to prepare: where it stands, and this rank's utterances by their number in the list."""
+class BatchSpec(NamedTuple):
+    """A batch to prepare: its position, and the rows of this process's utterances in the list of utterances."""
 
-    place: Place
+    position: Position
     rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """Batches of like length in random order.
+    """Batches of similar duration in random order.
 
     Attributes:
-        samples: (N,) how many samples of each utterance go into a batch; 0 leaves it out.
-        batch_samples: of each batch, over all ranks.
+        samples: (N,) number of samples of each utterance that enter a batch; 0 skips the utterance.
+        batch_samples: samples per batch, summed over all processes.
         seed: of the order.
-        rank, ranks: each batch is shared out evenly among the ranks.
+        rank, world_size: each batch is divided evenly among the processes.
     """
 
     samples: NDArray[np.int64]
     batch_samples: int
     seed: int
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
     def __post_init__(self) -> None:
         count = int((self.samples > 0).sum())
-        if count < self.ranks:
-            raise ValueError(f"{count} utterances that are long enough cannot be shared by {self.ranks} processes")
+        if count < self.world_size:
+            raise ValueError(
+                f"{count} utterances that are long enough cannot be divided among {self.world_size} processes"
+            )
 
     @classmethod
-    def of(cls, samples: NDArray[np.int64], data: DataConfig, seed: int, rank: int = 0, ranks: int = 1) -> "BatchPlan":
-        """The plan for utterances of ``samples`` (N,) samples, leaving out short ones and counting crops of long ones.
+    def of(
+        cls, samples: NDArray[np.int64], data: DataConfig, seed: int, rank: int = 0, world_size: int = 1
+    ) -> "BatchPlan":
+        """The plan for utterances of ``samples`` (N,) samples: short ones are skipped, long ones count as crops.
 
-        Raises ``ValueError`` when none is long enough.
+        Raises:
+            ValueError: none is long enough.
         """
         if samples.max(initial=0) < data.min_seconds * SAMPLE_RATE:
             raise ValueError(f"all {len(samples)} utterances are shorter than data.min_seconds, {data.min_seconds} s")
         used = np.where(samples >= data.min_seconds * SAMPLE_RATE, samples, 0)
         used = np.minimum(used, round(data.max_seconds * SAMPLE_RATE))
-        return cls(used, round(data.seconds * SAMPLE_RATE), seed, rank, ranks)
+        return cls(used, round(data.seconds * SAMPLE_RATE), seed, rank, world_size)
 
     def epoch(self, epoch: int) -> list[tuple[int, ...]]:
-        """All batches of an epoch, for all ranks, in order: every utterance once.
+        """All batches of an epoch, of all processes, in order; each utterance occurs once.
 
-        The batches of a pool hold about the same, ``batch_samples`` or less and at most an utterance more.
+        The batches of a pool have about the same duration: up to ``batch_samples``, or one utterance more.
         """
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(np.flatnonzero(self.samples))
         pools = max(1, round(int(self.samples.sum()) / (_POOL * self.batch_samples)))
         batches: list[tuple[int, ...]] = []
-        for members in _shared_out(order, self.samples[order], pools):
+        for members in _split_evenly(order, self.samples[order], pools):
             members = members[np.argsort(-self.samples[members], kind="stable")]
             samples = self.samples[members]
             for count in range(math.ceil(int(samples.sum()) / self.batch_samples), 0, -1):
-                parts = _shared_out(members, samples, count)
-                if min(map(len, parts)) >= self.ranks:
+                parts = _split_evenly(members, samples, count)
+                if min(map(len, parts)) >= self.world_size:
                     break
             batches += [tuple(part.tolist()) for part in parts]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def from_place(self, place: Place) -> Iterator[Planned]:
-        """This rank's share of all batches from ``place`` on, without end."""
-        epoch, first = place
+    def specs_from(self, position: Position) -> Iterator[BatchSpec]:
+        """This process's share of every batch from ``position`` on, without end."""
+        epoch, first = position
         while True:
             for number, batch in enumerate(self.epoch(epoch)):
                 if number >= first:
-                    yield Planned(Place(epoch, number), batch[self.rank :: self.ranks])
+                    yield BatchSpec(Position(epoch, number), batch[self.rank :: self.world_size])
             epoch, first = epoch + 1, 0
 
 
-def listed_samples(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
-    """Samples (N,) at 16 kHz of each utterance, as its header says. Raises ``ValueError`` naming a bad file."""
+def samples_from_headers(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
+    """The length (N,) of each utterance in samples at 16 kHz, from the file headers.
+
+    Raises:
+        ValueError: a file cannot be read; the message names it.
+    """
 
     def samples(utterance: Utterance) -> int:
         try:
@@ -112,8 +121,8 @@ def listed_samples(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
         return np.fromiter(pool.map(samples, utterances), dtype=np.int64, count=len(utterances))
 
 
-def _shared_out(members: NDArray[np.int64], samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """Members in ``count`` consecutive parts with about the same sum of samples each; a part may be empty."""
+def _split_evenly(members: NDArray[np.int64], samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Split members into ``count`` consecutive parts with about equal sums of samples; a part may be empty."""
     middles = np.cumsum(samples) - samples / 2
     part = (middles * count / samples.sum()).astype(np.int64)
     return np.split(members, np.searchsorted(part, np.arange(1, count)))

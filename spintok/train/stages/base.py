@@ -1,69 +1,107 @@
-"""What the stages that train by gradient have in common: a model that is a tokenizer in the making."""
+"""What the stages share that train by gradient descent: the corpus, the model, and a stage that is ready to run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.masks import length_mask
-from spintok.models.codebook import Codebook, Codebooks
+from spintok.data.manifest import Utterance, scan
+from spintok.frames import SAMPLE_RATE
+from spintok.models.codebook import Codebook
+from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
-from spintok.train.batching.examples import Batch
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.batching.examples import Batch, Examples, Recordings
+from spintok.train.batching.plan import BatchPlan, samples_from_headers
+from spintok.train.distributed import Distributed
+from spintok.train.recipe import TrainedRecipe
+from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["StageModel", "Step", "full_precision", "valid_frames"]
+__all__ = ["Corpus", "Stage", "StageModel", "Step", "full_precision", "valid_frames"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The speech to train on.
+
+    Attributes:
+        path: the folder or manifest that lists it; a manifest may hold transcripts.
+        utterances: the list.
+        samples: (N,) length of each utterance at 16 kHz.
+    """
+
+    path: Path
+    utterances: Sequence[Utterance]
+    samples: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, path: Path) -> "Corpus":
+        """List a folder or manifest and read the file headers. Raises ``ValueError``."""
+        utterances = scan(path)
+        return cls(path, utterances, samples_from_headers(utterances))
+
+    def recordings(self, recipe: TrainedRecipe) -> Recordings:
+        """The recordings, cropped as the recipe says."""
+        return Recordings(self.utterances, round(recipe.data.max_seconds * SAMPLE_RATE))
 
 
 class Step(NamedTuple):
-    """The loss of a batch, and figures to watch, detached numbers that are the same on all ranks."""
+    """The loss of a batch, and statistics to log: detached scalars that are equal in all processes."""
 
     loss: Tensor
-    figures: dict[str, Tensor]
+    statistics: dict[str, Tensor]
 
 
 class StageModel(nn.Module):
-    """An encoder of which a part trains, and codebooks over its features; a subclass knows the loss.
+    """An encoder whose upper layers train, and codebooks on its features; subclasses define the loss.
 
-    Under data parallelism the mean over ranks of the loss, and of its gradients, is that of one process with the
-    whole batch.
+    With data parallelism, the mean over processes of the loss and of its gradients equals those of a single process
+    with the whole batch.
     """
 
-    watches_collapse = False
-    """Whether a codebook with a perplexity below 2 means that the run has failed."""
+    detects_collapse = False
+    """Whether a codebook with a perplexity below 2 is an error."""
 
     def __init__(self, encoder: TrainableEncoder, codebooks: Sequence[Codebook]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.codebooks = Codebooks(codebooks)
+        self.codebooks = nn.ModuleList(codebooks)
 
     @property
     def primary(self) -> Codebook:
-        """The codebook that gives the tokens."""
-        return self.codebooks.primary_codebook
+        """The codebook that provides the tokens."""
+        book = self.codebooks[0]
+        assert isinstance(book, Codebook)
+        return book
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
     @torch.no_grad()
     def normalize_codewords(self) -> None:
-        """Scale all codewords to unit length, in place: before each forward, as Spin does."""
-        for book in self.codebooks.values():
+        """Scale all codewords to unit length, in place; Spin does this before each forward pass."""
+        for book in self.codebooks:
+            assert isinstance(book, Codebook)
             book.codewords.copy_(F.normalize(book.codewords, dim=1))
 
     def tokenizer(self, name: str) -> Tokenizer:
-        """The tokenizer as it stands, sharing these weights; the first codebook is the primary."""
+        """The tokenizer at this point of the training, sharing the weights; the first codebook is the primary one."""
+        books = [book for book in self.codebooks if isinstance(book, Codebook)]
         training = self.training
-        made = Tokenizer(self.encoder.encoder, self.codebooks.values(), layer=self.encoder.layer, name=name)
-        # A tokenizer puts its parts into evaluation mode, and these are the model's own.
+        tokenizer = Tokenizer(self.encoder.encoder, books, layer=self.encoder.layer, name=name)
+        # Tokenizer puts its modules into evaluation mode, and they belong to this model too.
         self.train(training)
-        return made
+        return tokenizer
 
-    def collapsed(self, figures: Mapping[str, float]) -> str | None:
-        """What to say when a codebook has collapsed."""
-        for name, value in figures.items():
-            if self.watches_collapse and name.startswith("perplexity_") and value < 2:
+    def collapse_message(self, statistics: Mapping[str, float]) -> str | None:
+        """An error message if a codebook has collapsed, else None."""
+        for name, value in statistics.items():
+            if self.detects_collapse and name.startswith("perplexity_") and value < 2:
                 book = name.removeprefix("perplexity_")
                 return (
                     f"codebook {book!r} has collapsed: perplexity {value:.2f}; "
@@ -72,11 +110,35 @@ class StageModel(nn.Module):
         return None
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is ready to run.
+
+    Attributes:
+        model: with its initial weights.
+        plan: of the batches.
+        make_examples: returns the function that prepares batches. It may compute labels or features first, which takes
+            long; it stores them in the given folder.
+        notes: messages for the user, such as how many utterances are skipped.
+    """
+
+    model: StageModel
+    plan: BatchPlan
+    make_examples: Callable[[Path, Progress], Examples]
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def plan_batches(recipe: TrainedRecipe, samples: NDArray[np.int64], distributed: Distributed) -> BatchPlan:
+        """The plan for utterances of ``samples`` (N,) samples, 0 for those to skip."""
+        return BatchPlan.of(samples, recipe.data, recipe.loop.seed, distributed.rank, distributed.world_size)
+
+
 def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
-    """Features (B, T, D) without padding: (N, D), utterance by utterance, in full precision."""
-    return full_precision(features[length_mask(counts, features.shape[1])])
+    """The frames of features (B, T, D) that are not padding, in utterance order: (N, D), in full precision."""
+    mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
+    return full_precision(features[mask])
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """What autocast left in 16 bits as float32; other numbers as they are."""
+    """``x`` as float32 if autocast left it in 16 bits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

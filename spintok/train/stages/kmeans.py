@@ -1,60 +1,73 @@
-"""The K-means stage: a recipe and speech in, a tokenizer out."""
+"""The K-means stage: cluster the features of an encoder into a codebook."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
+from numpy.typing import NDArray
 
+from spintok.augment import utterance_rng
+from spintok.data.audio import read
 from spintok.data.manifest import Utterance
-from spintok.featurizer import Featurizer
-from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.encoder import Encoder
+from spintok.models.mfcc import Mfcc
+from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
+from spintok.train.batching.array_file import ArrayFile
 from spintok.train.clustering import fit
-from spintok.train.features import FeatureFile
 from spintok.train.recipe import KMeansRecipe, RecipeError
-from spintok.train.source import open_encoder
+from spintok.train.stages.start import open_encoder
 
 __all__ = ["describe", "run"]
 
 
 def run(
-    recipe: KMeansRecipe, utterances: Sequence[Utterance], console: Console, device: torch.device | None = None
+    recipe: KMeansRecipe, utterances: Sequence[Utterance], progress: Progress, device: torch.device | None = None
 ) -> Tokenizer:
-    """Extract the features once to a temporary file, cluster them, and return the tokenizer.
+    """Extract the features into a temporary file, cluster them, and return the tokenizer.
 
-    Raises ``ValueError`` when there are fewer frames than codewords, naming the field.
+    Raises:
+        ValueError: there are fewer frames than codewords; the message names the recipe's field.
     """
-    encoder = _open(recipe)
-    featurizer = Featurizer(encoder, layer=recipe.layer, name=recipe.name).to(device or torch.device("cpu"))
-    with tempfile.TemporaryDirectory(prefix="spintok-") as folder, Progress(console=console) as bar:
-        file = FeatureFile(Path(folder, "features.f32"), encoder.num_features)
-        reading = bar.add_task("features", total=len(utterances))
-        rows = file.write(featurizer, utterances, recipe.share, recipe.kmeans.seed, lambda n: bar.advance(reading, n))
-        if rows < recipe.kmeans.size:
+    device = device or torch.device("cpu")
+    encoder = _open(recipe).to(device)
+    width = encoder.num_features
+
+    @torch.inference_mode()
+    def extract() -> Iterator[NDArray[np.generic]]:
+        for done, utterance in enumerate(utterances, start=1):
+            waveform = read(utterance.path)
+            lengths = torch.tensor([len(waveform)])
+            features = encoder(waveform[None].to(device), lengths.to(device), layer=recipe.layer)[0][0]
+            if recipe.share < 1:
+                drawn = utterance_rng(recipe.kmeans.seed, 0, utterance.key).random(len(features)) < recipe.share
+                features = features[torch.from_numpy(drawn)]
+            yield features.float().cpu().numpy()
+            progress("features", done, len(utterances))
+
+    def report(start: int, iteration: int, distance: float) -> None:
+        done = start * recipe.kmeans.iterations + iteration
+        progress("K-means", done, recipe.kmeans.restarts * recipe.kmeans.iterations, f"mean distance² {distance:.4f}")
+
+    with tempfile.TemporaryDirectory(prefix="spintok-") as folder:
+        features = ArrayFile.write(Path(folder, "features.f32"), extract()).rows
+        if len(features) < recipe.kmeans.size:
             raise RecipeError(
-                f"kmeans.size: {recipe.kmeans.size} codewords are more than the {rows} frames of the "
+                f"kmeans.size: {recipe.kmeans.size} codewords are more than the {len(features)} frames of the "
                 f"{len(utterances)} utterances; give more speech, or a smaller size"
             )
-        clustering = bar.add_task("K-means", total=recipe.kmeans.restarts * recipe.kmeans.iterations)
-
-        def heard(start: int, iteration: int, distance: float) -> None:
-            done = start * recipe.kmeans.iterations + iteration
-            bar.update(clustering, completed=done, description=f"K-means, mean squared distance {distance:.4f}")
-
-        result = fit(file.chunks, recipe.kmeans, heard)
-    width = encoder.num_features
+        result = fit(features.astype(np.float32, copy=False), recipe.kmeans, report, device)
     codebook = Codebook(CodebookConfig("primary", recipe.kmeans.size, width, width, "l2", projection=False))
     with torch.no_grad():
         codebook.codewords.copy_(result.codewords)
-    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name, window=featurizer.window)
+    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name)
 
 
 def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
-    """Some lines for people: what a run would do."""
+    """A description of what ``run`` would do."""
     encoder = _open(recipe)
     weights = sum(parameter.numel() for parameter in encoder.parameters())
     layer = "" if recipe.layer is None else f", layer {recipe.layer}"
@@ -66,12 +79,12 @@ def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
     )
 
 
-def _open(recipe: KMeansRecipe) -> FeatureExtractor:
+def _open(recipe: KMeansRecipe) -> Encoder | Mfcc:
     encoder = open_encoder(recipe.encoder)
-    if not encoder.has_layers:
+    if isinstance(encoder, Mfcc):
         if recipe.layer is not None:
-            raise RecipeError(f"layer: {recipe.encoder} has no layers; leave it out")
+            raise RecipeError(f"layer: {recipe.encoder} has no layers; omit the field")
         return encoder
-    if recipe.layer is None or not 1 <= recipe.layer <= encoder.num_layers:
-        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.num_layers}, got {recipe.layer}")
+    if recipe.layer is None or not 1 <= recipe.layer <= encoder.config.layers:
+        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.config.layers}, got {recipe.layer}")
     return encoder.truncated(recipe.layer)

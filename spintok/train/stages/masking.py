@@ -1,19 +1,20 @@
-"""Spans of frames to mask."""
+"""Draw spans of frames to mask."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.train.recipe import MaskConfig
+from spintok.train.recipe_sections import MaskConfig
 
 __all__ = ["span_mask"]
 
 
 def span_mask(rng: np.random.Generator, frames: int, config: MaskConfig) -> NDArray[np.bool_]:
-    """True (``frames``,) where masked: spans of ``length`` frames from random starts, which may overlap.
+    """(``frames``,) True where masked: spans of ``length`` frames at random starts, which may overlap.
 
-    ``probability`` times ``frames`` starts, rounded up or down at random, at least one, drawn without replacement from
-    those whose span fits. In a recording shorter than two spans, a span is half of it; one frame stays unmasked
-    unless there is only one. Source: Baevski et al. 2020, "wav2vec 2.0", section 3.1.
+    The number of spans is ``probability`` times ``frames``, rounded up or down at random, and at least one. Starts are
+    drawn without replacement from those whose span fits. If the recording is shorter than two spans, the span length is
+    half of it. At least one frame remains unmasked, unless there is only one. Source: Baevski et al. 2020, "wav2vec
+    2.0", section 3.1.
     """
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")

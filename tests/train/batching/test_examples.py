@@ -8,18 +8,19 @@ from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import scan
 from spintok.frames import HOP
-from spintok.loading import load
-from spintok.train.batching.array_file import Packed
+from spintok.progress import no_progress
+from spintok.tokenizer import load
+from spintok.train.batching.array_file import ArrayFile
 from spintok.train.batching.examples import Recordings
-from spintok.train.batching.labels import Labels, label
-from spintok.train.batching.plan import Place, Planned
-from spintok.train.batching.views import SpinExamples
-from spintok.train.distributed import Ranks
-from spintok.train.recipe import MaskConfig, ViewsConfig
+from spintok.train.batching.labels import Labels, code_labels
+from spintok.train.batching.plan import BatchSpec, Position
+from spintok.train.batching.views import ViewExamples
+from spintok.train.distributed import Distributed
+from spintok.train.recipe_sections import MaskConfig, ViewsConfig
 from spintok.train.stages.masked import MaskedExamples
 from spintok.train.stages.masking import span_mask
 
-CPU = Ranks(torch.device("cpu"))
+CPU = Distributed(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,8 @@ def utterances(request):
 
 @pytest.fixture(scope="module")
 def labels(utterances, tmp_path_factory) -> Labels:
-    from rich.progress import Progress
-
     folder = tmp_path_factory.mktemp("labels")
-    return label(load("mfcc-kmeans-100"), utterances, folder, CPU, Progress(disable=True))
+    return code_labels(load("mfcc-kmeans-100"), utterances, folder, CPU, no_progress)
 
 
 def test_labels_are_the_codes_of_the_tokenizer(utterances, labels) -> None:
@@ -67,8 +66,8 @@ def test_a_file_that_changed_since_it_was_labelled_is_named(utterances, labels) 
 
 
 def test_the_second_view_is_the_perturbed_first(utterances) -> None:
-    examples = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
-    batch = examples(Planned(Place(2, 0), (0, 5)))
+    examples = ViewExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
+    batch = examples(BatchSpec(Position(2, 0), (0, 5)))
     assert batch.inputs.shape == batch.second.shape == (2, 16_000)
     assert batch.lengths.tolist() == [16_000, 14_080]
     assert batch.seconds == pytest.approx(30_080 / 16_000)
@@ -81,28 +80,27 @@ def test_the_second_view_is_the_perturbed_first(utterances) -> None:
 
 def test_draws_belong_to_the_utterance_and_the_epoch(utterances) -> None:
     views = ViewsConfig(noise=1.0, reverb=1.0)
-    examples = SpinExamples(Recordings(utterances, 16_000), views, seed=3)
-    both = examples(Planned(Place(1, 0), (0, 1)))
-    alone = pickle.loads(pickle.dumps(examples))(Planned(Place(1, 9), (1,)))
+    examples = ViewExamples(Recordings(utterances, 16_000), views, seed=3)
+    both = examples(BatchSpec(Position(1, 0), (0, 1)))
+    alone = pickle.loads(pickle.dumps(examples))(BatchSpec(Position(1, 9), (1,)))
     torch.testing.assert_close(both.second[1], alone.second[0])
-    other = examples(Planned(Place(2, 0), (1,)))
+    other = examples(BatchSpec(Position(2, 0), (1,)))
     assert not torch.allclose(alone.second, other.second)
 
 
 def test_variants_repeat(utterances) -> None:
-    examples = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(variants=2), seed=3)
-    views = [examples(Planned(Place(epoch, 0), (0, 1))).second for epoch in range(3)]
+    examples = ViewExamples(Recordings(utterances, 16_000), ViewsConfig(variants=2), seed=3)
+    views = [examples(BatchSpec(Position(epoch, 0), (0, 1))).second for epoch in range(3)]
     assert torch.equal(views[0], views[2])
     assert not torch.allclose(views[0], views[1])
 
 
 def test_noise_has_its_level_and_comes_from_files(utterances, speech) -> None:
-    plain = SpinExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
-    for files in ([], scan(speech)):
-        noisy = SpinExamples(
-            Recordings(utterances, 16_000), ViewsConfig(noise=1.0, snr_min=5, snr_max=5), seed=3, noise=files
-        )
-        one, two = (examples(Planned(Place(0, 0), (0,))).second for examples in (plain, noisy))
+    plain = ViewExamples(Recordings(utterances, 16_000), ViewsConfig(), seed=3)
+    for files in (None, str(speech)):
+        views = ViewsConfig(noise=1.0, snr_min=5, snr_max=5, noise_files=files)
+        noisy = ViewExamples(Recordings(utterances, 16_000), views, seed=3)
+        one, two = (examples(BatchSpec(Position(0, 0), (0,))).second for examples in (plain, noisy))
         level = 10 * torch.log10(one.square().sum() / (two - one).square().sum())
         assert float(level) == pytest.approx(5, abs=0.1)
 
@@ -110,7 +108,7 @@ def test_noise_has_its_level_and_comes_from_files(utterances, speech) -> None:
 def test_babble_has_its_level_and_is_made_of_the_corpus(utterances) -> None:
     views = ViewsConfig(noise=1.0, babble=1.0, snr_min=5, snr_max=5)
     plain, noisy = (
-        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0,))).second
+        ViewExamples(Recordings(utterances, 16_000), config, seed=3)(BatchSpec(Position(0, 0), (0,))).second
         for config in (ViewsConfig(), views)
     )
     added = (noisy - plain)[0]
@@ -131,7 +129,7 @@ def test_babble_has_its_level_and_is_made_of_the_corpus(utterances) -> None:
 
 def test_the_second_view_is_late_or_early(utterances) -> None:
     plain, shifted = (
-        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        ViewExamples(Recordings(utterances, 16_000), config, seed=3)(BatchSpec(Position(0, 0), (0, 5)))
         for config in (ViewsConfig(), ViewsConfig(shift=160))
     )
     lags = []
@@ -147,7 +145,7 @@ def test_the_second_view_is_late_or_early(utterances) -> None:
 def test_a_narrow_band_has_nothing_above_it(utterances) -> None:
     views = ViewsConfig(band=1.0, band_min=3_000, band_max=3_000)
     plain, narrow = (
-        SpinExamples(Recordings(utterances, 16_000), config, seed=3)(Planned(Place(0, 0), (0, 5)))
+        ViewExamples(Recordings(utterances, 16_000), config, seed=3)(BatchSpec(Position(0, 0), (0, 5)))
         for config in (ViewsConfig(), views)
     )
     assert not narrow.second[1, narrow.lengths[1] :].any()
@@ -158,15 +156,15 @@ def test_a_narrow_band_has_nothing_above_it(utterances) -> None:
 
 
 def test_the_chance_of_noise_reverb_and_a_narrow_band(utterances) -> None:
-    plain = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(), seed=3)
+    plain = ViewExamples(Recordings(utterances, 8_000), ViewsConfig(), seed=3)
     for change in ({"noise": 0.5}, {"reverb": 0.5}, {"band": 0.5}):
-        examples = SpinExamples(Recordings(utterances, 8_000), ViewsConfig(**change), seed=3)
+        examples = ViewExamples(Recordings(utterances, 8_000), ViewsConfig(**change), seed=3)
         changed = [
             not torch.equal(a, b)
             for epoch in range(8)
             for a, b in zip(
-                plain(Planned(Place(epoch, 0), (0, 1, 2))).second,
-                examples(Planned(Place(epoch, 0), (0, 1, 2))).second,
+                plain(BatchSpec(Position(epoch, 0), (0, 1, 2))).second,
+                examples(BatchSpec(Position(epoch, 0), (0, 1, 2))).second,
                 strict=True,
             )
         ]
@@ -175,12 +173,12 @@ def test_the_chance_of_noise_reverb_and_a_narrow_band(utterances) -> None:
 
 def test_masked_batches(utterances, labels) -> None:
     examples = MaskedExamples(Recordings(utterances, 16_000), labels, MaskConfig(), seed=0)
-    batch = examples(Planned(Place(0, 0), (0, 5)))
+    batch = examples(BatchSpec(Position(0, 0), (0, 5)))
     assert batch.labels.shape == batch.masked.shape == (2, 49)
     assert (batch.labels[1] >= 0).sum() == 43
     assert not batch.masked[1, 43:].any()
-    assert torch.equal(batch.masked, examples(Planned(Place(0, 3), (0, 5))).masked)
-    assert not torch.equal(batch.masked, examples(Planned(Place(1, 0), (0, 5))).masked)
+    assert torch.equal(batch.masked, examples(BatchSpec(Position(0, 3), (0, 5))).masked)
+    assert not torch.equal(batch.masked, examples(BatchSpec(Position(1, 0), (0, 5))).masked)
 
 
 def test_masks_are_spans_and_cover_what_they_should() -> None:
@@ -200,10 +198,10 @@ def test_masks_are_spans_and_cover_what_they_should() -> None:
 
 def test_packed_arrays_come_back(tmp_path) -> None:
     arrays = [np.arange(n * 3, dtype=np.float32).reshape(n, 3) for n in (2, 0, 5)]
-    assert not Packed.exists(tmp_path / "p")
-    packed = pickle.loads(pickle.dumps(Packed.write(tmp_path / "p", iter(arrays))))
-    assert Packed.exists(tmp_path / "p")
+    assert not ArrayFile.exists(tmp_path / "p")
+    packed = pickle.loads(pickle.dumps(ArrayFile.write(tmp_path / "p", iter(arrays))))
+    assert ArrayFile.exists(tmp_path / "p")
     assert len(packed) == 3
     for i, array in enumerate(arrays):
         np.testing.assert_array_equal(packed[i], array)
-    assert len(Packed.write(tmp_path / "none", [np.zeros((0, 2))])[0]) == 0
+    assert len(ArrayFile.write(tmp_path / "none", [np.zeros((0, 2))])[0]) == 0

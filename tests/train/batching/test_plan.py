@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from spintok.data.manifest import scan
 from spintok.frames import SAMPLE_RATE
-from spintok.train.batching.plan import BatchPlan, Place, listed_samples
-from spintok.train.recipe import DataConfig
+from spintok.train.batching.plan import BatchPlan, Position, samples_from_headers
+from spintok.train.recipe_sections import DataConfig
 
 SECONDS = np.random.default_rng(0).uniform(0.2, 20, 500)
 SAMPLES = (SECONDS * SAMPLE_RATE).astype(np.int64)
 
 
-def plan(rank=0, ranks=1, **data) -> BatchPlan:
-    return BatchPlan.of(SAMPLES, DataConfig(**{"seconds": 60.0, "workers": 0, **data}), 7, rank, ranks)
+def plan(rank=0, world_size=1, **data) -> BatchPlan:
+    return BatchPlan.of(SAMPLES, DataConfig(**{"seconds": 60.0, "workers": 0, **data}), 7, rank, world_size)
 
 
 def test_an_epoch_has_every_utterance_once_in_batches_of_like_size() -> None:
@@ -43,20 +43,20 @@ def test_padding_is_small_and_order_is_random() -> None:
 
 def test_a_plan_goes_on_from_any_place() -> None:
     made = plan()
-    iterator = made.from_place(Place())
+    iterator = made.specs_from(Position())
     first = [next(iterator) for _ in range(len(made.epoch(0)) + 3)]
-    assert first[-1].place == Place(1, 2)
-    resumed = made.from_place(Place(0, 5))
+    assert first[-1].position == Position(1, 2)
+    resumed = made.specs_from(Position(0, 5))
     assert [next(resumed) for _ in range(len(first) - 5)] == first[5:]
     # One past the last batch of an epoch is the first of the next.
-    assert next(made.from_place(Place(0, len(made.epoch(0))))).place == Place(1, 0)
+    assert next(made.specs_from(Position(0, len(made.epoch(0))))).position == Position(1, 0)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 5))
 def test_ranks_share_each_batch_evenly(ranks) -> None:
-    alone = plan(ranks=ranks)
-    shares = [plan(rank, ranks).from_place(Place()) for rank in range(ranks)]
+    alone = plan(world_size=ranks)
+    shares = [plan(rank, ranks).specs_from(Position()) for rank in range(ranks)]
     for batch in alone.epoch(0):
         parts = [next(share).rows for share in shares]
         assert sorted(row for part in parts for row in part) == sorted(batch)
@@ -73,13 +73,13 @@ def test_long_utterances_are_counted_as_crops() -> None:
 def test_speech_that_is_too_short_or_too_little_is_refused() -> None:
     with pytest.raises(ValueError, match=r"all 500 utterances are shorter than data.min_seconds, 30"):
         plan(min_seconds=30.0, max_seconds=30.0)
-    with pytest.raises(ValueError, match="cannot be shared by 501 processes"):
-        plan(ranks=501)
+    with pytest.raises(ValueError, match="cannot be divided among 501 processes"):
+        plan(world_size=501)
 
 
 def test_lengths_are_read_from_headers(speech, tmp_path) -> None:
     utterances = scan(speech)
-    assert listed_samples(utterances)[-1] == 14080
+    assert samples_from_headers(utterances)[-1] == 14080
     (tmp_path / "no.wav").write_bytes(b"no audio")
     with pytest.raises(ValueError, match=r"no\.wav: cannot be read"):
-        listed_samples(scan(tmp_path))
+        samples_from_headers(scan(tmp_path))

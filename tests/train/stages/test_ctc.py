@@ -10,10 +10,10 @@ from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.manifest import Utterance
 from spintok.data.transcripts import TranscriptError
 from spintok.train.batching.examples import Batch
-from spintok.train.batching.plan import Place
-from spintok.train.distributed import Ranks
+from spintok.train.batching.plan import Position
+from spintok.train.distributed import Distributed
 from spintok.train.stages.ctc import CtcModel
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.trainable import TrainableEncoder
 
 UTTERANCES = [Utterance(key, Path(f"{key}.wav")) for key in ("a", "b", "c")]
 
@@ -50,13 +50,13 @@ def test_lexicons_that_cannot_be_used(tmp_path) -> None:
 def test_the_loss_sums_over_all_ways_to_say_the_transcript() -> None:
     """Against the definition: every path of symbols and blanks that reduces to the target, one by one."""
     torch.manual_seed(0)
-    model = CtcModel(TrainableEncoder(tiny_encoder()), 4, 3, 0.5, Ranks(torch.device("cpu")))
+    model = CtcModel(TrainableEncoder(tiny_encoder()), 4, 3, 0.5, Distributed(torch.device("cpu")))
     model.normalize_codewords()
     # 4 and 3 frames.
     lengths = torch.tensor([400 + 3 * 320, 400 + 2 * 320])
     waveforms = 0.1 * torch.randn(2, 1360)
     targets = [(1, 2), (3, 3)]
-    loss, figures = model(Batch(Place(), 0.1, waveforms, lengths, labels=torch.tensor(targets)))
+    loss, figures = model(Batch(Position(), 0.1, waveforms, lengths, labels=torch.tensor(targets)))
     total = 0.0
     blanks = 0
     features, counts = model.encoder(waveforms, lengths)

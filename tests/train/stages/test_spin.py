@@ -6,15 +6,15 @@ from reference_spin import swapped_loss, targets
 from small_models import tiny_encoder
 
 from spintok.train.batching.examples import Batch
-from spintok.train.batching.plan import Place
-from spintok.train.distributed import Ranks
-from spintok.train.recipe import CodebookPlan, SpinLossConfig
+from spintok.train.batching.plan import Position
+from spintok.train.distributed import Distributed
+from spintok.train.recipe_sections import CodebookPlan, SpinLossConfig
 from spintok.train.stages.base import valid_frames
 from spintok.train.stages.code_labels import CodeLabels
 from spintok.train.stages.spin import SpinModel
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.trainable import TrainableEncoder
 
-CPU = Ranks(torch.device("cpu"))
+CPU = Distributed(torch.device("cpu"))
 PLANS = (CodebookPlan("primary", 6, width=5), CodebookPlan("auxiliary", 11, width=4, weight=0.5))
 
 
@@ -29,7 +29,7 @@ def model(train_layers: int = 2, plans=PLANS, **options) -> SpinModel:
 def batch(lengths=(6000, 4000), samples=6000, seed=0, **more) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     first, second = (0.1 * torch.randn(len(lengths), samples, generator=generator) for _ in range(2))
-    return Batch(Place(), 1.0, first, torch.tensor(lengths), second=second, **more)
+    return Batch(Position(), 1.0, first, torch.tensor(lengths), second=second, **more)
 
 
 def gradients(made: SpinModel, step: Batch) -> dict[str, torch.Tensor]:
@@ -41,10 +41,10 @@ def gradients(made: SpinModel, step: Batch) -> dict[str, torch.Tensor]:
 def test_embeddings_and_codewords_have_unit_length() -> None:
     made = model()
     with torch.no_grad():
-        made.primary.codewords.mul_(3.0)
+        made.codebooks[0].codewords.mul_(3.0)
     made.normalize_codewords()
     features, counts = made.encoder(batch().inputs, batch().lengths)
-    for book in made.codebooks.values():
+    for book in made.codebooks:
         torch.testing.assert_close(book.codewords.norm(dim=1), torch.ones(book.config.size))
         z = book.embed(valid_frames(features, counts))
         torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)))
@@ -54,7 +54,7 @@ def test_loss_and_gradients_equal_the_oracle() -> None:
     """In float64, of both codebooks together, down to the first layer that trains."""
     made = model().double()
     step = batch()
-    step = Batch(step.place, 1.0, step.inputs.double(), step.lengths, second=step.second.double())
+    step = Batch(step.position, 1.0, step.inputs.double(), step.lengths, second=step.second.double())
     found = gradients(made, step)
     loss, figures = made(step)
 
@@ -62,7 +62,7 @@ def test_loss_and_gradients_equal_the_oracle() -> None:
     made.zero_grad()
     expected = sum(
         plan.weight * swapped_loss((views[0], views[1]), book.projection.weight, book.projection.bias, book.codewords)
-        for plan, book in zip(PLANS, made.codebooks.values(), strict=True)
+        for plan, book in zip(PLANS, made.codebooks, strict=True)
     )
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
@@ -85,7 +85,7 @@ def test_targets_of_permuted_frames_are_permuted_targets() -> None:
 def test_the_order_of_utterances_does_not_matter() -> None:
     made = model()
     step = batch()
-    other = Batch(step.place, 1.0, step.inputs.flip(0), step.lengths.flip(0), second=step.second.flip(0))
+    other = Batch(step.position, 1.0, step.inputs.flip(0), step.lengths.flip(0), second=step.second.flip(0))
     torch.testing.assert_close(made(step).loss, made(other).loss)
 
 
@@ -93,9 +93,9 @@ def test_targets_carry_no_gradient() -> None:
     """The gradient is the oracle's whose targets are constant, and far from that of one whose targets are not."""
     made = model(train_layers=0, plans=PLANS[:1])
     step = batch()
-    book = made.primary
+    book = made.codebooks[0]
     views = [valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)]
-    found = gradients(made, step)[f"codebooks.{PLANS[0].name}.projection.weight"]
+    found = gradients(made, step)["codebooks.0.projection.weight"]
     for through, apart in ((False, False), (True, True)):
         made.zero_grad()
         loss = swapped_loss(
@@ -113,7 +113,7 @@ def test_targets_carry_no_gradient() -> None:
 def test_swapping_the_views_leaves_the_loss() -> None:
     made = model()
     step = batch()
-    swapped = Batch(step.place, 1.0, step.second, step.lengths, second=step.inputs)
+    swapped = Batch(step.position, 1.0, step.second, step.lengths, second=step.inputs)
     torch.testing.assert_close(made(step).loss, made(swapped).loss)
 
 
@@ -142,9 +142,9 @@ def test_frozen_weights_have_no_gradient_and_never_change() -> None:
 def test_frozen_features_give_the_loss_of_waveforms() -> None:
     made = model()
     step = batch()
-    first, counts = made.encoder.lower(step.inputs, step.lengths)
-    second, _ = made.encoder.lower(step.second, step.lengths)
-    kept = Batch(step.place, 1.0, first, counts, second=second)
+    first, counts = made.encoder.frozen_features(step.inputs, step.lengths)
+    second, _ = made.encoder.frozen_features(step.second, step.lengths)
+    kept = Batch(step.position, 1.0, first, counts, second=second)
     torch.testing.assert_close(made(step).loss, made(kept).loss, rtol=1e-5, atol=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
     loss, figures = made(step)
     frames, flat = labelled_frames(made, step)
     expected = 0.0
-    for book, plan in zip(made.codebooks.values(), PLANS, strict=True):
+    for book, plan in zip(made.codebooks, PLANS, strict=True):
         posterior = (book.embed(frames).double() @ book.normalized_codewords().double().T / 0.1).softmax(1)
         joint = torch.stack([posterior[flat == label].sum(0) for label in range(9)], dim=1) + 1e-3
         right = (posterior @ (joint / joint.sum(1, keepdim=True)))[torch.arange(60), flat]
@@ -197,8 +197,8 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
     torch.testing.assert_close(figures["label_loss"], expected.float())
     added = sum(plan.weight * figures[f"loss_{plan.name}"] for plan in PLANS)
     torch.testing.assert_close(loss.detach(), added + 2 * figures["label_loss"])
-    made._label_loss(frames, [book.embed(frames) for book in made.codebooks.values()], flat).backward()
-    assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks.values())
+    made._label_loss(frames, [book.embed(frames) for book in made.codebooks], flat).backward()
+    assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks)
 
 
 def test_counts_of_labels_by_code_forget() -> None:
@@ -223,8 +223,8 @@ def test_the_tokenizer_reads_the_primary_codebook(speech) -> None:
 
 def test_a_collapsed_codebook_is_named() -> None:
     made = model()
-    assert made.collapsed({"perplexity_primary": 3.0, "perplexity_auxiliary": 2.5}) is None
-    assert "'auxiliary' has collapsed: perplexity 1.50" in made.collapsed({"perplexity_auxiliary": 1.5})
+    assert made.collapse_message({"perplexity_primary": 3.0, "perplexity_auxiliary": 2.5}) is None
+    assert "'auxiliary' has collapsed: perplexity 1.50" in made.collapse_message({"perplexity_auxiliary": 1.5})
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ from small_models import tiny_encoder
 from spintok import cli
 from spintok.chunking import Window
 from spintok.data.alignments import Alignment, Interval
-from spintok.data.manifest import Utterance, scan
-from spintok.loading import load
+from spintok.data.manifest import Utterance
+from spintok.tokenizer import load
 from spintok.train.batching.examples import Batch
-from spintok.train.batching.labels import aligned
-from spintok.train.batching.plan import Place
-from spintok.train.distributed import Ranks
+from spintok.train.batching.labels import phone_labels
+from spintok.train.batching.plan import Position
+from spintok.train.distributed import Distributed
 from spintok.train.dry_run import estimate_memory
-from spintok.train.prepare import prepare
 from spintok.train.recipe_file import read_recipe
-from spintok.train.source import open_encoder
-from spintok.train.stages.trainable import TrainableEncoder
+from spintok.train.stages import build
+from spintok.train.stages.base import Corpus
+from spintok.train.stages.start import open_encoder
+from spintok.train.trainable import TrainableEncoder
 
 ENCODER = (
     "conv_channels = [8, 8, 8, 8, 8, 8, 8]\nwidth = 16\nheads = 2\nfeed_forward = 32\nlayers = 2\n"
@@ -86,7 +87,7 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
 
 
 def test_phones_are_labels_and_voices_change(monkeypatch, capsys, speech, tmp_path) -> None:
-    """Stage II with aligned phones: K is the number of phones, and utterances without an alignment are left out."""
+    """Stage II with aligned phones: K is the number of phones, and utterances without an alignment are skipped."""
     phones = {
         "anna_tokens": [["SIL", 0.0, 0.2], ["AH", 0.2, 0.9], ["K", 0.9, 3.0]],
         "fred_yes": [["Y", 0.1, 0.5], ["AH", 0.5, 0.6]],
@@ -99,9 +100,10 @@ def test_phones_are_labels_and_voices_change(monkeypatch, capsys, speech, tmp_pa
     common = ["train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
     common += [word for setting in settings for word in ("--set", setting)]
     losses = {}
-    for chance in (0, 1):
-        name = tmp_path / f"disguised-{chance}"
-        more = ["--set", f"disguised={chance}", "--set", "views.noise=1"]
+    # The second is the field's former name, which recipes may still use.
+    for chance, field in ((0, "second_view_probability"), (1, "disguised")):
+        name = tmp_path / f"chance-{chance}"
+        more = ["--set", f"{field}={chance}", "--set", "views.noise=1"]
         assert run(monkeypatch, *common, "--output", name, *more) == 0, capsys.readouterr().err
         assert load(name).codebook_size == 4
         with (name / "training/log.csv").open() as file:
@@ -110,13 +112,15 @@ def test_phones_are_labels_and_voices_change(monkeypatch, capsys, speech, tmp_pa
     assert losses[0][0] != losses[1][0]
     out = capsys.readouterr()
     assert "the labels are 4 phones: AH K SIL Y" in out.out + out.err
-    assert "utterances are left out: they have no alignment" in out.out + out.err
+    assert "utterances are skipped: they have no alignment" in out.out + out.err
 
 
 def test_frames_without_a_phone_have_no_label(speech, tmp_path) -> None:
     alignment = Alignment(phones=(Interval("B", 0.05, 0.1), Interval("A", 0.2, 9.0)))
     utterance = Utterance("x", tmp_path / "x.wav")
-    labels, names = aligned({"x": alignment}, [utterance, Utterance("y", tmp_path / "y.wav")], np.array([4000, 4000]))
+    labels, names = phone_labels(
+        {"x": alignment}, [utterance, Utterance("y", tmp_path / "y.wav")], np.array([4000, 4000])
+    )
     assert names == ("A", "B")
     # The centres of the frames are 12.5 ms, 32.5 ms, and so on.
     assert labels.codes[0].tolist() == [-1, -1, 1, 1, 1, -1, -1, -1, -1, -1, 0, 0]
@@ -126,8 +130,8 @@ def test_frames_without_a_phone_have_no_label(speech, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "more", "message"),
     [
-        (PRETRAIN, ["--set", "disguised=2"], "disguised must lie in [0, 1], got 2"),
-        (PRETRAIN, ["--set", "views.variants=2"], "views.variants is for frozen layers"),
+        (PRETRAIN, ["--set", "second_view_probability=2"], "second_view_probability must be in [0, 1], got 2"),
+        (PRETRAIN, ["--set", "views.variants=2"], "views.variants needs frozen layers"),
         (PRETRAIN, ["--set", "labels={speech}"], "no .TextGrid files in this folder"),
         (SPIN, [], "the field start is missing"),
         (SPIN, ["--init", "nowhere"], "nowhere: no such tokenizer or checkpoint"),
@@ -173,11 +177,11 @@ def test_the_memory_estimate_is_near_what_autograd_keeps(speech, tmp_path, recom
     (tmp_path / "r.toml").write_text(PRETRAIN)
     wide = ["width=64", "heads=4", "feed_forward=256", "layers=4"]
     recipe = read_recipe(tmp_path / "r.toml", [f"encoder.{setting}" for setting in wide])
-    prepared = prepare(recipe, scan(speech), speech, Ranks(torch.device("cpu")))
-    encoder = prepared.model.encoder.encoder
+    stage = build(recipe, Corpus.open(speech), Distributed(torch.device("cpu")))
+    encoder = stage.model.encoder.encoder
     trainable = TrainableEncoder(encoder, train_layers=None if scratch else 3, train_front_end=scratch)
     trainable.encoder.recompute = recompute
-    prepared.model.encoder = trainable.train()
+    stage.model.encoder = trainable.train()
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -189,7 +193,7 @@ def test_the_memory_estimate_is_near_what_autograd_keeps(speech, tmp_path, recom
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         features, _ = trainable(waveforms, torch.full((4,), 32_000))
     assert features.requires_grad
-    memory = estimate_memory(prepared, value_bytes=4, batch_seconds=8.0, recompute=recompute)
+    memory = estimate_memory(stage.model, value_bytes=4, batch_seconds=8.0, recompute=recompute)
     layer = 4 * 400 * (9 * 64 + 2 * 256)
     # Of recomputed layers, one at a time is kept, and only while the backward pass runs.
     expected = memory.activations - (layer if recompute else 0)
@@ -200,8 +204,8 @@ def test_the_memory_estimate_is_near_what_autograd_keeps(speech, tmp_path, recom
 def test_masked_frames_do_not_reach_the_encoder(tmp_path, speech) -> None:
     """Of what lies under the mask nothing enters the loss: other audio there gives the same one."""
     (tmp_path / "r.toml").write_text(PRETRAIN.replace("[encoder]\n", '[encoder]\nconv_norm = "layer"\n'))
-    prepared = prepare(read_recipe(tmp_path / "r.toml"), scan(speech), speech, Ranks(torch.device("cpu")))
-    model = prepared.model.eval()
+    stage = build(read_recipe(tmp_path / "r.toml"), Corpus.open(speech), Distributed(torch.device("cpu")))
+    model = stage.model.eval()
     model.normalize_codewords()
     waveform = 0.1 * torch.randn(1, 400 + 29 * 320)
     masked = torch.zeros(1, 30, dtype=torch.bool)
@@ -209,7 +213,7 @@ def test_masked_frames_do_not_reach_the_encoder(tmp_path, speech) -> None:
     labels = torch.randint(0, 100, (1, 30))
 
     def loss(samples: torch.Tensor) -> float:
-        batch = Batch(Place(), 1.0, samples, torch.tensor([samples.shape[1]]), masked=masked, labels=labels)
+        batch = Batch(Position(), 1.0, samples, torch.tensor([samples.shape[1]]), masked=masked, labels=labels)
         return float(model(batch).loss.detach())
 
     other = waveform.clone()

@@ -1,25 +1,25 @@
-"""An encoder some of whose layers train: the rest runs without gradient."""
+"""An encoder whose upper layers train while the lower ones are frozen."""
 
 import torch
 from torch import Tensor, nn
 
-from spintok.masks import padding_mask
-from spintok.models.encoder import Encoder
+from spintok.models.encoder import Encoder, frame_mask
 
 __all__ = ["TrainableEncoder"]
 
 
 class TrainableEncoder(nn.Module):
-    """``encoder`` up to ``layer``, of which the highest ``train_layers`` train.
+    """The layers of ``encoder`` up to ``layer``, of which the top ``train_layers`` train.
 
     Args:
-        encoder: shares its weights with this module.
-        layer: the layer that is read; the last by default.
-        train_layers: of the layers up to it; all by default.
-        train_front_end: whether what comes before the first layer trains too; then all layers must.
+        encoder: this module shares its weights.
+        layer: the layer whose features are used; the last by default.
+        train_layers: number of layers that train, counted down from ``layer``; all by default.
+        train_front_end: whether the convolutions and everything else below the first layer train too; this needs all
+            layers to train.
 
     Raises:
-        ValueError: no such layer, or a front end that trains below layers that do not.
+        ValueError: there is no such layer, or the front end would train below frozen layers.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class TrainableEncoder(nn.Module):
         if train_front_end and trained < self.layer:
             raise ValueError(f"train_front_end needs all {self.layer} layers to train, got train_layers = {trained}")
         self.frozen = None if train_front_end else self.layer - trained
-        """The highest layer that does not train (0: what comes before the layers); None when everything trains."""
+        """Number of frozen layers; 0 if only the front end is frozen, None if everything trains."""
         if self.frozen is not None:
             self.encoder.requires_grad_(False)
             for index in range(self.frozen, self.layer):
                 self.encoder.layers[index].requires_grad_()
 
     def train(self, mode: bool = True) -> "TrainableEncoder":
-        """Dropout acts where something trains, and nowhere else."""
+        """Set the mode of the layers that train; frozen layers stay in evaluation mode, without dropout."""
         super().train(mode)
         if self.frozen is not None:
             self.encoder.eval()
@@ -58,21 +58,22 @@ class TrainableEncoder(nn.Module):
         return self
 
     @torch.no_grad()
-    def lower(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The frozen part: (B, S) waveforms of ``lengths`` (B,) samples to (B, T, D) and frames (B,)."""
+    def frozen_features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T, D) of the frozen layers and frame counts (B,), for waveforms (B, S) of ``lengths`` (B,)."""
         assert self.frozen is not None
-        features, counts = self.encoder.local_features(waveforms, lengths)
-        mask = padding_mask(counts, features.shape[1])
+        features, counts = self.encoder.frontend(waveforms, lengths)
+        mask = frame_mask(counts, features.shape[1])
         return self.encoder.transformer(features, mask, layers=[self.frozen])[0], counts
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, D), zero where padded, and frame counts (B,).
 
-        ``inputs`` are waveforms (B, S) with lengths in samples, or what ``lower`` gave, with lengths in frames.
+        ``inputs`` are waveforms (B, S) with lengths in samples, or (B, T, D) from ``frozen_features`` with lengths in
+        frames.
         """
         if self.frozen is None:
             features, counts = self.encoder(inputs, lengths, layer=self.layer)
             return features, counts
-        features, counts = self.lower(inputs, lengths) if inputs.ndim == 2 else (inputs, lengths)
-        mask = padding_mask(counts, features.shape[1])
+        features, counts = self.frozen_features(inputs, lengths) if inputs.ndim == 2 else (inputs, lengths)
+        mask = frame_mask(counts, features.shape[1])
         return self.encoder.upper(features, mask, above=self.frozen, layers=[self.layer])[0], counts

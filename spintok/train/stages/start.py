@@ -1,0 +1,75 @@
+"""Open what a recipe starts from: encoders and tokenizers by name, folder or checkpoint."""
+
+import json
+from pathlib import Path
+
+from spintok.hub import registry
+from spintok.models.encoder import Encoder
+from spintok.models.importers import load_encoder
+from spintok.models.mfcc import Mfcc
+from spintok.tokenizer import Tokenizer, load
+from spintok.train.recipe import RecipeError, TrainedRecipe
+from spintok.train.trainable import TrainableEncoder
+
+__all__ = ["open_encoder", "open_start", "open_tokenizer", "trainable"]
+
+
+def open_encoder(source: str) -> Encoder | Mfcc:
+    """The encoder of a tokenizer (name or folder) or of another library's checkpoint; "mfcc" is the MFCC front end.
+
+    Raises:
+        ValueError: there is no such encoder, or it is damaged.
+    """
+    if source == "mfcc":
+        return Mfcc()
+    if source in registry.known() or _is_tokenizer(Path(source)):
+        return load(source).encoder
+    if Path(source).exists() or ":" in source:
+        return load_encoder(source)
+    raise ValueError(
+        f"{source}: no such tokenizer or checkpoint: give the output folder of a training run, a checkpoint of another "
+        "library, or a name such as torchaudio:HUBERT_BASE"
+    )
+
+
+def open_start(recipe: TrainedRecipe) -> Encoder:
+    """The encoder that the recipe starts from. Raises ``ValueError``."""
+    if recipe.start is None:
+        raise RecipeError("the field start is missing: name the output folder of the previous stage, or give --init")
+    encoder = open_encoder(recipe.start)
+    if not isinstance(encoder, Encoder):
+        raise RecipeError(f"start: {recipe.start!r} has no layers to train; give an encoder with transformer layers")
+    return encoder
+
+
+def open_tokenizer(field: str, source: str) -> Tokenizer:
+    """The tokenizer that the recipe names in ``field``. Raises ``RecipeError``."""
+    try:
+        return load(source)
+    except ValueError as error:
+        raise RecipeError(f"{field}: {error}") from None
+
+
+def trainable(
+    recipe: TrainedRecipe,
+    encoder: Encoder,
+    *,
+    layer: int | None,
+    train_layers: int | None = None,
+    train_front_end: bool = True,
+) -> TrainableEncoder:
+    """``encoder`` with the layers to train as the recipe says. Raises ``RecipeError``."""
+    try:
+        made = TrainableEncoder(encoder, layer=layer, train_layers=train_layers, train_front_end=train_front_end)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    made.encoder.recompute = recipe.loop.recompute
+    return made
+
+
+def _is_tokenizer(folder: Path) -> bool:
+    """Whether ``folder`` holds a tokenizer; Hugging Face models have a config.json too."""
+    try:
+        return "spintok_format" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
