@@ -18,7 +18,8 @@ from spintok_kernels.reference import reference_loss
 
 from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.manifest import scan
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.train.batching.examples import Recordings, pad
 from spintok.train.batching.loader import load_batches
 from spintok.train.batching.plan import BatchPlan, Position, samples_from_headers
@@ -73,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = ViewExamples(recordings, ViewsConfig(), seed=0)
     encoder = random_encoder(SIZES[options.size], torch.Generator().manual_seed(0))
     books = [CodebookPlan(f"codebook {i}", size) for i, size in enumerate(options.codebooks)]
-    encoder = TrainableEncoder(encoder, train_layers=2, train_front_end=False)
-    model = SpinModel(encoder, books, SpinLossConfig(), Distributed(device)).to(device).train()
+    trainable = TrainableEncoder(encoder, train_layers=2, train_front_end=False)
+    model = SpinModel(trainable, books, SpinLossConfig(), Distributed(device)).to(device).train()
+    codebooks = list(model.codebooks.values())
     model.normalize_codewords()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam(trained, lr=1e-6, fused=device.type == "cuda")
@@ -98,14 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         inputs, counts = torch.cat([waveforms, second]).to(device), lengths.repeat(2).to(device)
         with half:
             spent["frozen layers"], (lower, frames) = timed(
-                device, lambda i=inputs, n=counts: encoder.frozen_features(i, n)
+                device, lambda i=inputs, n=counts: trainable.frozen_features(i, n)
             )
-            spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: encoder(x, n))
+            spent["trained layers"], (features, _) = timed(device, lambda x=lower, n=frames: trainable(x, n))
         flat = valid_frames(features, frames)
         statistics: dict[str, torch.Tensor] = {}
         spent["loss"], loss = timed(
             device,
-            lambda x=flat, s=statistics: sum(model.swapped_loss(b, b.embed(x), s) for b in model.codebooks),
+            lambda x=flat, s=statistics: sum(model.swapped_loss(book, book.embed(x), s) for book in codebooks),
         )
         spent["backward"], _ = timed(device, loss.backward)
 
@@ -145,7 +147,7 @@ def agree(model: SpinModel, examples: ViewExamples, plan: BatchPlan, device: tor
         frames = valid_frames(features, counts)
         expected = sum(
             reference_loss(*(z.cpu() for z in book.embed(frames).chunk(2)), book.normalized_codewords().cpu())
-            for book in model.codebooks
+            for book in model.codebooks.values()
         )
     difference = abs(float(loss) - float(expected)) / float(expected)
     # On a GPU the scores are float16.

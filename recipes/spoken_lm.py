@@ -30,7 +30,7 @@ from spintok.export.packed.dataset import Windows, export_packed, read_packed
 from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.sequences.base import speech_only
 from spintok.export.vocabulary import Vocabulary
-from spintok.tokenizer import load
+from spintok.loading import load
 from spintok.tokens import Tokens
 
 SHUFFLES = (0.02, 0.1, 0.5)

@@ -1,4 +1,4 @@
-"""spintok turns speech into tokens for language models.
+"""Speech to tokens for language models.
 
 >>> import spintok
 >>> tokenizer = spintok.load()
@@ -9,18 +9,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spintok.loading import load as load
     from spintok.tokenizer import Tokenizer as Tokenizer
-    from spintok.tokenizer import load as load
     from spintok.tokens import Tokens as Tokens
 
 __all__ = ["Tokenizer", "Tokens", "load"]
 __version__ = "0.1.0"
 
-_HOMES = {"Tokenizer": "spintok.tokenizer", "Tokens": "spintok.tokens", "load": "spintok.tokenizer"}
+_HOMES = {"Tokenizer": "spintok.tokenizer", "Tokens": "spintok.tokens", "load": "spintok.loading"}
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; `spintok --help` must not wait for it.
+    # Imported on first use: torch takes seconds to import, and `spintok --help` should not wait for it.
     if name in _HOMES:
         from importlib import import_module
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import Encoder, EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import Encoder, random_encoder
 from spintok.tokenizer import Tokenizer
 
 TINY = EncoderConfig(

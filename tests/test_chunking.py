@@ -1,12 +1,13 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.chunking import Window, pieces
+from spintok.chunking import Window, chunks
 from spintok.frames import HOP, RECEPTIVE_FIELD, num_frames
 
 
+@settings(deadline=None)
 @given(
     samples=st.integers(0, 30_000),
     keep=st.integers(1, 20),
@@ -17,16 +18,16 @@ def test_every_frame_is_kept_once_with_its_own_samples(samples: int, keep: int, 
     window = Window(keep, context)
     waveform = torch.arange(samples, dtype=torch.float32)
     kept = []
-    for piece in pieces(waveform.split(block) if samples else [], window):
-        frames = piece.waveform.unfold(0, RECEPTIVE_FIELD, HOP)[:, 0].tolist()
+    for chunk in chunks(waveform.split(block) if samples else [], window):
+        frames = chunk.waveform.unfold(0, RECEPTIVE_FIELD, HOP)[:, 0].tolist()
         assert len(frames) <= window.frames
-        assert len(piece.waveform) <= window.samples
-        start = piece.skip
-        kept += frames[start : start + piece.keep]
+        assert len(chunk.waveform) <= window.samples
+        start = chunk.skip
+        kept += frames[start : start + chunk.keep]
         # Context on each side, as far as the recording goes.
         first = int(frames[start]) // HOP
         assert start == min(context, first)
-        assert len(frames) - start - piece.keep == min(context, num_frames(samples) - first - piece.keep)
+        assert len(frames) - start - chunk.keep == min(context, num_frames(samples) - first - chunk.keep)
     assert kept == [HOP * i for i in range(num_frames(samples))]
 
 

@@ -33,9 +33,7 @@ def test_shipped_tokenizers_give_the_recorded_codes(name: str) -> None:
 
 def _features(tokenizer, recording) -> torch.Tensor:
     """Features (T, D) of a recording."""
-    return torch.cat(
-        [part for batch in tokenizer.stretches([recording], tokenizer.layer or 0) for part in batch.features]
-    )
+    return torch.cat([part for batch in tokenizer.iter_features([recording]) for part in batch.features])
 
 
 def _margin(tokenizer, codebook: str, features: torch.Tensor, code: int) -> float:

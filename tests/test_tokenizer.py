@@ -14,9 +14,11 @@ from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording
 from spintok.frames import num_frames
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.models.mfcc import Mfcc
-from spintok.tokenizer import Tokenizer, TokenizerError
+from spintok.serialization import TokenizerError
+from spintok.tokenizer import Tokenizer
 
 TINY = EncoderConfig(
     conv_channels=(32,) * 7, width=48, heads=4, feed_forward=96, layers=2, positional_kernel=16, positional_groups=4
@@ -75,7 +77,7 @@ def test_tokens_do_not_depend_on_the_batch(lengths, group_norm, seed) -> None:
     assert [t.num_frames for t in alone] == [num_frames(n) for n in lengths]
     with torch.inference_mode():
         padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True, padding_value=0.5)
-        features, counts = tokenizer.features(padded, torch.tensor(lengths))
+        features, counts = tokenizer.encoder(padded, torch.tensor(lengths), layer=tokenizer.layer)
         for row, count, expected in zip(features, counts.tolist(), alone, strict=True):
             assert tokenizer.codebooks["primary"].codes(row[:count]).tolist() == expected.codes.tolist()
     assert tokenizer.encode(waveforms[::-1], 16_000) == alone[::-1]
@@ -245,7 +247,7 @@ def test_unknown_names_list_the_known() -> None:
 
 
 def test_bad_audio_is_refused(tiny, tmp_path) -> None:
-    with pytest.raises(ValueError, match="need their rate"):
+    with pytest.raises(ValueError, match="needs a sample rate"):
         tiny.encode(noise(999))
     with pytest.raises(AudioError, match="no such file"):
         tiny.encode(tmp_path / "no.wav")
@@ -263,11 +265,11 @@ DAMAGES = {
         "model.safetensors does not fit",
     ),
     "other weights": (
-        lambda f: damage(f, codebooks=spintok.tokenizer._config(ssl_tokenizer())["codebooks"][:1]),
+        lambda f: damage(f, codebooks=ssl_tokenizer()._config({})["codebooks"][:1]),
         "fit",
     ),
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
-    "not json": (lambda f: (f / "config.json").write_text("{"), "not a tokenizer's"),
+    "not json": (lambda f: (f / "config.json").write_text("{"), "does not describe a tokenizer"),
     "newer": (lambda f: damage(f, spintok_format=99), "format 99"),
     "field": (lambda f: damage(f, encoder={"type": "ssl", "colour": 1}), "colour"),
 }

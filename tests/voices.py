@@ -7,7 +7,8 @@ import torch
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spintok.frames import SAMPLE_RATE
+from spintok.masks import length_mask
 
 __all__ = ["add_noise", "add_reverb", "babble", "band_limit", "colored_noise", "excerpt", "impulse_responses"]
 
@@ -155,4 +156,4 @@ def _valid(waveforms: Tensor, lengths: Tensor) -> Tensor:
         raise ValueError(
             f"need waveforms (B, S) and lengths (B,), got {tuple(waveforms.shape)} and {tuple(lengths.shape)}"
         )
-    return torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+    return length_mask(lengths, waveforms.shape[1])

@@ -67,7 +67,7 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
     """Load the tokenizer of that name or folder, or the default tokenizer, onto the device."""
     import torch
 
-    from spintok.tokenizer import load
+    from spintok.loading import load
 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with progress_display(quiet=quiet, unit="bytes") as progress:

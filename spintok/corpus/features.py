@@ -161,8 +161,8 @@ class _Features(ShardWriter[StoredFeatures]):
         assert file is not None
         start = file.seek(0, 2)
         frames = samples = 0
-        for stretch in self.tokenizer.stretches([recording], self.kind.layer, batch_seconds=0.0):
-            (features,), (samples,) = stretch.features, stretch.samples
+        for batch in self.tokenizer.iter_features([recording], [self.kind.layer], batch_seconds=0.0):
+            (features,), (samples,) = batch.features, batch.samples
             file.write(to_bytes(self._rounded(features, utterance)))
             frames += len(features)
 

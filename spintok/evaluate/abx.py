@@ -197,7 +197,7 @@ def _segments(inputs: MetricInputs) -> list[Segment]:
 
 def _measure(inputs: MetricInputs) -> Result:
     encoded, options = inputs.encoded, inputs.options
-    codebook: Any = inputs.tokenizer.codebooks[inputs.codebook]
+    codebook = inputs.tokenizer.codebook(inputs.codebook)
     codewords = unit_rows(codebook.normalized_codewords().detach().cpu().numpy())
     codes = [encoded.tokens[segment.key].codes[segment.start : segment.stop] for segment in encoded.segments]
     sources: dict[str, tuple[list[NDArray[Any]], Distance]] = {

@@ -43,13 +43,13 @@ def encode_all(
     """Encode every utterance once with the codebook of ``options``; keep the features of ``segments``."""
     name = options.codebook or tokenizer.codebook_names[0]
     size = tokenizer.size_of(name)
-    codebook = tokenizer.codebooks[name]
+    codebook = tokenizer.codebook(name)
     of_utterance: dict[str, list[Segment]] = {}
     for segment in segments:
         of_utterance.setdefault(segment.key, []).append(segment)
     encoded = Encoded()
     for done, (utterance, features) in enumerate(utterance_features(tokenizer, dataset.utterances), start=1):
-        codes = codebook.codes(features).cpu().numpy()  # type: ignore[operator]
+        codes = codebook.codes(features).cpu().numpy()
         array = features.float().cpu().numpy()
         encoded.tokens[utterance.key] = Tokens(codes, size)
         encoded.mean_features[utterance.key] = (

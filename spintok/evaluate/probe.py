@@ -37,23 +37,25 @@ class LayerFrames:
     Attributes:
         keys: the utterances.
         utterance: the index of each frame's utterance, (N,).
-        layers: features by layer, (N, D) float32; MFCC have the key None.
+        layers: features by layer, (N, D) float32.
         labels: the phone of each frame as an index into ``names``, (N,); -1 without a phone.
         names: the phones.
+        layer_names: a name for each layer, such as "layer_6" or "mfcc".
     """
 
     keys: tuple[str, ...]
     utterance: NDArray[np.int64]
-    layers: Mapping[int | None, NDArray[np.float32]]
+    layers: Mapping[int, NDArray[np.float32]]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
+    layer_names: tuple[str, ...]
 
 
 def collect_frames(
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
     phones: Mapping[str, Sequence[Interval]],
-    layers: Sequence[int | None],
+    layers: Sequence[int],
     *,
     frames: int = 20_000,
     seed: int = 0,
@@ -84,7 +86,8 @@ def collect_frames(
     if total == 0:
         raise ValueError("no utterance has a frame")
     features = {layer: np.concatenate(parts) for layer, parts in zip(layers, found, strict=True)}
-    return LayerFrames(tuple(keys), np.concatenate(owner), features, np.concatenate(labels), tuple(names))
+    layer_names = tuple(tokenizer.encoder.layer_name(layer) for layer in layers)
+    return LayerFrames(tuple(keys), np.concatenate(owner), features, np.concatenate(labels), tuple(names), layer_names)
 
 
 def probe_features(features: NDArray[Any], labels: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -147,8 +150,7 @@ def sweep(
         return 100 * np.bincount(where, weights=guesses[test] == labels[test], minlength=held.size), total
 
     parts = {"chance": accuracy(np.full(labels.size, np.bincount(labels[~test]).argmax()))}
-    for layer, features in frames.layers.items():
-        name = "mfcc" if layer is None else f"layer_{layer}"
+    for name, features in zip(frames.layer_names, frames.layers.values(), strict=True):
         x = features[labelled]
         parts[f"{name}_features"] = accuracy(probe_features(x, labels, ~test))
         size = min(codebook_size, int((~test).sum()))
@@ -198,7 +200,7 @@ def _measure(inputs: MetricInputs) -> Result:
     features = torch.from_numpy(frames.layers[tokenizer.layer]).to(tokenizer.device)
     tokens = {}
     for name in tokenizer.codebook_names:
-        codebook: Any = tokenizer.codebooks[name]
+        codebook = tokenizer.codebook(name)
         tokens[name] = (codebook.codes(features).cpu().numpy(), tokenizer.size_of(name))
     fitted = 0
 

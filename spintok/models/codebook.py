@@ -1,14 +1,15 @@
-"""Codebooks: an optional head, and the codewords that features are assigned to."""
+"""Codebooks: an optional projection, and the codewords to which features are assigned."""
 
+from collections.abc import ItemsView, Iterable, ValuesView
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from spintok_kernels import assign
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Codebook", "CodebookConfig"]
+__all__ = ["Codebook", "CodebookConfig", "Codebooks"]
 
 Metric = Literal["dot", "l2"]
 
@@ -18,12 +19,12 @@ class CodebookConfig:
     """The shape of a codebook.
 
     Attributes:
-        name: "primary" gives the tokens; "auxiliary" trains the encoder.
+        name: "primary" for the codebook that gives the tokens, "auxiliary" for one that helps to train the encoder.
         size: K, the number of codewords.
         features: D, the width of the encoder's features.
         width: E, the width of the codewords; equal to D without a projection.
-        metric: "dot": cosine of unit vectors (Spin); "l2": nearest codeword (K-means).
-        projection: whether a linear layer with bias takes features to embeddings.
+        metric: "dot" compares unit vectors by cosine (Spin), "l2" takes the nearest codeword (K-means).
+        projection: whether a linear layer with bias maps features to embeddings.
     """
 
     name: str
@@ -43,11 +44,11 @@ class CodebookConfig:
 
 
 class Codebook(nn.Module):
-    """Features to codes.
+    """Assigns features to codewords.
 
-    With the metric "dot" a feature's embedding is projected and scaled to unit length, and so are the codewords;
-    its code is the codeword of the highest cosine (Chang et al. 2023, "Self-supervised Fine-tuning for Improved
-    Content Representations by Speaker-invariant Clustering", section 2). With "l2" it is the nearest codeword.
+    With the metric "dot", features are projected, embeddings and codewords are scaled to unit length, and the code is
+    the codeword of the highest cosine (Chang et al. 2023, "Self-supervised Fine-tuning for Improved Content
+    Representations by Speaker-invariant Clustering", section 2). With "l2" the code is the nearest codeword.
     """
 
     def __init__(self, config: CodebookConfig) -> None:
@@ -58,12 +59,12 @@ class Codebook(nn.Module):
         nn.init.normal_(self.codewords)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Embeddings (..., E) of features (..., D); unit length with the metric "dot"."""
+        """Embeddings (..., E) of features (..., D), of unit length with the metric "dot"."""
         z: Tensor = features if self.projection is None else self.projection(features)
         return F.normalize(z, dim=-1) if self.config.metric == "dot" else z
 
     def normalized_codewords(self) -> Tensor:
-        """The codewords (K, E) as they are compared: unit rows with the metric "dot"."""
+        """The codewords (K, E), of unit length with the metric "dot"."""
         return F.normalize(self.codewords, dim=-1) if self.config.metric == "dot" else self.codewords
 
     @torch.no_grad()
@@ -73,3 +74,44 @@ class Codebook(nn.Module):
             self.embed(features).contiguous(), self.normalized_codewords(), metric=self.config.metric
         )
         return codes
+
+
+class Codebooks(nn.ModuleDict):
+    """Codebooks by name, in order; the first one is the primary, whose codes are the tokens.
+
+    Raises:
+        ValueError: there is no codebook, two have the same name, or a name is impossible.
+    """
+
+    def __init__(self, codebooks: Iterable[Codebook]) -> None:
+        codebooks = list(codebooks)
+        names = [codebook.config.name for codebook in codebooks]
+        if not names:
+            raise ValueError("a tokenizer needs at least one codebook")
+        if len(set(names)) != len(names):
+            raise ValueError(f"codebooks must have different names, got {', '.join(names)}")
+        super().__init__()
+        for name, codebook in zip(names, codebooks, strict=True):
+            # torch keeps modules as attributes, so a name must not hide one, and dots separate names in a state dict.
+            if not name or "." in name or hasattr(self, name):
+                raise ValueError(f"a codebook cannot be called {name!r}; choose another name")
+            self[name] = codebook
+
+    @property
+    def codebook_names(self) -> list[str]:
+        """The names in order, the primary first."""
+        return list(self.keys())
+
+    @property
+    def primary_codebook(self) -> Codebook:
+        """The first codebook."""
+        return next(iter(self.values()))
+
+    def __getitem__(self, name: str) -> Codebook:
+        return cast(Codebook, super().__getitem__(name))
+
+    def values(self) -> ValuesView[Codebook]:
+        return cast(ValuesView[Codebook], super().values())
+
+    def items(self) -> ItemsView[str, Codebook]:
+        return cast(ItemsView[str, Codebook], super().items())

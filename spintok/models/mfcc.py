@@ -1,37 +1,39 @@
-"""MFCC features on HuBERT's frames: the input of HuBERT's first K-means, and spintok's smallest encoder.
+"""MFCC at the frames of HuBERT: the input of HuBERT's first K-means.
 
-Kaldi's recipe (25 ms Povey windows, pre-emphasis 0.97, 23 mel bands from 20 Hz, 13 cepstra, liftering 22) with
-first and second differences, 39 numbers, every 10 ms; every second frame is kept, so that the frames are exactly
-those of ``spintok.frames``. Source: Hsu et al. 2021, "HuBERT", section IV-B, and Kaldi's ``compute-mfcc-feats``.
+Kaldi's recipe: 25 ms Povey windows every 10 ms, pre-emphasis 0.97, 23 mel bands from 20 Hz, 13 cepstra, liftering 22,
+first and second differences. Every second frame is kept, so the frames are those of ``spintok.frames``.
+Source: Hsu et al. 2021, "HuBERT", section IV-B, and Kaldi's ``compute-mfcc-feats``.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from spintok.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
+from spintok.frames import HOP, RECEPTIVE_FIELD
+from spintok.masks import frame_counts, length_mask, window_counts
+from spintok.models.base import FeatureExtractor
+from spintok.models.filterbank import mel_bands
+from spintok.models.statistics import WaveformStatistics
 
-__all__ = ["Mfcc", "mel_bands"]
+__all__ = ["Mfcc"]
 
 _FFT = 512
 _MELS = 23
 _CEPSTRA = 13
 _LIFTER = 22.0
-_LOWEST_HZ = 20.0
-_STEP = HOP // 2  # samples between the 10 ms frames that the differences are taken over
-_REACH = 2  # frames on each side that a difference reads
+_STEP = HOP // 2  # samples between the 10 ms frames, of which differences are computed
+_REACH = 2  # frames on either side that a difference reads
 
 
-class Mfcc(nn.Module):
-    """Waveforms to MFCC with differences; no parameters. It is called as an ``Encoder`` is, but has no layers.
+class Mfcc(FeatureExtractor):
+    """MFCC with first and second differences. It has no weights and one layer, number 0."""
 
-    ``num_features`` is D; ``context_frames`` is how many frames on each side a feature depends on.
-    """
-
-    num_features = 39
+    type_name = "mfcc"
+    has_layers = False
     context_frames = 2
 
     window: Tensor
@@ -44,35 +46,66 @@ class Mfcc(nn.Module):
         self.register_buffer("mel", mel_bands(_MELS, _FFT), persistent=False)
         self.register_buffer("dct", _cepstral_transform(), persistent=False)
 
-    def forward(
-        self, waveforms: Tensor, lengths: Tensor, *, layer: None = None, statistics: None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Features (B, T, 39) and frame counts (B,) of waveforms (B, S) float32 with lengths (B,) in samples.
+    @property
+    def num_features(self) -> int:
+        """39: 13 cepstra with their first and second differences."""
+        return 3 * _CEPSTRA
 
-        Frames past an utterance's own count are zero.
-        """
+    @property
+    def num_layers(self) -> int:
+        """0: MFCC have no transformer layers, and layer 0 is the MFCC."""
+        return 0
+
+    def hidden_states(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        statistics: WaveformStatistics | None = None,
+    ) -> tuple[list[Tensor], Tensor]:
+        layers = [0] if layers is None else layers
+        self.check_layers(layers)
+        if lengths is None:
+            lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         if waveforms.ndim != 2 or lengths.shape != waveforms.shape[:1]:
             raise ValueError(
                 f"waveforms must be (B, S) and lengths (B,), got {tuple(waveforms.shape)} and {tuple(lengths.shape)}"
             )
         batch, samples = waveforms.shape
-        counts = ((lengths - RECEPTIVE_FIELD).div(HOP, rounding_mode="floor") + 1).clamp(min=0)
+        counts = frame_counts(lengths)
         if samples < RECEPTIVE_FIELD:
-            return waveforms.new_zeros(batch, 0, self.num_features), counts
-        fine = ((lengths - RECEPTIVE_FIELD).div(_STEP, rounding_mode="floor") + 1).clamp(min=1)
+            return [waveforms.new_zeros(batch, 0, self.num_features) for _ in layers], counts
+        fine = window_counts(lengths, RECEPTIVE_FIELD, _STEP).clamp(min=1)
         cepstra = self._cepstra(waveforms.unfold(1, RECEPTIVE_FIELD, _STEP))
         first = _difference(cepstra, fine)
         features = torch.cat([cepstra, first, _difference(first, fine)], dim=2)[:, ::2]
-        valid = torch.arange(features.shape[1], device=features.device) < counts[:, None]
-        return features * valid[:, :, None], counts
+        features = features * length_mask(counts, features.shape[1])[:, :, None]
+        return [features for _ in layers], counts
 
     def statistics(self, blocks: Iterable[Tensor]) -> None:
-        """MFCC need to know nothing of a whole recording."""
+        """None: MFCC depend on a few frames only."""
+
+    def truncated(self, layers: int) -> "Mfcc":
+        self.check_layers([layers])
+        return self
+
+    def to_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> "Mfcc":
+        if values:
+            raise ValueError(f"unknown field {', '.join(sorted(map(str, values)))}: MFCC have no settings")
+        return cls()
+
+    def layer_name(self, layer: int) -> str:
+        return "mfcc"
 
     def _cepstra(self, frames: Tensor) -> Tensor:
-        """Cepstra (B, T, 13) of windows of samples (B, T, 400)."""
+        """Cepstra (B, T, 13) of the samples of each window (B, T, 400)."""
         frames = frames - frames.mean(dim=2, keepdim=True)
-        # The sample before the first is taken to be the first.
+        # The first sample has no predecessor; Kaldi uses the sample itself.
         previous = F.pad(frames, (1, 0), mode="replicate")[:, :, :-1]
         power = torch.fft.rfft((frames - 0.97 * previous) * self.window, n=_FFT).abs().square()
         bands = (power @ self.mel).clamp(min=torch.finfo(torch.float32).eps).log()
@@ -81,7 +114,7 @@ class Mfcc(nn.Module):
 
 
 def _difference(features: Tensor, counts: Tensor) -> Tensor:
-    """Regression slope over five frames, ends repeated: (B, T, D) to (B, T, D)."""
+    """Regression slope over five frames, (B, T, D) to (B, T, D); the first and the last valid frame repeat."""
     frames = features.shape[1]
     index = torch.arange(frames, device=features.device)
     last = (counts - 1)[:, None]
@@ -102,25 +135,8 @@ def _povey_window() -> Tensor:
     return (0.5 - 0.5 * phase.cos()).pow(0.85).float()
 
 
-def mel_bands(bands: int, fft: int) -> Tensor:
-    """Triangles that are straight on the mel scale, from 20 Hz to half the sample rate: (fft / 2 + 1, bands)."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127.0 * torch.log1p(hertz / 700.0)
-
-    ends = mel(torch.tensor([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), bands + 2, dtype=torch.float64)
-    bins = mel(torch.arange(fft // 2 + 1, dtype=torch.float64) * (SAMPLE_RATE / fft))[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    # Kaldi leaves out the bin at half the sample rate.
-    triangles[-1] = 0
-    return triangles.float()
-
-
 def _cepstral_transform() -> Tensor:
-    """Orthonormal DCT-II of the log bands and liftering of the cepstra in one matrix, (23, 13)."""
+    """Orthonormal DCT-II of the log-mel energies and liftering of the cepstra as one matrix, (23, 13)."""
     band = torch.arange(_MELS, dtype=torch.float64)[:, None] + 0.5
     order = torch.arange(_CEPSTRA, dtype=torch.float64)[None]
     dct = torch.cos(math.pi / _MELS * band * order) * math.sqrt(2.0 / _MELS)

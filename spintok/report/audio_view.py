@@ -8,6 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from spintok.frames import SAMPLE_RATE
+from spintok.models.filterbank import mel_bands
 
 __all__ = ["BANDS", "MEL_RATE", "OUTLINE_RATE", "WAV_SECONDS", "data_uri", "mel_image", "outline"]
 
@@ -53,8 +54,7 @@ def outline(waveform: Waveform) -> NDArray[np.int8]:
 def mel_image(waveform: Waveform) -> NDArray[np.uint8]:
     """The log-mel spectrogram, (N, BANDS) uint8: 255 is the loudest band of all, 0 is 70 dB and more below it.
 
-    Column i shows a Hann window of 25 ms around (i + 1/2) / MEL_RATE s; bands are triangles, even on the mel scale
-    2595 log10(1 + f / 700) from 0 to 8 kHz.
+    Column i shows a Hann window of 25 ms around (i + 1/2) / MEL_RATE s, in mel bands from 20 Hz to 8 kHz.
     """
     hop = SAMPLE_RATE // MEL_RATE
     count = -(-len(waveform) // hop)
@@ -62,7 +62,7 @@ def mel_image(waveform: Waveform) -> NDArray[np.uint8]:
     padded = np.pad(waveform, (ahead, count * hop - len(waveform) + _WINDOW))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop][:count]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(_WINDOW) + 0.5) / _WINDOW)).astype(np.float32)
-    bands = _mel_bands()
+    bands = mel_bands(BANDS, _FFT).numpy()
     # In blocks: all spectra of ten minutes at once would take 250 MB.
     power = np.concatenate(
         [
@@ -73,12 +73,3 @@ def mel_image(waveform: Waveform) -> NDArray[np.uint8]:
     floor = max(float(power.max()), 1e-12)
     decibels = 10 * np.log10(np.maximum(power / floor, 1e-12))
     return np.rint(np.clip(1 + decibels / _RANGE_DB, 0, 1) * 255).astype(np.uint8)
-
-
-def _mel_bands() -> NDArray[np.float32]:
-    """Triangles over the bins of the spectrum, (257, BANDS)."""
-    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), BANDS + 2) / 2595) - 1)
-    bins = np.arange(_FFT // 2 + 1)[:, None] * SAMPLE_RATE / _FFT
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)

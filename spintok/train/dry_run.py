@@ -7,8 +7,7 @@ import torch
 
 from spintok.data.manifest import scan
 from spintok.frames import FRAME_RATE, SAMPLE_RATE, num_frames
-from spintok.models.codebook import Codebook
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.train import stages
 from spintok.train.distributed import Distributed
 from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
@@ -63,7 +62,7 @@ def estimate_memory(model: StageModel, *, value_bytes: int, batch_seconds: float
     frames = round(_views(model) * batch_seconds * FRAME_RATE)
     kept = activation_values(model.encoder, recompute=recompute) * frames
     passing = 0 if model.encoder.frozen is None else 2 * _first_convolution(model.encoder.encoder.config) * frames
-    sizes = [book.config.size for book in model.codebooks if isinstance(book, Codebook)]
+    sizes = [book.config.size for book in model.codebooks.values()]
     return Memory(4 * weights, 12 * trained, value_bytes * max(kept, passing), 4 * frames * max(sizes))
 
 
@@ -139,6 +138,5 @@ def _describe_model(model: StageModel) -> Iterator[tuple[str, str]]:
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     yield "parameters", f"{weights:,}, of which {trained:,} train"
-    for book in model.codebooks:
-        assert isinstance(book, Codebook)
+    for book in model.codebooks.values():
         yield "codebook", f"{book.config.name}: {book.config.size} codewords of {book.config.width}"

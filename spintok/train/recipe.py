@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.train.clustering import KMeansConfig
 from spintok.train.recipe_sections import (
     CodebookPlan,

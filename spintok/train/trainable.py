@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from spintok.models.encoder import Encoder, frame_mask
+from spintok.masks import padding_mask
+from spintok.models.encoder import Encoder
 
 __all__ = ["TrainableEncoder"]
 
@@ -61,8 +62,8 @@ class TrainableEncoder(nn.Module):
     def frozen_features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, D) of the frozen layers and frame counts (B,), for waveforms (B, S) of ``lengths`` (B,)."""
         assert self.frozen is not None
-        features, counts = self.encoder.frontend(waveforms, lengths)
-        mask = frame_mask(counts, features.shape[1])
+        features, counts = self.encoder.local_features(waveforms, lengths)
+        mask = padding_mask(counts, features.shape[1])
         return self.encoder.transformer(features, mask, layers=[self.frozen])[0], counts
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,5 +76,5 @@ class TrainableEncoder(nn.Module):
             features, counts = self.encoder(inputs, lengths, layer=self.layer)
             return features, counts
         features, counts = self.frozen_features(inputs, lengths) if inputs.ndim == 2 else (inputs, lengths)
-        mask = frame_mask(counts, features.shape[1])
+        mask = padding_mask(counts, features.shape[1])
         return self.encoder.upper(features, mask, above=self.frozen, layers=[self.layer])[0], counts

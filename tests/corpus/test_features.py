@@ -20,7 +20,8 @@ from spintok.data.audio import read
 from spintok.data.manifest import Utterance, scan
 from spintok.frames import num_frames
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.tokenizer import Tokenizer
 
 TINY = EncoderConfig(

@@ -40,7 +40,8 @@ def test_a_sweep_ranks_what_it_should() -> None:
     owner = np.arange(2000) // 100
     noise = RNG.standard_normal((2000, 4)).astype(np.float32)
     labels[:50] = -1
-    frames = LayerFrames(tuple(map(str, range(20))), owner, {0: noise, 1: x}, labels, tuple("abcd"))
+    layers, names = {0: noise, 1: x}, ("layer_0", "layer_1")
+    frames = LayerFrames(tuple(map(str, range(20))), owner, layers, labels, tuple("abcd"), names)
     steps: list[None] = []
     codes = np.where(labels >= 0, labels, 0)
     found = sweep(frames, {"primary": (codes, 4)}, codebook_size=16, progress=lambda: steps.append(None))
@@ -52,7 +53,7 @@ def test_a_sweep_ranks_what_it_should() -> None:
     assert len(steps) == 6
     assert len(found.units) == 5
     assert sweep(frames, {}, codebook_size=16).values()["layer_1_kmeans"] == values["layer_1_kmeans"]
-    silent = LayerFrames(("a", "b"), owner[:200], {1: x[:200]}, np.full(200, -1), ())
+    silent = LayerFrames(("a", "b"), owner[:200], {1: x[:200]}, np.full(200, -1), (), ("layer_1",))
     with pytest.raises(ValueError, match="two utterances with phones, got 0"):
         sweep(silent, {}, codebook_size=4)
 
@@ -85,7 +86,7 @@ def test_frames_of_all_layers() -> None:
     few = collect_frames(tokenizer, voices(), phones, [1], frames=1)
     assert len(few.keys) == 1
     assert layers_of(tokenizer, [1]) == [1]
-    assert layers_of(mfcc_tokenizer()) == [None]
+    assert layers_of(mfcc_tokenizer()) == [0]
     with pytest.raises(ValueError, match="layers 0 to 2, not 3"):
         layers_of(tokenizer, [3])
     with pytest.raises(ValueError, match="no layers to choose"):

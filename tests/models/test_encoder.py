@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from spintok.frames import num_frames
+from spintok.masks import frame_counts
+from spintok.models.config import EncoderConfig
 from spintok.models.conv_frontend import ConvLayer
-from spintok.models.encoder import Encoder, EncoderConfig, frame_lengths, random_encoder
+from spintok.models.encoder import Encoder, random_encoder
 from spintok.models.importers.huggingface import load_huggingface
 
 SMALL = EncoderConfig(
@@ -163,7 +165,7 @@ def test_masked_norm_matters() -> None:
 
 def test_frame_counts() -> None:
     lengths = torch.arange(0, 32_001)
-    assert frame_lengths(lengths).tolist() == [num_frames(n) for n in range(32_001)]
+    assert frame_counts(lengths).tolist() == [num_frames(n) for n in range(32_001)]
     config = EncoderConfig.from_dict({**SMALL.to_dict(), "conv_channels": [2] * 7, "width": 4, "heads": 1, "layers": 0})
     encoder = random_encoder(config, torch.Generator().manual_seed(0)).eval()
     for length in [*range(395, 410), *range(715, 725), 1_039, 1_040, 15_999, 16_000, 31_999, 32_000]:
@@ -345,7 +347,7 @@ def test_float64_truth(variant: str) -> None:
 def test_transformer_compiles_without_breaks() -> None:
     encoder = small("wavlm")
     lengths = torch.tensor([8_000, 5_000])
-    features, counts = encoder.frontend(pad_sequence(noise(8_000, 5_000), batch_first=True), lengths)
+    features, counts = encoder.local_features(pad_sequence(noise(8_000, 5_000), batch_first=True), lengths)
     mask = torch.arange(features.shape[1]) < counts[:, None]
     compiled = torch.compile(encoder.transformer, backend="eager", fullgraph=True)
     actual = compiled(features, mask, layers=(1, 3))

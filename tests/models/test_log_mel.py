@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from spintok.frames import num_frames
-from spintok.models.encoder import EncoderConfig, random_encoder
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import random_encoder
 from spintok.models.log_mel import LogMelFrontEnd
 
 CONFIG = EncoderConfig(
@@ -65,11 +66,11 @@ def test_training_and_inference_agree_and_a_batch_changes_nothing() -> None:
     for row, length in enumerate(lengths.tolist()):
         batch[row, :length] = speechlike(length, row)
     with torch.no_grad():
-        together, counts = encoder.frontend(batch, lengths)
+        together, counts = encoder.local_features(batch, lengths)
         for row, length in enumerate(lengths.tolist()):
-            alone, _ = encoder.frontend(batch[row : row + 1, :length])
+            alone, _ = encoder.local_features(batch[row : row + 1, :length])
             assert torch.allclose(together[row, : counts[row]], alone[0], atol=1e-5)
-    padded, _ = encoder.frontend(batch, lengths)
+    padded, _ = encoder.local_features(batch, lengths)
     assert torch.allclose(padded, together, atol=1e-5)
     assert counts.tolist() == [num_frames(length) for length in lengths.tolist()]
 

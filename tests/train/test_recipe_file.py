@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from small_models import TINY, save_tiny
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, RecipeError, SpinRecipe
 from spintok.train.recipe_file import read_recipe
 

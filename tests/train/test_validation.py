@@ -6,7 +6,7 @@ from sklearn.metrics import mutual_info_score
 
 from spintok.data.manifest import scan
 from spintok.frames import frame_center_seconds
-from spintok.tokenizer import load
+from spintok.loading import load
 from spintok.train.validation import Validation
 
 PHONES = [["Y", 0, 0.2], ["EH", 0.2, 0.5], ["S", 0.5, 0.9]]

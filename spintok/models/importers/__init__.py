@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spintok.models.encoder import Encoder, EncoderConfig
+from spintok.models.config import EncoderConfig
+from spintok.models.encoder import Encoder
 from spintok.models.importers.fairseq import from_fairseq, from_s3prl, is_fairseq, is_s3prl
 from spintok.models.importers.huggingface import load_huggingface
 from spintok.models.importers.read import read_checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.models.importers.read import plain
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename, usual_heads
 

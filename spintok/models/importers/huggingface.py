@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.models.importers.read import read_tensors
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename
 

@@ -1,8 +1,12 @@
 """s3prl upstreams by name: as spintok's own encoder where the architecture is one, else through s3prl itself."""
 
+import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,84 +14,147 @@ import torch
 from torch import Tensor, nn
 
 from spintok.frames import HOP, SAMPLE_RATE, num_frames
-from spintok.models.encoder import EncoderConfig
+from spintok.models.base import FeatureExtractor
+from spintok.models.config import EncoderConfig
 from spintok.models.importers.fairseq import convert_fairseq
 from spintok.models.importers.torchaudio import import_torchaudio
 from spintok.models.importers.weights import CheckpointError
+from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["Upstream", "load_upstream", "native_upstream"]
 
 
-class Upstream(nn.Module):
-    """Features of any s3prl upstream with 50 frames a second, under the contract of ``spintok.models.encoder.Encoder``.
+class Upstream(FeatureExtractor):
+    """Features of any s3prl upstream with 50 frames per second.
 
-    Each utterance runs alone, since upstreams mix padding into their features; so batches gain no speed. Layer ``n`` is
-    s3prl's ``hidden_states[n]``, which in Large models has the last layer norm after the last layer.
+    Each utterance is encoded alone, because upstreams let padding leak into their features; batches gain no speed.
+    Layer ``n`` is s3prl's ``hidden_states[n]``. In Large models the last one has passed the final layer norm.
 
-    Attributes:
-        name: s3prl's name of it.
-        layers: the last layer's number.
-        num_features: D, the width of the last layer's features.
+    What an upstream computes is decided by s3prl's code, by the settings in its checkpoint, and by its weights. A saved
+    tokenizer therefore holds the upstream's name, the version of s3prl, the path and SHA-256 of a local checkpoint,
+    and the weights. Loading asks s3prl for the upstream of that name, which reads its own checkpoint (a download, or
+    the local path) for the settings, and replaces the weights by those saved. It refuses another version of s3prl,
+    another local checkpoint, and weights of other shapes. The fingerprint does not depend on the path.
+
+    Args:
+        name: s3prl's name of the upstream.
+        upstream: the upstream that s3prl built.
+        ckpt: the local checkpoint, file or folder, that it was built from, if any.
+
+    Raises:
+        CheckpointError: the upstream does not give 50 frames per second, or its layers differ in width.
     """
 
+    type_name = "s3prl"
     context_frames = 250
-    """Frames to read on either side of a window of a long recording (``spintok.chunking``)."""
 
-    def __init__(self, name: str, upstream: nn.Module) -> None:
+    def __init__(self, name: str, upstream: nn.Module, *, ckpt: str | None = None) -> None:
         super().__init__()
         rate = _downsampling(upstream)
         if rate != HOP:
-            raise CheckpointError(f"s3prl's {name} steps by {rate} samples a frame; spintok's frames step by {HOP}")
+            raise CheckpointError(f"s3prl's {name} steps by {rate} samples per frame; spintok's frames step by {HOP}")
         self.name = name
+        self.ckpt = ckpt
         self.upstream = upstream.eval()
         with torch.no_grad():
             trial = self._run(torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0)))
-        self.layers = len(trial) - 1
-        self.num_features = trial[-1].shape[-1]
+        widths = {state.shape[-1] for state in trial}
+        if len(widths) != 1:
+            raise CheckpointError(f"the layers of s3prl's {name} have different widths: {sorted(widths)}")
+        self._layers = len(trial) - 1
+        self._width: int = widths.pop()
 
-    def forward(
+    @property
+    def num_features(self) -> int:
+        """D, the width of every layer."""
+        return self._width
+
+    @property
+    def num_layers(self) -> int:
+        """The number of the last layer."""
+        return self._layers
+
+    def hidden_states(
         self,
         waveforms: Tensor,
         lengths: Tensor | None = None,
         *,
-        layer: int | None = None,
-        statistics: None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Features (B, T, D), zero where padded, and frame counts (B,) of waveforms (B, S) of ``lengths`` (B,).
-
-        Raises:
-            ValueError: no such layer, or the upstream gives fewer frames than HuBERT's convolutions.
-        """
-        layer = self.layers if layer is None else layer
-        if not 0 <= layer <= self.layers:
-            raise ValueError(f"s3prl's {self.name} has layers 0 ... {self.layers}, asked for {layer}")
+        layers: Sequence[int] | None = None,
+        statistics: WaveformStatistics | None = None,
+    ) -> tuple[list[Tensor], Tensor]:
+        layers = range(self.num_layers + 1) if layers is None else layers
+        self.check_layers(layers)
         batch, samples = waveforms.shape
         sizes = [samples] * batch if lengths is None else lengths.tolist()
         counts = [num_frames(size) for size in sizes]
-        features = waveforms.new_zeros(batch, num_frames(samples), self.num_features)
+        states = [waveforms.new_zeros(batch, num_frames(samples), self.num_features) for _ in layers]
         for row, (size, count) in enumerate(zip(sizes, counts, strict=True)):
             if count:
-                found = self._run(waveforms[row, :size])[layer]
-                if len(found) < count:
-                    raise ValueError(f"s3prl's {self.name} gave {len(found)} frames of {size} samples, not {count}")
-                features[row, :count] = found[:count]
-        return features, torch.tensor(counts, device=waveforms.device)
+                found = self._run(waveforms[row, :size])
+                for state, layer in zip(states, layers, strict=True):
+                    if len(found[layer]) < count:
+                        raise ValueError(
+                            f"s3prl's {self.name} gave {len(found[layer])} frames for {size} samples, not {count}"
+                        )
+                    state[row, :count] = found[layer][:count]
+        return states, torch.tensor(counts, device=waveforms.device)
 
     def statistics(self, blocks: Iterable[Tensor]) -> None:
-        """None: an upstream takes no statistics of a whole recording, so its windows stand for themselves."""
+        """None: upstreams take no statistics, so each chunk of a long recording is normalised by itself."""
+
+    def truncated(self, layers: int) -> "Upstream":
+        """A copy that gives only the layers up to ``layers``. It shares all weights, those above included."""
+        self.check_layers([layers])
+        shallow = copy(self)
+        shallow._layers = layers
+        return shallow
+
+    def to_config(self) -> dict[str, Any]:
+        return {**self._described(), **({} if self.ckpt is None else {"ckpt": self.ckpt})}
+
+    def identity(self) -> dict[str, Any]:
+        return {"type": self.type_name, **self._described()}
+
+    def _described(self) -> dict[str, Any]:
+        config = {"name": self.name, "s3prl": _installed(), "layers": self.num_layers}
+        return config if self.ckpt is None else {**config, "ckpt_sha256": _sha256(Path(self.ckpt))}
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> "Upstream":
+        unknown = set(values) - {"name", "s3prl", "layers", "ckpt", "ckpt_sha256"}
+        if unknown:
+            raise ValueError(f"unknown field {', '.join(sorted(unknown))} of an s3prl upstream")
+        name, ckpt = values["name"], values.get("ckpt")
+        if not isinstance(name, str) or not isinstance(ckpt, str | None):
+            raise ValueError("name and ckpt of an s3prl upstream must be texts")
+        if ckpt is not None:
+            if not Path(ckpt).exists():
+                raise CheckpointError(f"s3prl's {name} was built from {ckpt}, which is not there: put the file back")
+            if _sha256(Path(ckpt)) != values.get("ckpt_sha256"):
+                raise CheckpointError(f"s3prl's {name} was built from {ckpt}, which has changed since")
+        if values["s3prl"] != (installed := _installed()):
+            raise CheckpointError(
+                f"s3prl {values['s3prl']} made these features and {installed} is installed: "
+                f"pip install s3prl=={values['s3prl']}"
+            )
+        return load_upstream(name, ckpt=ckpt).truncated(values["layers"])
 
     def _run(self, waveform: Tensor) -> list[Tensor]:
         return [states[0] for states in self.upstream([waveform])["hidden_states"]]
 
 
-def load_upstream(name: str, **options: Any) -> Upstream:
-    """An s3prl upstream, which downloads what it needs; ``options`` go to it, such as ``ckpt`` for hubert_local.
+def load_upstream(name: str, *, ckpt: str | None = None) -> Upstream:
+    """An s3prl upstream by name. s3prl downloads what it needs.
+
+    Args:
+        name: one of ``s3prl.hub.options()``.
+        ckpt: a local checkpoint, file or folder, for names such as hubert_local or hf_hubert_custom.
 
     Raises:
-        CheckpointError: no such upstream, it cannot be built, or it has another frame rate.
+        CheckpointError: there is no such upstream, it cannot be built, or it has another frame rate.
         ImportError: s3prl is not installed.
     """
-    return Upstream(name, _build(name, options))
+    return Upstream(name, _build(name, {} if ckpt is None else {"ckpt": ckpt}), ckpt=ckpt)
 
 
 def native_upstream(name: str, **options: Any) -> tuple[EncoderConfig, dict[str, Tensor]]:
@@ -117,6 +184,25 @@ def native_upstream(name: str, **options: Any) -> tuple[EncoderConfig, dict[str,
         "encoder_attention_heads": encoder.layers[0].self_attn.num_heads,
     }
     return convert_fairseq(model.state_dict(), settings)  # type: ignore[union-attr]
+
+
+def _installed() -> str:
+    """The version of s3prl."""
+    try:
+        return version("s3prl")
+    except PackageNotFoundError:
+        raise ImportError("s3prl is needed for its upstreams: pip install 'spintok[s3prl]'") from None
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files of a folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        digest.update(f"{part.relative_to(path).as_posix()}:{_sha256(part)}\n".encode())
+    return digest.hexdigest()
 
 
 def _downsampling(upstream: Any) -> int:

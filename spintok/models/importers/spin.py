@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.models.importers.fairseq import convert_fairseq
 from spintok.models.importers.read import plain
 from spintok.models.importers.weights import CheckpointError

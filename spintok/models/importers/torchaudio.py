@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spintok.models.encoder import EncoderConfig
+from spintok.models.config import EncoderConfig
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename, usual_heads
 
 __all__ = ["from_torchaudio", "import_torchaudio", "is_torchaudio", "load_bundle"]

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from spintok.data.manifest import Utterance, scan
 from spintok.frames import SAMPLE_RATE
-from spintok.models.codebook import Codebook
+from spintok.masks import length_mask
+from spintok.models.codebook import Codebook, Codebooks
 from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
 from spintok.train.batching.examples import Batch, Examples, Recordings
@@ -70,14 +71,12 @@ class StageModel(nn.Module):
     def __init__(self, encoder: TrainableEncoder, codebooks: Sequence[Codebook]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.codebooks = nn.ModuleList(codebooks)
+        self.codebooks = Codebooks(codebooks)
 
     @property
     def primary(self) -> Codebook:
         """The codebook that provides the tokens."""
-        book = self.codebooks[0]
-        assert isinstance(book, Codebook)
-        return book
+        return self.codebooks.primary_codebook
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
@@ -85,15 +84,13 @@ class StageModel(nn.Module):
     @torch.no_grad()
     def normalize_codewords(self) -> None:
         """Scale all codewords to unit length, in place; Spin does this before each forward pass."""
-        for book in self.codebooks:
-            assert isinstance(book, Codebook)
+        for book in self.codebooks.values():
             book.codewords.copy_(F.normalize(book.codewords, dim=1))
 
     def tokenizer(self, name: str) -> Tokenizer:
         """The tokenizer at this point of the training, sharing the weights; the first codebook is the primary one."""
-        books = [book for book in self.codebooks if isinstance(book, Codebook)]
         training = self.training
-        tokenizer = Tokenizer(self.encoder.encoder, books, layer=self.encoder.layer, name=name)
+        tokenizer = Tokenizer(self.encoder.encoder, self.codebooks.values(), layer=self.encoder.layer, name=name)
         # Tokenizer puts its modules into evaluation mode, and they belong to this model too.
         self.train(training)
         return tokenizer
@@ -135,8 +132,7 @@ class Stage:
 
 def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
     """The frames of features (B, T, D) that are not padding, in utterance order: (N, D), in full precision."""
-    mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
-    return full_precision(features[mask])
+    return full_precision(features[length_mask(counts, features.shape[1])])
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from spintok.data.audio import read
 from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.transcripts import Transcripts
 from spintok.frames import SAMPLE_RATE
+from spintok.masks import length_mask
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.train.batching.examples import Batch, Recordings, pad
 from spintok.train.batching.plan import BatchSpec
@@ -106,7 +107,7 @@ class CtcModel(StageModel):
                 reduction="sum",
                 zero_infinity=True,
             )
-        valid = torch.arange(features.shape[1], device=counts.device) < counts[:, None]
+        valid = length_mask(counts, features.shape[1])
         blanks = ((scores.detach().argmax(2) == 0) & valid).sum()
         sums = self.distributed.sum(torch.stack([present.sum(), blanks, valid.sum()]).double())
         symbols, blank, frames = sums.float()

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from spintok.augment import utterance_rng
-from spintok.data.audio import read
 from spintok.data.manifest import Utterance
+from spintok.featurizer import Featurizer
+from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import Encoder
-from spintok.models.mfcc import Mfcc
 from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
 from spintok.train.batching.array_file import ArrayFile
@@ -33,19 +32,19 @@ def run(
         ValueError: there are fewer frames than codewords; the message names the recipe's field.
     """
     device = device or torch.device("cpu")
-    encoder = _open(recipe).to(device)
+    encoder = _open(recipe)
+    featurizer = Featurizer(encoder, layer=recipe.layer, name=recipe.name).to(device)
     width = encoder.num_features
 
-    @torch.inference_mode()
     def extract() -> Iterator[NDArray[np.generic]]:
         for done, utterance in enumerate(utterances, start=1):
-            waveform = read(utterance.path)
-            lengths = torch.tensor([len(waveform)])
-            features = encoder(waveform[None].to(device), lengths.to(device), layer=recipe.layer)[0][0]
-            if recipe.share < 1:
-                drawn = utterance_rng(recipe.kmeans.seed, 0, utterance.key).random(len(features)) < recipe.share
-                features = features[torch.from_numpy(drawn)]
-            yield features.float().cpu().numpy()
+            rng = utterance_rng(recipe.kmeans.seed, 0, utterance.key)
+            for batch in featurizer.iter_features([featurizer.record(utterance.path)]):
+                features = batch.features[0]
+                if recipe.share < 1:
+                    drawn = rng.random(len(features)) < recipe.share
+                    features = features[torch.from_numpy(drawn).to(device)]
+                yield features.float().cpu().numpy()
             progress("features", done, len(utterances))
 
     def report(start: int, iteration: int, distance: float) -> None:
@@ -63,7 +62,7 @@ def run(
     codebook = Codebook(CodebookConfig("primary", recipe.kmeans.size, width, width, "l2", projection=False))
     with torch.no_grad():
         codebook.codewords.copy_(result.codewords)
-    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name)
+    return Tokenizer(encoder.cpu(), [codebook], layer=recipe.layer, name=recipe.name, window=featurizer.window)
 
 
 def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
@@ -79,12 +78,12 @@ def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
     )
 
 
-def _open(recipe: KMeansRecipe) -> Encoder | Mfcc:
+def _open(recipe: KMeansRecipe) -> FeatureExtractor:
     encoder = open_encoder(recipe.encoder)
-    if isinstance(encoder, Mfcc):
+    if not encoder.has_layers:
         if recipe.layer is not None:
             raise RecipeError(f"layer: {recipe.encoder} has no layers; omit the field")
         return encoder
-    if recipe.layer is None or not 1 <= recipe.layer <= encoder.config.layers:
-        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.config.layers}, got {recipe.layer}")
+    if recipe.layer is None or not 1 <= recipe.layer <= encoder.num_layers:
+        raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.num_layers}, got {recipe.layer}")
     return encoder.truncated(recipe.layer)

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from spintok.augment import utterance_rng
 from spintok.data.alignments import match, read_alignments
 from spintok.frames import SAMPLE_RATE
+from spintok.masks import padding_mask
 from spintok.models.codebook import Codebook, CodebookConfig
-from spintok.models.encoder import frame_mask, random_encoder
+from spintok.models.encoder import random_encoder
 from spintok.progress import Progress
 from spintok.train.batching.examples import Batch, Examples, Recordings, pad
 from spintok.train.batching.labels import Labels, code_labels, phone_labels
@@ -183,9 +184,9 @@ class MaskedPrediction(StageModel):
         assert batch.labels is not None
         assert batch.masked is not None
         encoder = self.encoder.encoder
-        features, counts = encoder.frontend(batch.inputs, batch.lengths)
+        features, counts = encoder.local_features(batch.inputs, batch.lengths)
         features = torch.where(batch.masked[:, :, None], self.mask_embedding.to(features.dtype), features)
-        valid = frame_mask(counts, features.shape[1])
+        valid = padding_mask(counts, features.shape[1])
         features = encoder.transformer(features, valid, layers=[self.encoder.layer])[0]
         with torch.autocast(features.device.type, enabled=False):
             known = batch.labels >= 0

@@ -124,7 +124,7 @@ class SpinModel(StageModel):
         with torch.autocast(frames.device.type, enabled=False):
             loss = frames.new_zeros(())
             statistics: dict[str, Tensor] = {}
-            books = [book for book in self.codebooks if isinstance(book, Codebook)]
+            books = self.codebooks.values()
             embedded = [book.embed(frames) for book in books]
             for book, z, weight in zip(books, embedded, self.weights, strict=True):
                 loss = loss + weight * self.swapped_loss(book, z, statistics)
@@ -162,8 +162,8 @@ class SpinModel(StageModel):
             return F.cross_entropy(self.label_head(frames), labels, reduction="sum")
         assert self.code_labels is not None
         total = frames.new_zeros(())
-        for book, z, weight, head in zip(self.codebooks, embedded, self.weights, self.code_labels, strict=True):
-            assert isinstance(book, Codebook)
+        books = self.codebooks.values()
+        for book, z, weight, head in zip(books, embedded, self.weights, self.code_labels, strict=True):
             cosines = z @ book.normalized_codewords().T
             total = total + weight * head((cosines / self.loss.temperature).softmax(1), labels)
         return total

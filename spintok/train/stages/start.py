@@ -4,17 +4,19 @@ import json
 from pathlib import Path
 
 from spintok.hub import registry
+from spintok.loading import load
+from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
 from spintok.models.importers import load_encoder
 from spintok.models.mfcc import Mfcc
-from spintok.tokenizer import Tokenizer, load
+from spintok.tokenizer import Tokenizer
 from spintok.train.recipe import RecipeError, TrainedRecipe
 from spintok.train.trainable import TrainableEncoder
 
 __all__ = ["open_encoder", "open_start", "open_tokenizer", "trainable"]
 
 
-def open_encoder(source: str) -> Encoder | Mfcc:
+def open_encoder(source: str) -> FeatureExtractor:
     """The encoder of a tokenizer (name or folder) or of another library's checkpoint; "mfcc" is the MFCC front end.
 
     Raises:

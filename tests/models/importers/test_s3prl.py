@@ -40,7 +40,7 @@ def test_native(name: str, build: Any, changes: dict[str, Any], tmp_path: Path) 
     model = save(tmp_path / "model.pt", build, **changes)
     encoder = Encoder.from_state(*native_upstream(name, ckpt=str(tmp_path / "model.pt")))
     upstream = load_upstream(name, ckpt=str(tmp_path / "model.pt"))
-    assert (upstream.layers, upstream.num_features) == (3, 48)
+    assert (upstream.num_layers, upstream.num_features) == (3, 48)
     waveform = torch.randn(12_345, generator=torch.Generator().manual_seed(0)) * 0.1
     truth = fairseq_features(model, waveform, normalize=bool(changes))
     with torch.inference_mode():

@@ -8,8 +8,8 @@ from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import scan
 from spintok.frames import HOP
+from spintok.loading import load
 from spintok.progress import no_progress
-from spintok.tokenizer import load
 from spintok.train.batching.array_file import ArrayFile
 from spintok.train.batching.examples import Recordings
 from spintok.train.batching.labels import Labels, code_labels

@@ -41,10 +41,10 @@ def gradients(made: SpinModel, step: Batch) -> dict[str, torch.Tensor]:
 def test_embeddings_and_codewords_have_unit_length() -> None:
     made = model()
     with torch.no_grad():
-        made.codebooks[0].codewords.mul_(3.0)
+        made.primary.codewords.mul_(3.0)
     made.normalize_codewords()
     features, counts = made.encoder(batch().inputs, batch().lengths)
-    for book in made.codebooks:
+    for book in made.codebooks.values():
         torch.testing.assert_close(book.codewords.norm(dim=1), torch.ones(book.config.size))
         z = book.embed(valid_frames(features, counts))
         torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)))
@@ -62,7 +62,7 @@ def test_loss_and_gradients_equal_the_oracle() -> None:
     made.zero_grad()
     expected = sum(
         plan.weight * swapped_loss((views[0], views[1]), book.projection.weight, book.projection.bias, book.codewords)
-        for plan, book in zip(PLANS, made.codebooks, strict=True)
+        for plan, book in zip(PLANS, made.codebooks.values(), strict=True)
     )
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
@@ -93,9 +93,9 @@ def test_targets_carry_no_gradient() -> None:
     """The gradient is the oracle's whose targets are constant, and far from that of one whose targets are not."""
     made = model(train_layers=0, plans=PLANS[:1])
     step = batch()
-    book = made.codebooks[0]
+    book = made.primary
     views = [valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)]
-    found = gradients(made, step)["codebooks.0.projection.weight"]
+    found = gradients(made, step)[f"codebooks.{PLANS[0].name}.projection.weight"]
     for through, apart in ((False, False), (True, True)):
         made.zero_grad()
         loss = swapped_loss(
@@ -189,7 +189,7 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
     loss, figures = made(step)
     frames, flat = labelled_frames(made, step)
     expected = 0.0
-    for book, plan in zip(made.codebooks, PLANS, strict=True):
+    for book, plan in zip(made.codebooks.values(), PLANS, strict=True):
         posterior = (book.embed(frames).double() @ book.normalized_codewords().double().T / 0.1).softmax(1)
         joint = torch.stack([posterior[flat == label].sum(0) for label in range(9)], dim=1) + 1e-3
         right = (posterior @ (joint / joint.sum(1, keepdim=True)))[torch.arange(60), flat]
@@ -197,8 +197,8 @@ def test_pseudo_labels_are_predicted_from_the_codes_of_every_codebook() -> None:
     torch.testing.assert_close(figures["label_loss"], expected.float())
     added = sum(plan.weight * figures[f"loss_{plan.name}"] for plan in PLANS)
     torch.testing.assert_close(loss.detach(), added + 2 * figures["label_loss"])
-    made._label_loss(frames, [book.embed(frames) for book in made.codebooks], flat).backward()
-    assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks)
+    made._label_loss(frames, [book.embed(frames) for book in made.codebooks.values()], flat).backward()
+    assert all(book.codewords.grad.abs().sum() > 0 for book in made.codebooks.values())
 
 
 def test_counts_of_labels_by_code_forget() -> None:

@@ -13,7 +13,7 @@ from spintok import cli
 from spintok.chunking import Window
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
-from spintok.tokenizer import load
+from spintok.loading import load
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.labels import phone_labels
 from spintok.train.batching.plan import Position

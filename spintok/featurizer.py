@@ -1,0 +1,193 @@
+"""The one path from recordings to features, for tokens, K-means, feature export and evaluation."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from os import PathLike
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from spintok.chunking import Window, chunks
+from spintok.data.audio import Recording, record
+from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
+from spintok.models.base import FeatureExtractor
+from spintok.models.precision import full_precision
+from spintok.models.statistics import WaveformStatistics
+from spintok.serialization import fingerprint
+
+__all__ = ["FeatureBatch", "Featurizer"]
+
+
+class FeatureBatch(NamedTuple):
+    """Features of recordings that were encoded together, or of one chunk of a long recording.
+
+    Attributes:
+        indices: the places of the B recordings in the sequence that was given.
+        layers: for each layer asked for, the features (T_i, D) of each recording. Chunks follow each other in order.
+        samples: the samples at 16 kHz read of each recording so far; all of them once its last chunk has come.
+    """
+
+    indices: list[int]
+    layers: list[list[Tensor]]
+    samples: list[int]
+
+    @property
+    def features(self) -> list[Tensor]:
+        """The features of the first layer asked for."""
+        return self.layers[0]
+
+
+class Featurizer(nn.Module):
+    """An encoder, and the window in which it reads long recordings.
+
+    Args:
+        encoder: turns waveforms into features.
+        layer: the layer to read, 0 ... ``encoder.num_layers``; the last one by default.
+        name: a name for messages and output files.
+        window: the size of the chunks of long recordings; by default 20 s are kept and the encoder's
+            ``context_frames`` are read on either side.
+
+    Raises:
+        ValueError: the encoder has no such layer.
+    """
+
+    def __init__(
+        self,
+        encoder: FeatureExtractor,
+        *,
+        layer: int | None = None,
+        name: str = "unnamed",
+        window: Window | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layer = encoder.num_layers if layer is None else layer
+        self.name = name
+        self.window = window or Window(context=encoder.context_frames)
+        self.check_layers([self.layer])
+        self.eval()
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second that the encoder reads; audio of other rates is resampled."""
+        return SAMPLE_RATE
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames per second."""
+        return FRAME_RATE
+
+    @property
+    def frame_size(self) -> int:
+        """Samples from one frame to the next."""
+        return HOP
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the encoder computes."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raise ``ValueError`` unless the encoder has all ``layers``."""
+        last = self.encoder.num_layers
+        for layer in layers:
+            if not 0 <= layer <= last:
+                if not self.encoder.has_layers:
+                    raise ValueError(f"MFCC have no layers: their features have the number 0, got layer {layer}")
+                raise ValueError(
+                    f"{self.name!r} has layers 0 ... {last} of its encoder, got layer {layer}; "
+                    "a tokenizer may keep its encoder only up to the layer that its codebooks read"
+                )
+
+    def encoder_fingerprint(self, layer: int) -> str:
+        """SHA-256 of all that decides the features of a layer: the encoder up to that layer, and the window.
+
+        Raises ``ValueError`` if there is no such layer.
+        """
+        self.check_layers([layer])
+        encoder = self.encoder.truncated(layer)
+        return fingerprint({"encoder": encoder.identity(), "window": asdict(self.window)}, encoder)
+
+    def record(self, path: str | PathLike[str]) -> Recording:
+        """Open an audio file for ``iter_features``. It is kept in memory if it fits into one window.
+
+        Raises ``AudioError`` if the file cannot be read.
+        """
+        return record(path, self.window.samples)
+
+    @torch.inference_mode()
+    def iter_features(
+        self, recordings: Sequence[Recording], layers: Sequence[int] | None = None, batch_seconds: float = 200.0
+    ) -> Iterator[FeatureBatch]:
+        """Features of each recording: short recordings in one piece, long ones chunk by chunk, in order.
+
+        On a GPU, recordings of similar length share a padded batch of at most ``batch_seconds``. On a CPU, where
+        batches only add padding, each is encoded alone. Masks and masked normalisation give the same tokens either way.
+
+        Args:
+            recordings: what ``record`` returned.
+            layers: the layers to return, from one pass; ``self.layer`` by default.
+            batch_seconds: 0 encodes every recording alone on a GPU too.
+
+        Raises:
+            AudioError: a long recording turns out to be damaged.
+            ValueError: the encoder has no such layer.
+        """
+        layers = [self.layer] if layers is None else layers
+        self.check_layers(layers)
+        waveforms = {i: r.waveform for i, r in enumerate(recordings) if r.waveform is not None}
+        for group in self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds):
+            samples = [len(waveforms[i]) for i in group]
+            padded = pad_sequence([waveforms[i] for i in group], batch_first=True)
+            states, counts = self._hidden_states(padded, torch.tensor(samples), layers)
+            frames = counts.tolist()
+            found = [[state[row, :count] for row, count in enumerate(frames)] for state in states]
+            yield FeatureBatch(group, found, samples)
+        for i, recording in enumerate(recordings):
+            if recording.waveform is None:
+                yield from self._iter_chunks(i, recording, layers)
+
+    def _iter_chunks(self, index: int, recording: Recording, layers: Sequence[int]) -> Iterator[FeatureBatch]:
+        """The chunks of a long recording, which is read twice: first for its statistics, then to be encoded."""
+        with full_precision(self.device):
+            statistics = self.encoder.statistics(recording.blocks())
+        samples = 0
+
+        def counted() -> Iterator[Tensor]:
+            nonlocal samples
+            for block in recording.blocks():
+                samples += len(block)
+                yield block
+
+        for chunk in chunks(counted(), self.window):
+            lengths = torch.tensor([len(chunk.waveform)])
+            states, _ = self._hidden_states(chunk.waveform[None], lengths, layers, statistics)
+            kept = slice(chunk.skip, chunk.skip + chunk.keep)
+            yield FeatureBatch([index], [[state[0, kept]] for state in states], [samples])
+
+    def _hidden_states(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[int], statistics: WaveformStatistics | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        device = self.device
+        with full_precision(device):
+            return self.encoder.hidden_states(
+                waveforms.to(device), lengths.to(device), layers=layers, statistics=statistics
+            )
+
+    def _groups(self, lengths: Mapping[int, int], batch_seconds: float) -> Iterable[list[int]]:
+        """Indices that share a batch, longest first."""
+        order = sorted(lengths, key=lambda i: -lengths[i])
+        if self.device.type == "cpu":
+            yield from ([i] for i in order)
+            return
+        group: list[int] = []
+        for i in order:
+            if group and lengths[group[0]] * (len(group) + 1) > batch_seconds * SAMPLE_RATE:
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
