@@ -1,13 +1,16 @@
-"""Audio of any kind to one kind: mono float32 waveforms at 16 kHz.
+"""Audio of any kind as mono float32 waveforms at 16 kHz.
 
-Files are read by libsndfile (wav, flac, ogg/vorbis, ogg/opus, mp3, aiff and more). Channels are averaged. Other sample
-rates go through soxr at its "HQ" quality (20-bit precision); ``n`` samples at rate ``r`` become
-``floor(n * 16000 / r + 1/2)``. Reading block by block gives the same samples, bit for bit, as reading at once.
+libsndfile reads wav, flac, ogg/vorbis, ogg/opus, mp3, aiff and more; ffmpeg, if it is installed, reads the formats in
+``spintok.data.ffmpeg``. Channels are averaged. Other sample rates are resampled by soxr at its "HQ" quality (20-bit
+precision): ``n`` samples at rate ``r`` become ``floor(n * 16000 / r + 1/2)``. Reading block by block gives the same
+samples, bit for bit, as reading at once.
 """
 
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from os import PathLike, fspath
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,82 +18,130 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from spintok.data import ffmpeg
+from spintok.data.containers import ogg_damage, sample_bytes
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["EXTENSIONS", "AudioError", "Recording", "blocks", "from_array", "read", "record"]
+__all__ = [
+    "EXTENSIONS",
+    "AudioError",
+    "AudioWarning",
+    "Recording",
+    "blocks",
+    "decoder_version",
+    "from_array",
+    "read",
+    "record",
+]
 
-EXTENSIONS = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64", ".caf"}
+_LIBSNDFILE = frozenset(
+    {
+        *(".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp1", ".mp2"),
+        *(".mp3", ".mpga", ".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sf", ".snd", ".sph", ".svx"),
+        *(".voc", ".w64", ".wav", ".wave"),
+    }
 )
-"""File names that a folder scan takes for audio, in lower case."""
+
+EXTENSIONS = _LIBSNDFILE | ffmpeg.EXTENSIONS
+"""Endings of file names, in lower case, that the scan of a folder takes for audio or video."""
+
+RATES = range(1000, 1_000_001)
+"""Sample rates in Hz that are taken for real."""
+
+LARGEST_SAMPLE = 2.0**31
+"""The largest absolute value of a sample; full scale is 1, but files with integers stored as floats exist."""
+
+TAIL_SECONDS = 0.02
+"""The longest piece that may be missing at the end of a file; more is an error."""
 
 BLOCK_SECONDS = 30
-# A wav header written to a pipe cannot know its length and claims the largest one.
-_UNKNOWN_LENGTH = 0x7FFF_0000
+_BLOCK_SAMPLES = 1 << 24
 
 
 class AudioError(ValueError):
     """A file or array that is not usable audio; the message names it and the cause."""
 
 
+class AudioWarning(UserWarning):
+    """A file that is read, but lacks a few milliseconds at its end."""
+
+
 @dataclass(frozen=True)
 class Recording:
-    """One utterance: held in memory when it is short, read again block by block when it is long.
+    """One utterance: held in memory if it is short, read again block by block if it is long.
 
     Attributes:
-        waveform: (S,) float32 at 16 kHz, or None when the audio is longer than was asked to be held.
-        blocks: gives the waveform from its start as consecutive blocks, anew at each call.
+        waveform: (S,) float32 at 16 kHz, or None if the audio is longer than the limit.
+        blocks: yields the waveform from its start as consecutive blocks, anew at each call.
     """
 
     waveform: Tensor | None
     blocks: Callable[[], Iterator[Tensor]]
 
 
-def record(path: str | PathLike[str], at_most: int) -> Recording:
-    """The file, in memory when it has ``at_most`` samples at 16 kHz or fewer. Raises ``AudioError``."""
-    held: list[Tensor] = []
+def record(path: str | os.PathLike[str], at_most: int) -> Recording:
+    """Open a file, and hold it in memory if it has ``at_most`` samples at 16 kHz or fewer. Raises ``AudioError``."""
+    parts: list[Tensor] = []
     total = 0
     for block in blocks(path):
-        held.append(block)
+        parts.append(block)
         total += len(block)
         if total > at_most:
             return Recording(None, lambda: blocks(path))
-    waveform = torch.cat(held)
+    waveform = torch.cat(parts)
     return Recording(waveform, lambda: iter([waveform]))
 
 
-def read(path: str | PathLike[str]) -> Tensor:
-    """The whole file as a waveform, shape (S,), float32, at 16 kHz. Raises ``AudioError``."""
+def read(path: str | os.PathLike[str]) -> Tensor:
+    """Return the whole file as a waveform, shape (S,), float32, at 16 kHz. Raises ``AudioError``."""
     return torch.cat(list(blocks(path)))
 
 
-def blocks(path: str | PathLike[str]) -> Iterator[Tensor]:
-    """The file as consecutive waveforms of some 30 s, each (S,) float32 at 16 kHz, in bounded memory.
+def blocks(path: str | os.PathLike[str]) -> Iterator[Tensor]:
+    """Yield the file as consecutive waveforms of about 30 s, each (S,) float32 at 16 kHz, in bounded memory.
 
-    Raises ``AudioError`` when the file is missing, empty, no audio, cut short, or holds NaN or infinite samples.
+    Raises ``AudioError`` if the file is missing, empty, no audio, cut short or damaged, or has samples that are NaN,
+    infinite or beyond ``LARGEST_SAMPLE``. Warns with ``AudioWarning`` if at most ``TAIL_SECONDS`` are missing.
     """
-    name = fspath(path)
+    name = os.fspath(path)
     try:
-        if Path(name).is_dir():
-            raise AudioError(f"{name}: is a folder, not an audio file")
-        if Path(name).stat().st_size == 0:
-            raise AudioError(f"{name}: the file is empty (0 bytes)")
-        with soundfile.SoundFile(name) as file:
-            _refuse_truncated_header(name, file)
-            pieces = _mono(name, file)
-            yield from pieces if file.samplerate == SAMPLE_RATE else _resample(pieces, file.samplerate)
+        _refuse_no_file(name)
+        if os.path.splitext(name)[1].lower() in ffmpeg.EXTENSIONS:  # noqa: PTH122
+            _refuse_incomplete(name)
+            yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS))
+            return
+        # libsndfile wants the bytes of the name, which need not be UTF-8.
+        with soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name)) as file:
+            _refuse_incomplete(name, file)
+            yield from _to_16_khz(name, _libsndfile(name, file))
+    except AudioError:
+        raise
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file") from None
     except OSError as error:
         raise AudioError(f"{name}: {error.strerror or error}") from None
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{name}: libsndfile cannot read it: {error.error_string}") from None
+    except ffmpeg.FfmpegError as error:
+        raise AudioError(f"{name}: {error}") from None
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be read: {error!r}") from None
+
+
+def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
+    """Return the version of ffmpeg if it would decode one of the files; None otherwise.
+
+    Other versions may decode lossy formats to other samples, so a job that mixes them would mix tokens.
+    """
+    needed = any(os.path.splitext(path)[1].lower() in ffmpeg.EXTENSIONS for path in paths)  # noqa: PTH122
+    return ffmpeg.version() if needed else None
 
 
 def from_array(samples: Any, sample_rate: int) -> Tensor:
-    """Samples in memory as a waveform, shape (S,), float32, at 16 kHz.
+    """Return samples in memory as a waveform, shape (S,), float32, at 16 kHz.
 
     Args:
         samples: a tensor or array, (S,) or (channels, S); floats in [-1, 1] or signed integers at full scale.
@@ -99,6 +150,7 @@ def from_array(samples: Any, sample_rate: int) -> Tensor:
     array = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
         raise AudioError(f"sample_rate must be a positive integer, got {sample_rate!r}")
+    _refuse_rate("waveform", int(sample_rate))
     if array.ndim == 2 and array.shape[0] > array.shape[1]:
         raise AudioError(f"a waveform is (samples,) or (channels, samples), got shape {array.shape}: transpose it")
     if array.ndim not in (1, 2) or 0 in array.shape[:-1]:
@@ -108,71 +160,86 @@ def from_array(samples: Any, sample_rate: int) -> Tensor:
     elif array.dtype.kind != "f":
         raise AudioError(f"samples must be floats or signed integers, got {array.dtype}")
     mono = array.astype(np.float32, copy=False) if array.ndim == 1 else array.mean(axis=0, dtype=np.float32)
-    _refuse_not_finite("waveform", mono)
-    pieces = iter([mono])
-    parts = list(_tensors(pieces) if sample_rate == SAMPLE_RATE else _resample(_tensors(pieces), int(sample_rate)))
-    return torch.cat(parts)
+    _refuse_unusable("waveform", mono)
+    waveform = torch.from_numpy(np.array(mono, dtype=np.float32))
+    return waveform if sample_rate == SAMPLE_RATE else torch.cat(list(_resample([waveform], int(sample_rate))))
 
 
-def _mono(name: str, file: soundfile.SoundFile) -> Iterator[Tensor]:
-    """Consecutive float32 blocks at the file's own rate, channels averaged; checks that all samples came."""
+def _libsndfile(name: str, file: soundfile.SoundFile) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the rate and consecutive blocks (samples, channels); check that all samples came."""
+    _refuse_rate(name, file.samplerate)
+    size = max(1, min(BLOCK_SECONDS * file.samplerate, _BLOCK_SAMPLES // file.channels))
     expected, total = file.frames, 0
-    size = BLOCK_SECONDS * file.samplerate
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         total += len(block)
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        _refuse_not_finite(name, mono)
-        yield torch.from_numpy(np.ascontiguousarray(mono))
-    if total == 0:
+        yield file.samplerate, block
+    # An mp3 without a length header only has an estimate, which may be too low.
+    if total and total < expected:
+        _refuse_missing(name, (expected - total) / file.samplerate, f"{total} of {expected} samples")
+
+
+def _to_16_khz(name: str, source: Iterator[tuple[int, NDArray[np.float32]]]) -> Iterator[Tensor]:
+    """Check blocks (samples, channels), average their channels and resample them."""
+    first = next(source, None)
+    if first is None:
         raise AudioError(f"{name}: the file holds no samples")
-    # An mp3 without a length header only has an estimate, and it may be short of what is there.
-    if total < expected:
-        raise AudioError(f"{name}: the file is cut short: {total} of {expected} samples")
+    rate = first[0]
+    _refuse_rate(name, rate)
+
+    mono = (_average(name, block) for _, block in chain([first], source))
+    yield from mono if rate == SAMPLE_RATE else _resample(mono, rate)
 
 
-def _tensors(pieces: Iterable[np.ndarray]) -> Iterator[Tensor]:
-    for piece in pieces:
-        yield torch.from_numpy(np.array(piece, dtype=np.float32))
+def _average(name: str, block: NDArray[np.float32]) -> Tensor:
+    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+    _refuse_unusable(name, mono)
+    return torch.from_numpy(np.ascontiguousarray(mono))
 
 
-def _resample(pieces: Iterator[Tensor], rate: int) -> Iterator[Tensor]:
+def _resample(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for piece in pieces:
-        yield torch.from_numpy(stream.resample_chunk(piece.numpy()))
+    for part in parts:
+        yield torch.from_numpy(stream.resample_chunk(part.numpy()))
     yield torch.from_numpy(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
 
 
-def _refuse_not_finite(name: str, samples: np.ndarray) -> None:
+def _refuse_no_file(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        # A scan lists folders that it cannot read; listing this one again raises the cause.
+        with os.scandir(path):
+            raise AudioError(f"{name}: is a folder, not an audio file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{name}: the file is empty (0 bytes)")
+
+
+def _refuse_rate(name: str, rate: int) -> None:
+    if rate not in RATES:
+        raise AudioError(f"{name}: a sample rate of {rate} Hz is outside {RATES.start} ... {RATES.stop - 1} Hz")
+
+
+def _refuse_unusable(name: str, samples: NDArray[np.float32]) -> None:
     bad = np.count_nonzero(~np.isfinite(samples))
     if bad:
         raise AudioError(f"{name}: {bad} samples are NaN or infinite")
+    largest = float(np.abs(samples).max(initial=0.0))
+    if largest > LARGEST_SAMPLE:
+        raise AudioError(f"{name}: samples reach {largest:.3g}, where full scale is 1")
 
 
-def _refuse_truncated_header(name: str, file: soundfile.SoundFile) -> None:
-    """Find files that end before their header says; libsndfile reads them without a word."""
-    if file.format in ("WAV", "WAVEX", "AIFF", "RF64", "W64"):
-        for line in file.extra_info.splitlines():
-            # Its log says for the sample chunk "data : CLAIMED (should be FOUND)".
-            words = line.replace(":", " ").split()
-            if len(words) >= 5 and words[0] in ("data", "SSND") and words[2:4] == ["(should", "be"]:
-                claimed, found = int(words[1]), int(words[4].rstrip(")"))
-                if found < claimed < _UNKNOWN_LENGTH:
-                    raise AudioError(f"{name}: the file is cut short: {found} of {claimed} bytes of samples")
-    elif file.format == "OGG" and not _ogg_ends(Path(name)):
-        raise AudioError(f"{name}: the file is cut short: its Ogg stream has no last page")
+def _refuse_incomplete(name: str, file: soundfile.SoundFile | None = None) -> None:
+    """Find files that end before their header says and damaged Ogg pages: decoders read such files silently."""
+    if damage := ogg_damage(Path(name)):
+        raise AudioError(f"{name}: {damage}")
+    declared, found = sample_bytes(Path(name)) or (0, 0)
+    if found < declared:
+        seconds = float("inf")
+        if file is not None and file.samplerate in RATES:
+            seconds = (declared - found) / max(found, 1) * file.frames / file.samplerate
+        _refuse_missing(name, seconds, f"{found} of {declared} bytes of samples")
 
 
-def _ogg_ends(path: Path) -> bool:
-    """Whether the last Ogg page is whole and marked as the end of the stream (RFC 3533, section 6)."""
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        # A page is at most 27 + 255 + 255 * 255 bytes.
-        start = max(0, file.tell() - 65_307)
-        file.seek(start)
-        tail = file.read()
-    at = tail.rfind(b"OggS")
-    if at < 0 or at + 27 > len(tail):
-        return False
-    segments = tail[at + 27 : at + 27 + tail[at + 26]]
-    size = 27 + tail[at + 26] + sum(segments)
-    return bool(tail[at + 5] & 4) and at + size <= len(tail)
+def _refuse_missing(name: str, seconds: float, what: str) -> None:
+    if seconds > TAIL_SECONDS:
+        raise AudioError(f"{name}: the file is cut short: {what}")
+    warnings.warn(f"{name}: the last {seconds * 1000:.1f} ms are missing: {what}", AudioWarning, stacklevel=2)
