@@ -141,12 +141,12 @@ def _tokens(
     tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], stats: bool, quiet: bool
 ) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
-    from spintok.data.manifest import scan
+    from spintok.data.manifest import is_manifest, scan
 
     for name in settings["codebooks"]:
         tokenizer.size_of(name)
     options = Options(**settings)
-    if _is_stream(source) or (output is None and source.is_file() and not _is_manifest(source)):
+    if _is_stream(source) or (output is None and source.is_file() and not is_manifest(source)):
         with _as_file(source) as path:
             print(_one_file(tokenizer, path, options))
         return 0
@@ -198,10 +198,6 @@ def _check_output(source: Path, output: Path | None) -> None:
 def _default_folder(source: Path, suffix: str) -> Path:
     resolved = source.resolve()
     return Path(f"{resolved.stem if source.is_file() else resolved.name}-{suffix}")
-
-
-def _is_manifest(path: Path) -> bool:
-    return path.suffix.lower() in (".tsv", ".scp", ".jsonl", ".json")
 
 
 def _is_stream(source: Path) -> bool:

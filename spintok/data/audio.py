@@ -7,6 +7,7 @@ samples, bit for bit, as reading at once.
 """
 
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -204,12 +205,14 @@ def _resample(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
 
 
 def _refuse_no_file(name: str) -> None:
-    path = Path(name)
-    if path.is_dir():
+    status = os.stat(name)  # noqa: PTH116
+    if stat.S_ISDIR(status.st_mode):
         # A scan lists folders that it cannot read; listing this one again raises the cause.
-        with os.scandir(path):
+        with os.scandir(name):
             raise AudioError(f"{name}: is a folder, not an audio file")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{name}: is a pipe or a device, not an audio file")
+    if status.st_size == 0:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
 
 

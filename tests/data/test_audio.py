@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -102,6 +104,11 @@ BAD = {
         "cut short",
     ),
     "nan": (lambda d: write(d / "a.wav", np.where(SECOND > 0.49, np.nan, SECOND), subtype="FLOAT"), "NaN"),
+    "huge": (lambda d: write(d / "a.wav", np.where(SECOND > 0.49, 1e19, SECOND), subtype="FLOAT"), "samples reach 1e"),
+    "1 Hz": (lambda d: write(d / "a.wav", rate=1), "sample rate of 1 Hz is outside"),
+    "4e8 Hz": (lambda d: write(d / "a.wav", rate=400_000_000), "sample rate of 400000000 Hz is outside"),
+    "pipe": (lambda d: (d / "a.wav", os.mkfifo(d / "a.wav"))[0], "is a pipe or a device"),
+    "name": (lambda d: d / "a\0.wav", "null byte"),
     "infinite": (lambda d: write(d / "a.wav", np.where(SECOND > 0.49, np.inf, SECOND), subtype="FLOAT"), "NaN or inf"),
 }
 
@@ -134,6 +141,8 @@ def test_a_wav_from_a_pipe_is_not_cut_short(tmp_path) -> None:
         (np.zeros(9), 0, "sample_rate"),
         (np.zeros(9), 16_000.5, "sample_rate"),
         (np.full(9, np.nan), 16_000, "NaN"),
+        (np.full(9, -1e20), 16_000, "samples reach 1e"),
+        (np.zeros(9), 4 * 10**8, "sample rate of 400000000 Hz"),
     ],
 )
 def test_bad_arrays_are_refused(samples, rate, message) -> None:

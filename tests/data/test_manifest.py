@@ -1,7 +1,11 @@
 import json
+import os
 
+import numpy as np
 import pytest
+import soundfile
 
+from spintok.data.audio import AudioError, read
 from spintok.data.manifest import ManifestError, Utterance, read_manifest, scan
 
 
@@ -22,6 +26,43 @@ def test_a_folder_is_searched_at_any_depth_in_a_fixed_order(tmp_path) -> None:
 def test_keys_keep_names_that_strip_badly_or_would_clash(tmp_path) -> None:
     touch(tmp_path, "calf_call.flac", "v1.5.wav", "same.wav", "same.flac")
     assert [u.key for u in scan(tmp_path)] == ["calf_call", "same.flac", "same.wav", "v1.5"]
+
+
+def test_keys_are_unique_whatever_the_extensions(tmp_path) -> None:
+    touch(tmp_path, "x.flac", "x.wav", "x.wav.wav", "y.wav", "y.wav.flac", "z")
+    assert [u.key for u in scan(tmp_path)] == ["x.flac", "x.wav", "x.wav.wav", "y", "y.wav.flac"]
+
+
+def test_video_and_other_audio_is_listed_too(tmp_path) -> None:
+    names = ["a.m4a", "b.MP4", "c.webm", "d.aac", "e.wma", "f.mkv", "g.amr", "h.aifc", "i.snd", "j.mp2"]
+    touch(tmp_path, *names, "k.txt", "l.jpg")
+    assert [u.path.name for u in scan(tmp_path)] == names
+
+
+def test_a_folder_that_cannot_be_read_is_listed_with_the_cause(tmp_path, monkeypatch) -> None:
+    touch(tmp_path, "a.wav", "v1.5/b.wav")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("v1.5"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = scan(tmp_path)
+    assert found == [Utterance("a", tmp_path / "a.wav"), Utterance("v1.5/", tmp_path / "v1.5")]
+    with pytest.raises(AudioError, match="v1.5: Permission denied"):
+        read(found[1].path)
+    with pytest.raises(ManifestError, match="v1.5: Permission denied"):
+        scan(tmp_path / "v1.5")
+
+
+def test_names_that_are_not_utf8_are_read_and_get_a_key_that_is(tmp_path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    soundfile.write(path, np.zeros(999), 16_000)
+    (found,) = scan(tmp_path)
+    assert found.key == "caf\\udce9"
+    assert len(read(found.path)) == 999
 
 
 def test_links_are_followed_and_circles_end(tmp_path) -> None:
@@ -70,10 +111,15 @@ def test_a_single_file(tmp_path) -> None:
         ("m.jsonl", '{"duration": 1}\n', r"m\.jsonl:1: no path"),
         ("m.jsonl", "[1]\n", r"m\.jsonl:1: not a JSON object"),
         ("m.jsonl", "", "lists no utterances"),
-        ("m.jsonl", '{"id": 1, "path": "a.wav"}\n{"id": 1, "path": "b.wav"}\n', "must be unique"),
+        ("m.jsonl", '{"id": 1, "path": "a.wav"}\n{"id": 1, "path": "b.wav"}\n', "lines 1 and 2 have the same key '1'"),
         ("wav.scp", "u1\n", r"wav\.scp:1: expected 'KEY PATH'"),
         ("wav.scp", "u1 sox a.wav -t wav - |\n", "does not run commands"),
         ("m.tsv", "root\n", "lists no utterances"),
+        ("m.tsv", "root\na.wav\t1\nb.wav\t1\na.wav\t1\n", "lines 2 and 4 have the same key 'a.wav'"),
+        ("wav.scp", "u1 a.wav\n\nu1 b.wav\n", "lines 1 and 3 have the same key 'u1'"),
+        ("m.jsonl", '{"path": "a.wav"}\n{"path": "a.flac"}\n', "lines 1 and 2 have the same key 'a'"),
+        ("m.jsonl", "[" * 100_000 + "\n", r"m\.jsonl:1: not a JSON"),
+        ("m.jsonl", '{"path": "."}\n', r"m\.jsonl:"),
     ],
 )
 def test_bad_manifests_are_named_with_the_line(tmp_path, name, text, message) -> None:

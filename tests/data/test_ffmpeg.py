@@ -1,0 +1,102 @@
+"""Formats that libsndfile cannot read."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import run
+
+from spintok import cli
+from spintok.data import audio, ffmpeg
+from spintok.data.audio import AudioError
+
+FORMATS = ["m4a", "mp4", "webm", "mkv", "aac", "wma", "amr", "avi", "mov", "ogv", "wv", "tta"]
+
+needs_ffmpeg = pytest.mark.skipif(ffmpeg.program() is None, reason="needs ffmpeg")
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch):
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    monkeypatch.setattr(ffmpeg, "version", lambda: None)
+
+
+def convert(path, seconds=4.0):
+    """A 300 Hz tone at 8 kHz in the format of the file's name."""
+    source = path.with_suffix(".source.wav")
+    soundfile.write(source, 0.3 * np.sin(600 * np.pi * np.arange(int(8000 * seconds)) / 8000), 8000)
+    command = [ffmpeg.program(), "-nostdin", "-v", "error", "-y", "-i", source, path]
+    subprocess.run(command, check=True)
+    source.unlink()
+    return path
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_libsndfile_cannot_read_is_decoded(tmp_path, kind) -> None:
+    waveform = audio.read(convert(tmp_path / f"a.{kind}"))
+    assert waveform.dtype.is_floating_point
+    assert len(waveform) == pytest.approx(64_000, abs=3_500)
+    middle = waveform[16_000:48_000].numpy()
+    spectrum = np.abs(np.fft.rfft(middle))
+    assert spectrum.argmax() == 600
+    assert middle.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.25)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_cut_file_is_refused_without_an_address_in_the_message(tmp_path, kind) -> None:
+    path = convert(tmp_path / f"a.{kind}")
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    with pytest.raises(AudioError) as caught:
+        audio.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "0x" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@needs_ffmpeg
+def test_long_files_come_in_blocks(tmp_path, monkeypatch) -> None:
+    path = convert(tmp_path / "a.wv")
+    whole = audio.read(path)
+    monkeypatch.setattr(audio, "BLOCK_SECONDS", 1)
+    parts = list(audio.blocks(path))
+    assert len(parts) > 3
+    assert np.array_equal(np.concatenate(parts), whole.numpy())
+
+
+@needs_ffmpeg
+def test_a_playlist_under_another_name_opens_no_other_file(tmp_path) -> None:
+    convert(tmp_path / "secret.aac")
+    (tmp_path / "a.mp4").write_text(f"#EXTM3U\n#EXTINF:4,\n{tmp_path / 'secret.aac'}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "b.mp4").write_text(f"ffconcat version 1.0\nfile {tmp_path / 'secret.aac'}\n")
+    for name in ("a.mp4", "b.mp4"):
+        with pytest.raises(AudioError, match="ffmpeg cannot decode it"):
+            audio.read(tmp_path / name)
+
+
+def test_without_ffmpeg_the_message_says_how_to_get_it(tmp_path, no_ffmpeg) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"x")
+    with pytest.raises(AudioError, match=r"a\.m4a: .* needs FFmpeg.*pip install 'spintok\[ffmpeg\]'"):
+        audio.read(tmp_path / "a.m4a")
+
+
+def test_files_that_cannot_be_decoded_are_listed_and_counted(capsys, tmp_path, no_ffmpeg) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/good.wav", np.zeros(999), 16_000)
+    (tmp_path / "in/talk.mp4").write_bytes(b"x")
+    code, out, _ = run(capsys, "encode", tmp_path / "in", tmp_path / "out")
+    assert code == cli.FAILED
+    assert "2 files in = 1 files out + 1 failed" in out
+    (failed,) = map(json.loads, (tmp_path / "out/failed.jsonl").read_text().splitlines())
+    assert failed["key"] == "talk"
+    assert "install ffmpeg" in failed["error"]
+
+
+@needs_ffmpeg
+def test_the_version_counts_where_it_decodes() -> None:
+    assert audio.decoder_version(["a.wav", "b.flac"]) is None
+    assert audio.decoder_version(["a.wav", "b.M4A"]) == ffmpeg.version()
+    assert ffmpeg.version().startswith("ffmpeg ")
