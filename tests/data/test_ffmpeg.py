@@ -38,7 +38,7 @@ def convert(path, seconds=4.0):
 def test_what_libsndfile_cannot_read_is_decoded(tmp_path, kind) -> None:
     waveform = audio.read(convert(tmp_path / f"a.{kind}"))
     assert waveform.dtype.is_floating_point
-    assert len(waveform) == pytest.approx(64_000, abs=3_500)
+    assert len(waveform) == pytest.approx(64_000, abs=4_000)
     middle = waveform[16_000:48_000].numpy()
     spectrum = np.abs(np.fft.rfft(middle))
     assert spectrum.argmax() == 600
