@@ -1,21 +1,21 @@
-"""Alignments: which phone and which word is said when, read from what aligners write, and laid over frames.
+"""Alignments: the time of each phone and word, read from the files of aligners and assigned to frames.
 
-Frames take the label of the interval that holds their centre (``spintok.frames.frame_center_seconds``); an interval
-holds its start and not its end. Frames past the last interval, and those in gaps, have no label; intervals past the
-last frame count for nothing.
+A frame takes the label of the interval that contains its centre (``spintok.frames.frame_center_seconds``); an interval
+contains its start but not its end. Frames after the last interval and in gaps have no label; intervals after the last
+frame are ignored.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spintok.data.json_lines import json_objects
 from spintok.data.textgrid import TextGridError, read_textgrid
 from spintok.frames import FRAME_RATE, frame_center_seconds
 
@@ -35,7 +35,7 @@ __all__ = [
 Level = Literal["phones", "words"]
 
 SILENCE = "SIL"
-"""The label of an interval that has none, as the Montreal Forced Aligner writes silence."""
+"""The label of an interval without text, which is how the Montreal Forced Aligner writes silence."""
 
 SILENCE_LABELS = frozenset({SILENCE, "sil", "SP", "sp", "SPN", "spn", "<eps>", "pau", "h#", "<p:>"})
 """Labels of silence and noise in common dictionaries and aligners."""
@@ -48,7 +48,7 @@ _LABELS_A_SECOND = 100
 
 
 class AlignmentError(ValueError):
-    """A file of alignments that cannot be used; the message names the file, the line and the cause."""
+    """An alignment file that cannot be used; the message names the file, the line and the cause."""
 
 
 class Interval(NamedTuple):
@@ -61,33 +61,30 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Alignment:
-    """The phones and the words of one utterance, each in the order of time, not overlapping; either may be empty."""
+    """The phones and the words of one utterance, each sorted by time, without overlaps; either may be empty."""
 
     phones: tuple[Interval, ...] = ()
     words: tuple[Interval, ...] = ()
 
 
 def read_alignments(source: str | os.PathLike[str], level: Level = "phones") -> dict[str, Alignment]:
-    """The alignments of a file or a folder, by utterance.
+    """Read the alignments of a file or a folder, by utterance.
 
     Args:
         source: a ``.TextGrid`` file (long or short; its name is the utterance), a folder of them at any depth (the
             path below it is the utterance), ``.ctm`` (``utterance channel start duration label``), ``.tsv``
-            (``utterance``, tab, a label each 10 ms, separated by commas) or JSON lines (``{"id": ..., "phones":
+            (``utterance``, tab, a label for each 10 ms, separated by commas) or JSON lines (``{"id": ..., "phones":
             [[label, start, end], ...], "words": [...]}``).
-        level: what the intervals of a ``.ctm`` or ``.tsv`` are. TextGrid and JSON name theirs, and a TextGrid with
-            a single tier holds ``level``. Equal labels in a row are one interval in a ``.tsv``, which cannot tell
-            whether a phone was said twice.
+        level: the kind of the intervals in a ``.ctm`` or ``.tsv``, and in a TextGrid with a single tier. Other
+            TextGrids and JSON name theirs. Equal neighbouring labels in a ``.tsv`` become one interval, as it cannot
+            represent a phone that is said twice.
 
     Raises:
-        AlignmentError: no such file, a kind that is not known, a damaged line, or intervals that overlap.
+        AlignmentError: the file is missing, of an unknown kind or damaged, or intervals overlap.
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".textgrid")
-        if not files:
-            raise AlignmentError(f"{path}: no .TextGrid files in this folder")
-        return {file.relative_to(path).with_suffix("").as_posix(): _textgrid(file, level) for file in files}
+        return {key: _textgrid(file, level) for key, file in _textgrids_below(path).items()}
     kind = path.suffix.lower()
     if kind == ".textgrid":
         return {path.stem: _textgrid(path, level)}
@@ -100,19 +97,21 @@ def read_alignments(source: str | os.PathLike[str], level: Level = "phones") -> 
     if kind not in readers:
         raise AlignmentError(f"{path}: alignments are .TextGrid, .ctm, .tsv or .jsonl files, or a folder of TextGrids")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise AlignmentError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise AlignmentError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise AlignmentError(f"{path}: {error.strerror or error}") from None
     found = readers[kind](path, lines, level)
     if not found:
-        raise AlignmentError(f"{path}: holds no alignments")
+        raise AlignmentError(f"{path}: contains no alignments")
     return found
 
 
 def merge(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -> dict[str, Alignment]:
-    """The phones and words of both; where both have them, those of ``second``."""
+    """Return the phones and words of both; ``second`` takes precedence."""
     merged = dict(first)
     for key, alignment in second.items():
         before = merged.get(key, Alignment())
@@ -121,10 +120,10 @@ def merge(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -> di
 
 
 def match(keys: Iterable[str], alignments: Mapping[str, Alignment]) -> dict[str, Alignment]:
-    """The alignment of each key that has one: under the key itself, or under its last part, after the last slash.
+    """Return the alignment of each key that has one, under the same key or under the same last part of the path.
 
-    The last part is tried on both sides, and only where it is unique on both. Raises ``AlignmentError`` when no key
-    has one.
+    Last parts (after the last slash) are compared only if they are unique among the keys and among the alignments.
+    Raises ``AlignmentError`` if no key has an alignment.
     """
     wanted = list(keys)
     named = _by_last_part(alignments)
@@ -144,11 +143,11 @@ def match(keys: Iterable[str], alignments: Mapping[str, Alignment]) -> dict[str,
 
 
 def frame_intervals(intervals: Sequence[Interval], num_frames: int) -> NDArray[np.int64]:
-    """For each frame the index of the interval that holds its centre, (``num_frames``,); -1 where there is none."""
+    """Return the index of the interval that contains each frame's centre, (``num_frames``,); -1 if there is none."""
     centers = frame_center_seconds(0) + np.arange(num_frames) / FRAME_RATE
     if not intervals:
         return np.full(num_frames, -1, dtype=np.int64)
-    # A microsecond of room: 0.0125 + 30 * 0.02 must lie in an interval that starts at 0.6125.
+    # A microsecond of tolerance: 0.0125 + 30 * 0.02 must fall into an interval that starts at 0.6125.
     starts = np.array([interval.start for interval in intervals]) - 1e-6
     ends = np.array([interval.end for interval in intervals]) - 1e-6
     index = np.searchsorted(starts, centers, side="right") - 1
@@ -156,10 +155,9 @@ def frame_intervals(intervals: Sequence[Interval], num_frames: int) -> NDArray[n
 
 
 def characters(words: Iterable[Interval]) -> tuple[Interval, ...]:
-    """The characters of words: each word's time is shared out evenly among its letters, digits and apostrophes.
+    """Split words into characters, dividing each word's time evenly among its letters, digits and apostrophes.
 
-    Letters are in lower case. Words without any (``<unk>`` becomes ``unk``; ``--`` is nothing) and time between
-    words have no character.
+    Letters become lower case and other characters are dropped: ``<unk>`` becomes ``unk``, ``--`` has no character.
     """
     found = []
     for word, start, end in words:
@@ -170,7 +168,7 @@ def characters(words: Iterable[Interval]) -> tuple[Interval, ...]:
 
 
 def _by_last_part(keys: Iterable[str]) -> dict[str, str | None]:
-    """Keys by what follows their last slash; None where several share it."""
+    """Return the keys by their part after the last slash; None if several keys share it."""
     found: dict[str, str | None] = {}
     for key in keys:
         last = key.rpartition("/")[2]
@@ -179,14 +177,14 @@ def _by_last_part(keys: Iterable[str]) -> dict[str, str | None]:
 
 
 def _checked(where: str, intervals: Iterable[tuple[str, float, float]]) -> tuple[Interval, ...]:
-    """Sorted intervals without empty ones; refuses those that end before they start, or overlap."""
+    """Sort the intervals and drop empty ones; raise if one ends before it starts, or two overlap."""
     found = sorted((Interval(label or SILENCE, start, end) for label, start, end in intervals), key=lambda i: i[1:])
     for label, start, end in found:
         if not 0 <= start <= end < float("inf"):
             raise AlignmentError(f"{where}: {label!r} lasts from {start} to {end} s")
     kept = [interval for interval in found if interval.end > interval.start]
     for before, after in pairwise(kept):
-        # Aligners round to 10 ms or less; what overlaps by more was said by two people or is damaged.
+        # Aligners round to 10 ms or less; a larger overlap means two speakers or a damaged file.
         if after.start < before.end - 0.0101:
             raise AlignmentError(
                 f"{where}: {before.label!r} (to {before.end} s) and {after.label!r} (from {after.start} s) overlap"
@@ -205,7 +203,7 @@ def _textgrid(path: Path, level: Level) -> Alignment:
     if len(tiers) == 1:
         named = {level: next(iter(tiers.values()))}
     else:
-        # "speaker - phones" is what the Montreal Forced Aligner writes for one of several speakers.
+        # The Montreal Forced Aligner names the tiers of several speakers "speaker - phones".
         short = {name.rpartition(" - ")[2].strip().lower(): tier for name, tier in tiers.items()}
         named = {kind: short[name] for kind, names in _TIERS.items() for name in reversed(names) if name in short}
     if not named:
@@ -221,7 +219,7 @@ def _ctm(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
             continue
         try:
             key, _, start, duration, label = fields[:5]
-            # Sums of decimals such as 0.1 + 0.2 end where the next interval starts.
+            # Rounded, so that 0.1 + 0.2 ends where an interval at 0.3 starts.
             found.setdefault(key, []).append((label, float(start), round(float(start) + float(duration), 6)))
         except ValueError:
             raise AlignmentError(
@@ -239,7 +237,7 @@ def _tsv(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
         if not tab or not key:
             raise AlignmentError(f"{path}:{number}: expected 'UTTERANCE<tab>p,p,p,...', got {line[:60]!r}")
         if key in found:
-            raise AlignmentError(f"{path}:{number}: the utterance {key!r} stands on an earlier line")
+            raise AlignmentError(f"{path}:{number}: the utterance {key!r} is on an earlier line too")
         labels = [label.strip() for label in text.split(",")]
         starts = [i for i, label in enumerate(labels) if i == 0 or labels[i - 1] != label]
         intervals = [
@@ -252,24 +250,44 @@ def _tsv(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
 
 def _json_lines(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
     found: dict[str, Alignment] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record: Any = json.loads(line)
-            key = str(record["id"])
-            levels: list[Level] = [kind for kind in _TIERS if kind in record]
-            tiers = {
-                kind: [(str(label), float(start), float(end)) for label, start, end in record[kind]] for kind in levels
-            }
-        except (ValueError, KeyError, TypeError):
-            raise AlignmentError(
-                f'{where}: expected {{"id": ..., "phones": [[label, start, end], ...]}}, got {line[:60]!r}'
-            ) from None
-        if not tiers:
-            raise AlignmentError(f"{where}: neither phones nor words")
-        if key in found:
-            raise AlignmentError(f"{where}: the utterance {key!r} stands on an earlier line")
-        found[key] = Alignment(**{kind: _checked(f"{where}: {kind}", tier) for kind, tier in tiers.items()})
+    try:
+        for number, record in json_objects(lines):
+            where = f"{path}:{number}"
+            try:
+                key = str(record["id"])
+                levels: list[Level] = [kind for kind in _TIERS if kind in record]
+                tiers = {kind: [(str(label), float(a), float(b)) for label, a, b in record[kind]] for kind in levels}
+            except (ValueError, KeyError, TypeError, OverflowError):
+                line = lines[number - 1][:60]
+                raise AlignmentError(
+                    f'{where}: expected {{"id": ..., "phones": [[label, start, end], ...]}}, got {line!r}'
+                ) from None
+            if not tiers:
+                raise AlignmentError(f"{where}: neither phones nor words")
+            if key in found:
+                raise AlignmentError(f"{where}: the utterance {key!r} is on an earlier line too")
+            found[key] = Alignment(**{kind: _checked(f"{where}: {kind}", tier) for kind, tier in tiers.items()})
+    except AlignmentError:
+        raise
+    except ValueError as error:
+        raise AlignmentError(f"{path}:{error}") from None
+    return found
+
+
+def _textgrids_below(folder: Path) -> dict[str, Path]:
+    """Return the TextGrid files at any depth by their path below the folder, without the extension."""
+    found: dict[str, Path] = {}
+
+    def fail(error: OSError) -> None:
+        raise AlignmentError(f"{error.filename}: {error.strerror}") from None
+
+    for where, folders, names in os.walk(folder, onerror=fail):
+        folders.sort()
+        for file in sorted(Path(where, name) for name in names if name.lower().endswith(".textgrid")):
+            key = file.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise AlignmentError(f"{file}: and {found[key].name} are alignments of the same utterance")
+            found[key] = file
+    if not found:
+        raise AlignmentError(f"{folder}: no .TextGrid files in this folder")
     return found

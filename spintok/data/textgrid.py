@@ -1,6 +1,6 @@
-"""Praat's TextGrid files, long and short, as far as interval tiers go.
+"""Interval tiers of Praat's TextGrid files, long and short.
 
-A TextGrid is a stream of values, numbers and quoted text; the long form only adds words around them ("xmin = 0").
+A TextGrid is a stream of numbers and quoted text; the long form adds words around them ("xmin = 0"), which are skipped.
 Source: the Praat manual, "TextGrid file formats".
 """
 
@@ -19,13 +19,18 @@ class TextGridError(ValueError):
 
 
 def read_textgrid(path: Path) -> dict[str, list[tuple[str, float, float]]]:
-    """The interval tiers by name: ``(label, start, end)``, times in seconds. Point tiers are left out."""
+    """Read the interval tiers by name: ``(label, start, end)``, times in seconds. Point tiers are skipped.
+
+    Raises ``TextGridError``.
+    """
     try:
         text = _decoded(path)
     except FileNotFoundError:
         raise TextGridError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise TextGridError(f"{path}: neither UTF-8 nor UTF-16 text") from None
+    except OSError as error:
+        raise TextGridError(f"{path}: {error.strerror or error}") from None
     if "ooTextFile" not in text[:200] or "TextGrid" not in text[:200]:
         raise TextGridError(f"{path}:1: not a TextGrid: the file must begin with ooTextFile and TextGrid")
     values = _Values(path, text)
@@ -58,7 +63,7 @@ def _decoded(path: Path) -> str:
 
 
 class _Values:
-    """The values of a TextGrid in their order."""
+    """Reads the values of a TextGrid one after another."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -78,7 +83,8 @@ class _Values:
 
     def count(self) -> int:
         number = self.number()
-        if number != int(number) or number < 0:
+        # A value takes two characters at least.
+        if not 0 <= number <= len(self._text) or number != int(number):
             raise self.error("a count")
         return int(number)
 

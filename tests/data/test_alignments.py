@@ -147,10 +147,15 @@ def test_keys_match_in_full_or_by_their_last_part() -> None:
         ("x.ctm", "u 1 0.0 0.5 a\nu 1 0.1 0.5 b\n", r"x\.ctm: u: 'a' \(to 0\.5 s\) and 'b'"),
         ("x.ctm", "u 1 0.5 -0.1 a\n", r"x\.ctm: u: 'a' lasts from 0\.5 to 0\.4 s"),
         ("x.tsv", "u a,b\n", r"x\.tsv:1: expected 'UTTERANCE<tab>"),
-        ("x.tsv", "u\ta\nu\tb\n", r"x\.tsv:2: the utterance 'u' stands on an earlier line"),
+        ("x.tsv", "u\ta\nu\tb\n", r"x\.tsv:2: the utterance 'u' is on an earlier line"),
         ("x.jsonl", '{"id": "u", "phones": [["a", 0]]}', r"x\.jsonl:1: expected"),
         ("x.jsonl", '{"id": "u"}', r"x\.jsonl:1: neither phones nor words"),
-        ("x.jsonl", "\n", r"x\.jsonl: holds no alignments"),
+        ("x.jsonl", "\n", r"x\.jsonl: contains no alignments"),
+        ("x.jsonl", "[" * 100_000, r"x\.jsonl:1: not a JSON object"),
+        ("x.jsonl", '{"id": "u", "phones": [["a", 0, 1' + "0" * 400 + "]]}", r"x\.jsonl:1: expected"),
+        ("x.ctm", "u 1 1e999 1 a\n", "lasts from inf to inf"),
+        ("x.TextGrid", SHORT.replace("<exists>\n1", "<exists>\n1e999"), r"x\.TextGrid:\d+: expected a count"),
+        ("x.TextGrid", SHORT.replace("<exists>\n1", "<exists>\n1e99"), r"x\.TextGrid:\d+: expected a count"),
         ("x.TextGrid", "nothing", r"x\.TextGrid:1: not a TextGrid"),
         ("x.TextGrid", SHORT[:-6], r"x\.TextGrid:\d+: expected text in quotes"),
         ("x.TextGrid", SHORT.replace("0.15\n0.4", "0.15\nlate", 1), r"x\.TextGrid:\d+: expected a number"),
@@ -161,6 +166,13 @@ def test_keys_match_in_full_or_by_their_last_part() -> None:
 def test_errors_say_where_and_why(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
         read_alignments(write(tmp_path / name, text))
+
+
+def test_two_files_of_one_utterance_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "u.TextGrid", SHORT)
+    write(tmp_path / "u.textgrid", SHORT)
+    with pytest.raises(AlignmentError, match="are alignments of the same utterance"):
+        read_alignments(tmp_path)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
