@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, distinct_names, load_tokenizer
 from spintok.cli.output import say
 from spintok.cli.progress import progress_display
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from spintok.data.alignments import Alignment
     from spintok.data.manifest import Utterance
     from spintok.evaluate.perturbations import NoiseSources
-    from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "evaluate"]
 
@@ -96,7 +95,7 @@ def evaluate(
     listed = scan(data)
     wanted = _metrics(metrics)
     sources = [tokenizer, *(against or [])]
-    loaded = _distinct([(source, load_tokenizer(source, device, offline, quiet)) for source in sources])
+    loaded = distinct_names([(source, load_tokenizer(source, device, offline, quiet)) for source in sources])
     if codebook is not None:
         for one in loaded:
             one.size_of(codebook)
@@ -137,15 +136,6 @@ def _numbers(text: str | None) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ValueError(f"--layers takes numbers separated by commas, such as 6,9,12; got {text!r}") from None
-
-
-def _distinct(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
-    """Give tokenizers that share a name the name or folder they were loaded from."""
-    names = [one.name for _, one in loaded]
-    for source, one in loaded:
-        if names.count(one.name) > 1:
-            one.name = source
-    return [one for _, one in loaded]
 
 
 def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | None) -> "dict[str, Alignment]":

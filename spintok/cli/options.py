@@ -17,6 +17,7 @@ __all__ = [
     "Quiet",
     "TokenizerName",
     "complete_tokenizer",
+    "distinct_names",
     "find_tokenizers",
     "given",
     "load_tokenizer",
@@ -72,6 +73,15 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with progress_display(quiet=quiet, unit="bytes") as progress:
         return load(name, device=where, offline=offline, progress=progress)
+
+
+def distinct_names(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
+    """Rename tokenizers that share a name to the name or folder that was given for them."""
+    names = [one.name for _, one in loaded]
+    for source, one in loaded:
+        if names.count(one.name) > 1:
+            one.name = source
+    return [one for _, one in loaded]
 
 
 def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> dict[str, Path]:

@@ -1,11 +1,12 @@
 """``spintok report``."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spintok.cli.options import Device, Offline, Quiet, TokenizerName, given, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, distinct_names, load_tokenizer
 from spintok.cli.output import say
 
 __all__ = ["EPILOG", "report"]
@@ -16,15 +17,27 @@ EPILOG = """Examples:
 
   spintok report wav-tokens/ --alignments phones.jsonl --evaluation my-evaluation/evaluation.json
 
-  spintok report speech.flac --tokenizer my-tokenizer -o speech.html"""
+  spintok report wav-tokens/ --listen                            hear where each code occurs
+
+  spintok report speech.flac -t my-tokenizer -o speech.html
+
+  spintok report speech.flac -t old/ -t new/                     two tokenizers side by side"""
 
 
 def report(
-    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A token folder, or an audio file of at most 10 minutes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
-    tokenizer: TokenizerName = None,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tokenizer",
+            "-t",
+            help="The tokenizer of a recording: a name that `spintok list` shows, or a folder; repeatable. "
+            "[env var: SPINTOK_TOKENIZER]",
+            autocompletion=complete_tokenizer,
+        ),
+    ] = None,
     codebook: Annotated[
         str | None, typer.Option(help="The codebook of a token folder to show (default: the first one).")
     ] = None,
@@ -35,6 +48,9 @@ def report(
     evaluation: Annotated[
         Path | None, typer.Option(help="The evaluation.json of the tokenizer that made the token folder.")
     ] = None,
+    listen: Annotated[
+        bool, typer.Option("--listen", help="Include audio of ten places where each code of a token folder occurs.")
+    ] = False,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
@@ -50,14 +66,17 @@ def report(
         # Checked before the work, and for every name: a page with notes or a link to it must not vanish.
         raise ValueError(f"{output}: exists already; choose another name with -o, or add --overwrite")
     if source.is_dir():
-        if given(context, "tokenizer"):
+        if tokenizer:
             raise ValueError("--tokenizer is for audio; a token folder has its tokens already")
-        page = corpus_report(source, codebook=codebook, alignments=alignments, evaluation=evaluation)
+        page = corpus_report(source, codebook=codebook, alignments=alignments, evaluation=evaluation, listen=listen)
     else:
-        for name, value in (("--codebook", codebook), ("--evaluation", evaluation)):
+        for name, value in (("--codebook", codebook), ("--evaluation", evaluation), ("--listen", listen or None)):
             if value is not None:
-                raise ValueError(f"{name} is for token folders; the page of a recording shows all codebooks")
-        page = recording_report(source, load_tokenizer(tokenizer, device, offline, quiet), alignments=alignments)
+                raise ValueError(f"{name} is for token folders; the page of a recording has audio and all codebooks")
+        # Click would split the value of an environment variable of a repeatable option at its spaces.
+        wanted: list[str | None] = [*tokenizer] if tokenizer else [os.environ.get("SPINTOK_TOKENIZER") or None]
+        loaded = [(name or "", load_tokenizer(name, device, offline, quiet)) for name in wanted]
+        page = recording_report(source, distinct_names(loaded), alignments=alignments)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     if not quiet:

@@ -1,4 +1,4 @@
-"""The page of a token folder: what its tokenizer does to speech, in figures and pictures."""
+"""The page of a token folder: how its tokenizer uses its codewords, as numbers, charts and audio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from spintok.corpus import CorpusCounts, count_corpus, read_corpus
-from spintok.data.alignments import Alignment, match, read_alignments
+from spintok.data.alignments import SILENCE_LABELS, Alignment, match, read_alignments
 from spintok.report.charts import Table
 from spintok.report.evaluation import read_evaluation
 from spintok.report.heatmap import HeatMap, heat_map
 from spintok.report.page import number, percent, render
+from spintok.report.places import MOST_CODES, code_sounds, sample_places
 from spintok.report.usage import imbalance_chart, run_length_chart, speaker_chart, time_chart, usage_chart
 from spintok.stats import JointCounts, LabelCounts, TokenCounts, dependence, metrics
 from spintok.tokens import Tokens
@@ -20,12 +21,12 @@ __all__ = ["Survey", "corpus_report", "survey"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What the page shows of a token folder.
+    """The counts of a token folder.
 
     Attributes:
-        name: of the folder.
+        name: the name of the folder.
         corpus: its counts.
-        labels: frames with each phone and code; None without alignments.
+        labels: the number of frames with each phone and code; None without alignments.
     """
 
     name: str
@@ -34,23 +35,36 @@ class Survey:
 
 
 def corpus_report(
-    folder: Path, *, codebook: str | None = None, alignments: Path | None = None, evaluation: Path | None = None
+    folder: Path,
+    *,
+    codebook: str | None = None,
+    alignments: Path | None = None,
+    evaluation: Path | None = None,
+    listen: bool = False,
 ) -> str:
     """The page of a token folder.
 
     Args:
         folder: what ``spintok encode`` wrote.
-        codebook: whose tokens; the folder's first one by default.
-        alignments: phones of its utterances, for the heat map: see ``spintok.data.alignments``.
-        evaluation: an ``evaluation.json`` of the same tokenizer, for robustness and the other figures.
+        codebook: the codebook to show; the folder's first one by default.
+        alignments: phones of its utterances (``spintok.data.alignments``), for the heat map and the codes of silence.
+        evaluation: an ``evaluation.json`` of the same tokenizer, for robustness and the other metrics.
+        listen: include audio of up to ten places where each code occurs, read from the files that were encoded.
 
     Raises:
+        AudioError: with ``listen``, an audio file is not where it was encoded, or cannot be read.
         ValueError: the folder, the alignments or the evaluation cannot be used, or do not belong together.
     """
     found = survey(folder, codebook, alignments)
     counts = found.corpus.counts
     fingerprint = found.corpus.description["fingerprint"]
     measured = None if evaluation is None else read_evaluation(evaluation, fingerprint)
+    silence = None
+    if found.labels is not None:
+        silence = found.labels.codes_of(SILENCE_LABELS)
+    elif measured is not None:
+        first = next(iter(found.corpus.description["codebooks"]))
+        silence = measured.silence_codes if (measured.codebook or first) == found.corpus.codebook else None
     figures = metrics(counts)
     charts = [
         chart
@@ -67,17 +81,22 @@ def corpus_report(
     data: dict[str, Any] = {"charts": {chart.name: chart.data for chart in charts}}
     if heat is not None:
         data["heat"] = heat.data
+    if listen:
+        data["hear"] = _hear(folder, found.corpus.codebook, counts, heat)
     return render(
         "corpus",
         data,
         title=found.name,
-        tokenizer=found.corpus.description.get("tokenizer", "unnamed"),
-        fingerprint=fingerprint,
+        tokenizers=[(found.corpus.description.get("tokenizer", "unnamed"), fingerprint)],
         codebook=found.corpus.codebook,
         summary=_summary(figures),
         bitrates=_bitrates(figures),
         charts=charts,
         heat=heat,
+        silence=silence,
+        summary_codes=number(counts.codebook_size),
+        silence_share=None if silence is None else metrics(counts, silence)["silence_share"],
+        hear=data.get("hear"),
         labels=None if found.labels is None else found.labels.metrics(),
         robustness=[] if measured is None else measured.robustness(),
         families=[] if measured is None else measured.tables(),
@@ -110,8 +129,21 @@ def survey(folder: Path, codebook: str | None = None, alignments: Path | None = 
     return Survey(folder.resolve().name, found, labels[0] if alignments is not None else None)
 
 
+def _hear(folder: Path, codebook: str, counts: TokenCounts, heat: HeatMap | None) -> dict[str, Any]:
+    """Audio of the most frequent codes, by code, and the main phone of each."""
+    places = sample_places(read_corpus(folder)[1], codebook)
+    frequent = sorted(places, key=lambda code: -int(counts.tokens[code]))[:MOST_CODES]
+    return {
+        "codes": code_sounds({code: places[code] for code in sorted(frequent)}),
+        "counts": {code: int(counts.tokens[code]) for code in frequent},
+        "phones": {} if heat is None else heat.main_phones,
+        "size": counts.codebook_size,
+        "left_out": len(places) - len(frequent),
+    }
+
+
 def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What stands at the top: name, value, unit."""
+    """The numbers at the top of the page: name, value, unit."""
     hours = figures["hours"]
     speech = (number(hours), "hours") if hours >= 0.1 else (number(hours * 60), "minutes")
     return [
@@ -129,7 +161,7 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _bitrates(figures: dict[str, Any]) -> list[tuple[str, str, str, float]]:
-    """Name, formula, value in bit/s as text, and length of the bar."""
+    """Name, formula, value in bit/s as text, and the length of the bar from 0 to 1."""
     rows = [
         ("frame bitrate", "log₂ K · frame rate", figures["frame_bitrate"]),
         ("token bitrate", "log₂ K · token rate", figures["token_bitrate"]),
@@ -141,7 +173,7 @@ def _bitrates(figures: dict[str, Any]) -> list[tuple[str, str, str, float]]:
 
 
 def _codes(counts: TokenCounts, heat: HeatMap | None, codes: list[list[int]]) -> Table:
-    main = {} if heat is None else {code: heat.phones[row] for code, row in zip(heat.codes, heat.main, strict=True)}
+    main = {} if heat is None else heat.main_phones
     total = max(int(counts.tokens.sum()), 1)
     head = ("code", "tokens", "share", "mean run", *(["main phone"] if heat is not None else []))
     rows = [
@@ -158,7 +190,7 @@ def _codes(counts: TokenCounts, heat: HeatMap | None, codes: list[list[int]]) ->
 
 
 def _all_figures(figures: dict[str, Any], joint: JointCounts | None, codebooks: list[str]) -> Table:
-    """Every figure that is one number, under the name it has in ``stats.json``."""
+    """Every metric that is a single number, with its name in ``stats.json``."""
     rows = [
         (name, number(value, 6) if isinstance(value, float) else f"{value:,}")
         for name, value in figures.items()

@@ -39,11 +39,15 @@ class Evaluation:
         name: the name of the tokenizer.
         metrics: results by metric; each of their ``figures`` has a ``value`` and perhaps ``low`` and ``high``.
         units: what the strength of each condition of robustness means, by condition.
+        codebook: the codebook that was measured; None is the primary one.
+        silence_codes: the codes of silence; None if phones were not measured.
     """
 
     name: str
     metrics: Mapping[str, Any]
     units: Mapping[str, str]
+    codebook: str | None
+    silence_codes: list[int] | None
 
     def robustness(self) -> list[Bar]:
         """Unit edit distance under each condition, mean over utterances; empty if it was not measured."""
@@ -90,10 +94,9 @@ def read_evaluation(path: Path, fingerprint: str) -> Evaluation:
     Raises ``ValueError`` if the file is not an evaluation, or only of other tokenizers.
     """
     try:
-        tokenizers = json.loads(path.read_text(encoding="utf-8"))["tokenizers"]
-        found = {
-            one["fingerprint"]: Evaluation(one["name"], one["metrics"], _units(one["metrics"])) for one in tokenizers
-        }
+        content = json.loads(path.read_text(encoding="utf-8"))
+        codebook = content.get("settings", {}).get("codebook")
+        found = {one["fingerprint"]: _evaluation(one, codebook) for one in content["tokenizers"]}
         for one in found.values():
             for result in one.metrics.values():
                 # The page does arithmetic with these only, so it checks nothing else.
@@ -110,6 +113,10 @@ def read_evaluation(path: Path, fingerprint: str) -> Evaluation:
     return found[fingerprint]
 
 
-def _units(metrics: Mapping[str, Any]) -> dict[str, str]:
+def _evaluation(tokenizer: Mapping[str, Any], codebook: Any) -> Evaluation:
+    metrics = tokenizer["metrics"]
     conditions = metrics.get("robustness", {}).get("details", {}).get("conditions", {})
-    return {str(name): str(condition["unit"]) for name, condition in conditions.items()}
+    units = {str(name): str(condition["unit"]) for name, condition in conditions.items()}
+    silence = metrics.get("phones", {}).get("details", {}).get("silence_codes")
+    codes = None if silence is None else [int(code) for code in silence]
+    return Evaluation(tokenizer["name"], metrics, units, None if codebook is None else str(codebook), codes)

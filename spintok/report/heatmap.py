@@ -53,6 +53,11 @@ class HeatMap:
         return [int(row) for row in self.share.argmax(axis=0)]
 
     @property
+    def main_phones(self) -> dict[int, str]:
+        """The most probable phone of each code."""
+        return {code: self.phones[row] for code, row in zip(self.codes, self.main, strict=True)}
+
+    @property
     def data(self) -> dict[str, Any]:
         """What the script draws: shares in steps of 1 / 255, row by row."""
         image = np.rint(self.share * 255).astype(np.uint8)

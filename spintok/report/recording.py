@@ -1,4 +1,4 @@
-"""The page of one recording: its sound, its spectrogram, and its tokens and phones along time."""
+"""The page of one recording: its audio, its spectrogram, and its tokens and phones over time."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -18,73 +18,98 @@ from spintok.tokens import Tokens
 __all__ = ["MOST_SECONDS", "recording_report"]
 
 MOST_SECONDS = 600
-"""The longest recording that a page holds: 10 minutes make some 9 MB."""
+"""The longest recording that a page can show; 10 minutes make a page of about 9 MB."""
 
 
-def recording_report(path: Path, tokenizer: Tokenizer, *, alignments: Path | None = None) -> str:
+def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *, alignments: Path | None = None) -> str:
     """The page of an audio file of at most MOST_SECONDS.
 
     Args:
         path: the audio file.
-        tokenizer: whose codebooks are shown, all of them.
-        alignments: its phones and words, under the file's name without the extension.
+        tokenizers: one tokenizer, or several with different names to compare. The page has all of their codebooks; it
+            opens with the primary one of each.
+        alignments: phones and words of the recording, under the file's name without extension.
 
     Raises:
-        AudioError: the file cannot be read, or is longer.
-        ValueError: the alignments cannot be used, or are of other files.
+        AudioError: the file cannot be read, or is too long.
+        ValueError: the alignments cannot be used or are of other files, or two tokenizers have the same name.
     """
+    compared = [tokenizers] if isinstance(tokenizers, Tokenizer) else list(tokenizers)
+    names = [tokenizer.name for tokenizer in compared]
+    if len(set(names)) < len(names):
+        raise ValueError(f"tokenizers need different names to be told apart, got {', '.join(names)}")
     aligned = Alignment() if alignments is None else match([path.stem], read_alignments(alignments))[path.stem]
-    recording = tokenizer.record(path)
-    held: list[torch.Tensor] = []
-    for block in recording.blocks():
-        held.append(block)
-        if sum(map(len, held)) > MOST_SECONDS * SAMPLE_RATE:
-            raise AudioError(f"{path}: longer than the {MOST_SECONDS // 60} minutes that a page holds; cut out a part")
-    waveform = torch.cat(held).numpy()
-    (tokens,) = tokenizer.encode_recordings([recording])
-    sound, sound_format = data_uri(waveform)
-    seconds = len(waveform) / SAMPLE_RATE
-    lanes = _lanes(tokens, {"phones": aligned.phones, "words": aligned.words})
+    waveform = _read(compared[0], path)
+    tokens = {one.name: one.encode_recordings([one.record(path)])[0] for one in compared}
+    audio, audio_format = data_uri(waveform.numpy())
+    lanes = _label_lanes({"phones": aligned.phones, "words": aligned.words}) + _token_lanes(tokens)
     data = {
-        "seconds": seconds,
+        "seconds": len(waveform) / SAMPLE_RATE,
         "frameRate": FRAME_RATE,
-        "outline": {"rate": OUTLINE_RATE, "pairs": _base64(outline(waveform).tobytes())},
-        "mel": {"rate": MEL_RATE, "bands": BANDS, "levels": _base64(mel_image(waveform).tobytes())},
+        "outline": {"rate": OUTLINE_RATE, "pairs": _base64(outline(waveform.numpy()).tobytes())},
+        "mel": {"rate": MEL_RATE, "bands": BANDS, "levels": _base64(mel_image(waveform.numpy()).tobytes())},
         "lanes": lanes,
     }
     return render(
         "recording",
         data,
         title=path.name,
-        tokenizer=tokenizer.name,
-        fingerprint=tokenizer.fingerprint,
-        seconds=seconds,
-        sound=sound,
-        sound_format=sound_format,
-        lanes=[lane["name"] for lane in lanes],
+        tokenizers=[(one.name, one.fingerprint) for one in compared],
+        seconds=len(waveform) / SAMPLE_RATE,
+        sound=audio,
+        sound_format=audio_format,
+        lanes=[{"name": lane["name"], "coded": "units" in lane, "shown": lane["shown"]} for lane in lanes],
         summary=_summary(tokens),
     )
 
 
-def _lanes(tokens: Mapping[str, Tokens], intervals: Mapping[str, Sequence[Interval]]) -> list[dict[str, Any]]:
-    """What lies along time: labels that were given, then runs of each codebook."""
-    spoken: list[dict[str, Any]] = [
-        {"name": name, "labels": [i.label for i in found], "times": [[i.start, i.end] for i in found]}
+def _read(tokenizer: Tokenizer, path: Path) -> torch.Tensor:
+    parts: list[torch.Tensor] = []
+    for block in tokenizer.record(path).blocks():
+        parts.append(block)
+        if sum(map(len, parts)) > MOST_SECONDS * SAMPLE_RATE:
+            raise AudioError(
+                f"{path}: longer than the {MOST_SECONDS // 60} minutes that a page can show; cut out a part"
+            )
+    return torch.cat(parts)
+
+
+def _label_lanes(intervals: Mapping[str, Sequence[Interval]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "shown": True,
+            "labels": [interval.label for interval in found],
+            "times": [[interval.start, interval.end] for interval in found],
+        }
         for name, found in intervals.items()
         if found
     ]
-    runs: list[dict[str, Any]] = [
-        {"name": name, "units": found.units.tolist(), "durations": found.durations.tolist()}
-        for name, found in tokens.items()
+
+
+def _token_lanes(tokens: Mapping[str, Mapping[str, Tokens]]) -> list[dict[str, Any]]:
+    """The runs of each codebook of each tokenizer; only primary codebooks are shown at first."""
+    return [
+        {
+            "name": _lane_name(tokens, tokenizer, codebook),
+            "shown": place == 0,
+            "units": found.units.tolist(),
+            "durations": found.durations.tolist(),
+        }
+        for tokenizer, books in tokens.items()
+        for place, (codebook, found) in enumerate(books.items())
     ]
-    return spoken + runs
 
 
-def _summary(tokens: Mapping[str, Tokens]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each codebook its name and figures."""
+def _lane_name(tokens: Mapping[str, Any], tokenizer: str, codebook: str) -> str:
+    return codebook if len(tokens) == 1 else f"{tokenizer}, {codebook}"
+
+
+def _summary(tokens: Mapping[str, Mapping[str, Tokens]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The name of each codebook and its figures."""
     return [
         (
-            name,
+            _lane_name(tokens, tokenizer, codebook),
             [
                 ("tokens", f"{found.units.size:,}"),
                 ("tokens a second", f"{found.units.size / found.seconds:.2f}" if found.num_frames else "0"),
@@ -92,7 +117,8 @@ def _summary(tokens: Mapping[str, Tokens]) -> list[tuple[str, list[tuple[str, st
                 ("frames a token", number(found.num_frames / found.units.size) if found.units.size else "0"),
             ],
         )
-        for name, found in tokens.items()
+        for tokenizer, books in tokens.items()
+        for codebook, found in books.items()
     ]
 
 

@@ -1,4 +1,4 @@
-// The heat map of phones and codes.
+// The heat map of phones and codes, and the audio of codes.
 
 if (data.heat) {
   const { phones, codes, frames } = data.heat;
@@ -57,6 +57,7 @@ if (data.heat) {
     tip.show(words().replaceAll(" · ", "\n"), event.clientX, event.clientY);
   });
   canvas.addEventListener("pointerleave", tip.hide);
+  canvas.addEventListener("click", () => data.hear && hear.choose(codes[at.code]));
   canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && show(at.code, at.phone));
   canvas.addEventListener("keydown", (event) => {
     const [dx, dy] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1],
@@ -73,4 +74,64 @@ if (data.heat) {
   new ResizeObserver(paint).observe(byId("heat-scroll"));
   repaints.push(paint);
 }
+
+const hear = data.hear && (() => {
+  const audio = byId("hear-audio");
+  const input = byId("hear-code");
+  let places = [];
+  let queue = [];
+  let end = 0;
+
+  const next = () => {
+    for (const mark of document.querySelectorAll("#hear-places .playing")) mark.classList.remove("playing");
+    if (!queue.length) return audio.pause();
+    const index = queue.shift();
+    const alone = byId("hear-alone").checked;
+    const place = places[index];
+    end = alone ? place.end : place.to;
+    audio.currentTime = alone ? place.start : place.from;
+    byId("hear-places").children[index].querySelector("button").classList.add("playing");
+    audio.play();
+  };
+  const follow = () => {
+    if (audio.paused) return;
+    if (audio.currentTime >= end) next();
+    requestAnimationFrame(follow);
+  };
+  audio.addEventListener("play", follow);
+  audio.addEventListener("ended", next);
+
+  const play = (indices) => {
+    queue = indices;
+    next();
+  };
+  const choose = (code) => {
+    audio.pause();
+    queue = [];
+    input.value = code;
+    const found = data.hear.codes[code];
+    places = found ? found.places : [];
+    byId("hear-all").disabled = !found;
+    const phone = data.hear.phones[code];
+    byId("hear-about").textContent = found
+      ? `Code ${code}: ${data.hear.counts[code].toLocaleString("en")} tokens${phone ? `, mostly ${phone}` : ""}.`
+      : `Code ${code} has no audio here: it does not occur, or is too rare.`;
+    if (found) audio.src = found.sound;
+    byId("hear-places").replaceChildren(...places.map((place, index) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.textContent = `${place.key} at ${place.time.toFixed(2)} s`;
+      if (place.speaker) button.title = `Speaker ${place.speaker}`;
+      button.addEventListener("click", () => play([index]));
+      const row = document.createElement("li");
+      row.append(button);
+      return row;
+    }));
+  };
+  input.addEventListener("input", () => input.checkValidity() && input.value !== "" && choose(Number(input.value)));
+  byId("hear-all").addEventListener("click", () => play(places.map((_, index) => index)));
+  choose(Number(input.value));
+  return { choose };
+})();
 theme.show();

@@ -1,4 +1,4 @@
-// One recording along time: everything is drawn for the stretch that is in view, so length does not matter.
+// One recording over time. Only the part in view is drawn, so the cost does not depend on the length.
 
 const audio = byId("audio");
 const scroller = byId("timeline");
@@ -6,6 +6,8 @@ const seconds = data.seconds;
 const pairs = new Int8Array(bytes(data.outline.pairs).buffer);
 const levels = bytes(data.mel.levels);
 const MOST_ROWS = 2000;
+// Pixels a second at first: a frame of 20 ms is wide enough for its number, written upwards.
+const FIRST_ZOOM = 480;
 const colours = {};
 let spectrogram = null;
 let zoom = 0; // pixels a second
@@ -26,8 +28,11 @@ const lanes = data.lanes.map((source, number) => {
   }
   const canvas = document.querySelector(`[data-lane="${number}"]`);
   canvas.setAttribute("aria-valuemax", Math.max(items.length, 1));
-  return { name: source.name, coded: Boolean(source.units), items, canvas };
+  const text = document.querySelector(`[data-text="${number}"]`);
+  const row = document.querySelector(`[data-row="${number}"]`);
+  return { name: source.name, coded: Boolean(source.units), items, canvas, text, row };
 });
+const inView = () => lanes.filter((lane) => !lane.row.hidden);
 
 const width = () => scroller.clientWidth;
 const from = () => scroller.scrollLeft / zoom;
@@ -61,7 +66,7 @@ function describe(lane, index) {
   };
 }
 
-// Colours are asked for once a theme.
+// Colours are computed once per theme.
 function palette() {
   for (const name of ["ground", "panel", "ink", "soft", "rule", "accent", "wash", "mark", "code-ink"]) {
     colours[name] = colour(`--${name}`);
@@ -70,7 +75,7 @@ function palette() {
   // Red, green, blue and opacity of a pixel in one number, lowest byte first.
   const pixels = Uint32Array.from(ramp("--sound"), ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
   const columns = levels.length / data.mel.bands;
-  // One canvas of 4,096 columns at most, a row of them for longer recordings.
+  // Tiles of at most 4,096 columns.
   spectrogram = [];
   for (let first = 0; first < columns; first += 4096) {
     const wide = Math.min(4096, columns - first);
@@ -133,7 +138,8 @@ function paintAxis() {
 }
 
 function paintLane(lane, number) {
-  const high = 34;
+  if (lane.row.hidden) return;
+  const high = 38;
   const context = fitted(lane.canvas, width(), high);
   const code = chosen && lanes[chosen.lane].coded && chosen.lane === number ? lane.items[chosen.index].code : null;
   context.font = `600 11px ${getComputedStyle(document.body).fontFamily}`;
@@ -145,7 +151,7 @@ function paintLane(lane, number) {
     const x = (item.start - from()) * zoom;
     const end = (item.end - from()) * zoom;
     if (x > width()) break;
-    // Where many runs share a pixel, one of them is enough.
+    // Only one of the runs that share a pixel is drawn.
     if (end - drawn < 1) continue;
     drawn = end;
     const wide = Math.max(end - x - (end - x > 4 ? 1 : 0), 1);
@@ -155,9 +161,17 @@ function paintLane(lane, number) {
       context.fillStyle = colours.soft;
       context.fillRect(x, 3, 1, high - 10);
     }
-    if (wide > 12 && context.measureText(item.text).width + 4 <= wide) {
-      context.fillStyle = lane.coded ? colours["code-ink"] : colours.ink;
+    context.fillStyle = lane.coded ? colours["code-ink"] : colours.ink;
+    if (context.measureText(item.text).width + 3 <= wide) {
       context.fillText(item.text, clamp((Math.max(x, 0) + Math.min(x + wide, width())) / 2, x + 8, x + wide - 8), high / 2 - 1.5);
+    } else if (lane.coded && wide >= 8) {
+      // Too narrow for the number: write it upwards, so that even a token of one frame can be read.
+      context.save();
+      context.translate(x + wide / 2, high / 2 - 1.5);
+      context.rotate(-Math.PI / 2);
+      context.font = `600 ${clamp(wide, 8, 11)}px ${getComputedStyle(document.body).fontFamily}`;
+      context.fillText(item.text, 0, 0.5);
+      context.restore();
     }
     if (item.code === code && code !== null) {
       context.fillStyle = colours.ink;
@@ -254,7 +268,7 @@ function select(number, index, move = true) {
     head.style.setProperty("--hue", ((item.code * 137.508) % 360).toFixed(1));
   }
   const middle = (item.start + item.end) / 2;
-  const others = lanes.filter((other) => other !== lane && at(other.items, middle) >= 0)
+  const others = inView().filter((other) => other !== lane && at(other.items, middle) >= 0)
     .map((other) => `${other.name} ${other.items[at(other.items, middle)].text}`);
   if (lane.coded) {
     const same = lane.items.filter((one) => one.code === item.code);
@@ -266,8 +280,48 @@ function select(number, index, move = true) {
   box.append(`${lane.name} `, head, ` ${time} · ${long} `, document.createElement("br"), more);
   byId("play-selected").disabled = false;
   if (move && audio.paused) audio.currentTime = Math.min(item.start, seconds);
+  markText();
   reveal(item.start, item.end);
   paint();
+}
+
+// The tokens of a row as text; long recordings have too many to show all.
+function writeTokens(lane, number) {
+  const box = lane.text?.querySelector(".tokens");
+  if (!box || box.childElementCount) return;
+  lane.items.slice(0, MOST_ROWS).forEach((item, index) => {
+    const token = document.createElement("span");
+    token.className = "chip";
+    token.style.setProperty("--hue", ((item.code * 137.508) % 360).toFixed(1));
+    token.textContent = item.text;
+    token.addEventListener("click", () => select(number, index));
+    box.append(token, " ");
+  });
+  if (lane.items.length > MOST_ROWS) box.append(`… the first ${MOST_ROWS} of ${lane.items.length}`);
+}
+
+function markText() {
+  for (const mark of document.querySelectorAll(".tokens .chosen")) mark.classList.remove("chosen");
+  const box = chosen && lanes[chosen.lane].text?.querySelector(".tokens");
+  const token = box?.children[chosen.index];
+  if (!token) return;
+  token.classList.add("chosen");
+  if (token.offsetTop < box.scrollTop || token.offsetTop + token.offsetHeight > box.scrollTop + box.clientHeight) {
+    box.scrollTop = token.offsetTop - box.clientHeight / 2;
+  }
+}
+
+function show(number, shown) {
+  const lane = lanes[number];
+  lane.row.hidden = !shown;
+  if (lane.text) lane.text.hidden = !shown;
+  if (shown) writeTokens(lane, number);
+  if (!shown && chosen?.lane === number) {
+    chosen = null;
+    byId("play-selected").disabled = true;
+    byId("selected").textContent = "Nothing is selected.";
+  }
+  if (zoom > 0) paint();
 }
 
 function playChosen() {
@@ -336,7 +390,8 @@ lanes.forEach((lane, number) => {
     if (to !== undefined) select(number, to);
     else if (event.key === "Enter") playChosen();
     else if (event.key === "ArrowUp" || event.key === "ArrowDown") {
-      const next = lanes[number + (event.key === "ArrowUp" ? -1 : 1)];
+      const rows = inView();
+      const next = rows[rows.indexOf(lane) + (event.key === "ArrowUp" ? -1 : 1)];
       if (next) {
         const item = lane.items[index];
         select(lanes.indexOf(next), before(next.items, item ? (item.start + item.end) / 2 : 0));
@@ -400,7 +455,7 @@ addEventListener("keydown", (event) => {
 });
 
 for (const details of document.querySelectorAll("[data-table]")) {
-  // Filled when it is first opened: a long recording has tens of thousands of rows.
+  // A table is filled when it is first opened, because a long recording has tens of thousands of rows.
   details.addEventListener("toggle", () => {
     if (!details.open || details.querySelector("table")) return;
     const lane = lanes[details.dataset.table];
@@ -427,15 +482,24 @@ for (const details of document.querySelectorAll("[data-table]")) {
     if (lane.items.length > MOST_ROWS) {
       const rest = document.createElement("p");
       rest.className = "small";
-      rest.textContent = `The first ${MOST_ROWS} of ${lane.items.length}; spintok encode gives all.`;
+      rest.textContent = `The first ${MOST_ROWS} of ${lane.items.length}; spintok encode writes all.`;
       details.append(rest);
     }
   });
 }
 
+for (const button of document.querySelectorAll("[data-show]")) {
+  button.addEventListener("click", () => {
+    const shown = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(shown));
+    show(Number(button.dataset.show), shown);
+  });
+}
+lanes.forEach((lane, number) => !lane.row.hidden && writeTokens(lane, number));
+
 repaints.push(() => {
   palette();
   if (zoom > 0) paint();
 });
-new ResizeObserver(() => zoomTo(zoom || 300)).observe(scroller);
+new ResizeObserver(() => zoomTo(zoom || FIRST_ZOOM)).observe(scroller);
 theme.show();
