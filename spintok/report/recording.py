@@ -11,6 +11,7 @@ from spintok.data.alignments import Alignment, Interval, match, read_alignments
 from spintok.data.audio import AudioError
 from spintok.frames import FRAME_RATE, SAMPLE_RATE
 from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline
+from spintok.report.charts import Table
 from spintok.report.page import number, render
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
@@ -105,21 +106,21 @@ def _lane_name(tokens: Mapping[str, Any], tokenizer: str, codebook: str) -> str:
     return codebook if len(tokens) == 1 else f"{tokenizer}, {codebook}"
 
 
-def _summary(tokens: Mapping[str, Mapping[str, Tokens]]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The name of each codebook and its figures."""
-    return [
+def _summary(tokens: Mapping[str, Mapping[str, Tokens]]) -> Table:
+    """One row per codebook."""
+    head = ("codebook", "tokens", "tokens a second", "codewords used", "frames a token")
+    rows = [
         (
             _lane_name(tokens, tokenizer, codebook),
-            [
-                ("tokens", f"{found.units.size:,}"),
-                ("tokens a second", f"{found.units.size / found.seconds:.2f}" if found.num_frames else "0"),
-                ("codewords used", f"{len(set(found.units.tolist())):,} of {found.codebook_size:,}"),
-                ("frames a token", number(found.num_frames / found.units.size) if found.units.size else "0"),
-            ],
+            f"{found.units.size:,}",
+            f"{found.units.size / found.seconds:.2f}" if found.num_frames else "0",
+            f"{len(set(found.units.tolist())):,} of {found.codebook_size:,}",
+            number(found.num_frames / found.units.size) if found.units.size else "0",
         )
         for tokenizer, books in tokens.items()
         for codebook, found in books.items()
     ]
+    return Table.of(head, rows)
 
 
 def _base64(data: bytes) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from chromium import Tab, chromium
 
+import spintok
 from spintok.report import corpus_report, recording_report
 
 EVIL = "<img src=x onerror=window.hit=1>.flac"
@@ -123,6 +124,7 @@ def test_a_token_says_its_code_and_duration(tab, recording, speech, two_codebook
     assert f"primary {tokens.units[index]} {start:.3f} to {end:.3f} s" in tab.page.evaluate(
         "byId('selected').textContent"
     )
+    tab.page.locator("[data-show]", has_text="auxiliary").click()
     for selector in ("#waveform", "#mel", "#overview", '[aria-label="phones"]', '[aria-label="auxiliary"]'):
         assert _inked(tab, selector) > 2
     assert tab.complaints == []
@@ -131,6 +133,7 @@ def test_a_token_says_its_code_and_duration(tab, recording, speech, two_codebook
 def test_keys_move_through_tokens_and_play_them(tab, recording, speech, two_codebooks) -> None:
     tokens = two_codebooks.encode(speech / "beth_river.flac")
     tab.open(recording)
+    tab.page.locator("[data-show]", has_text="auxiliary").click()
     tab.page.evaluate("byId('overview').focus()")
     tab.press("Tab", 2)
     assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") == "primary"
@@ -177,6 +180,86 @@ def test_the_recording_zooms_and_seeks(tab, recording) -> None:
     tab.page.evaluate("document.querySelectorAll('details')[1].open = true")
     rows = tab.page.evaluate("lanes[1].items.length")
     tab.wait(f"document.querySelectorAll('[data-table=\"1\"] tbody tr').length === {rows}")
+
+
+def test_only_the_primary_codebook_is_shown_until_a_switch_is_pressed(tab, recording, speech, two_codebooks) -> None:
+    tab.open(recording)
+    rows = tab.page.locator("#stage [data-row]")
+    assert [rows.nth(i).is_visible() for i in range(3)] == [True, True, False]
+    switches = tab.page.locator("[data-show]")
+    assert switches.all_inner_texts() == ["primary", "auxiliary"]
+    assert [switches.nth(i).get_attribute("aria-pressed") for i in range(2)] == ["true", "false"]
+    switches.nth(1).click()
+    assert rows.nth(2).is_visible()
+    tokens = two_codebooks.encode(speech / "beth_river.flac", codebook="auxiliary")
+    shown = tab.page.locator('[data-text="2"] .tokens')
+    assert shown.inner_text().split() == [str(code) for code in tokens.units]
+    switches.nth(0).click()
+    assert not rows.nth(1).is_visible()
+    assert not tab.page.locator('[data-text="1"]').is_visible()
+    # A token in the text is the token in the row.
+    shown.locator(".chip").nth(3).click()
+    assert tab.page.evaluate("[chosen.lane, chosen.index]") == [2, 3]
+    assert f"auxiliary {tokens.units[3]} " in tab.page.evaluate("byId('selected').textContent")
+    tab.page.evaluate("lanes[2].canvas.focus()")
+    tab.press("ArrowUp")
+    # The hidden row is skipped.
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") == "phones"
+    assert tab.complaints == []
+
+
+def test_numbers_can_be_read_at_the_first_zoom(tab, recording) -> None:
+    """Every token is wide enough for its number, across or upwards; nothing else is drawn in that colour."""
+    tab.open(recording)
+    narrow = "Math.min(...lanes[1].items.map((item) => item.end - item.start)) * zoom"
+    assert tab.page.evaluate(narrow) >= 9
+    script = """(index) => {
+        const { start, end } = lanes[1].items[index];
+        const left = Math.ceil((start - from()) * zoom) + 1;
+        const image = lanes[1].canvas.getContext('2d').getImageData(left, 3, Math.floor((end - start) * zoom) - 3, 28);
+        return new Set(new Uint32Array(image.data.buffer)).size;
+    }"""
+    assert all(tab.page.evaluate(script, index) > 2 for index in range(8))
+
+
+def test_two_tokenizers_side_by_side(tab, tmp_path, speech, two_codebooks) -> None:
+    other = spintok.load("mfcc-kmeans-100")
+    page = tmp_path / "page.html"
+    page.write_text(recording_report(speech / "fred_yes.flac", [two_codebooks, other]), encoding="utf-8")
+    tab.open(page)
+    assert tab.page.locator(".about").inner_text().endswith("tokens of two and mfcc-kmeans-100")
+    visible = [row.inner_text() for row in tab.page.locator("#stage [data-row]").all() if row.is_visible()]
+    assert visible == ["two, primary", "mfcc-kmeans-100, primary"]
+    # Both have the same primary codebook.
+    assert tab.page.evaluate("lanes[0].items.map((i) => i.code).join() === lanes[2].items.map((i) => i.code).join()")
+    assert tab.complaints == []
+
+
+def test_a_code_is_heard_where_it_occurs(tab, tmp_path, token_folder, phones) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(corpus_report(token_folder, alignments=phones, listen=True), encoding="utf-8")
+    tab.open(page)
+    code = tab.page.evaluate("Object.keys(data.hear.codes).at(-1)")
+    tab.page.locator("#hear-code").fill(code)
+    places = tab.page.locator("#hear-places button")
+    assert places.count() == tab.page.evaluate(f"data.hear.codes[{code}].places.length")
+    assert tab.page.locator("#hear-about").inner_text().startswith(f"Code {code}: ")
+    last = tab.page.evaluate(f"data.hear.codes[{code}].places.at(-1)")
+    places.last.click()
+    tab.wait("hear.playing()")
+    assert tab.page.locator("#hear-places .playing").count() == 1
+    # The browser has decoded all places, and the offsets are within the audio.
+    assert tab.page.evaluate("hear.decoded().then((b) => b.duration)") == pytest.approx(last["to"] + 0.1, abs=0.02)
+    tab.wait("!hear.playing()")
+    assert tab.page.locator("#hear-places .playing").count() == 0
+    tab.page.locator("#hear-all").click()
+    tab.wait("document.querySelectorAll('#hear-places .playing').length === 1")
+    tab.wait("byId('hear-places').children[0].querySelector('.playing') === null")
+    assert tab.page.evaluate("hear.playing()")
+    # A click on the heat map chooses its code.
+    tab.page.locator("#heat-canvas").click(position={"x": 2, "y": 2})
+    assert tab.page.locator("#hear-code").input_value() == str(tab.page.evaluate("data.heat.codes[0]"))
+    assert tab.complaints == []
 
 
 def test_a_hostile_file_name_is_only_a_name(tab, tmp_path, speech, two_codebooks) -> None:

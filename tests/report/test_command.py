@@ -37,6 +37,23 @@ def test_a_file_to_the_default_page(capsys, tmp_path, speech, two_codebooks, mon
     assert "tokens of two" in "".join(found.all("p"))
 
 
+def test_two_tokenizers_and_audio_of_codes(capsys, tmp_path, speech, token_folder, two_codebooks) -> None:
+    two_codebooks.save(tmp_path / "two")
+    two_codebooks.save(tmp_path / "twin")
+    page = tmp_path / "page.html"
+    audio = speech / "fred_yes.flac"
+    options = ["-t", tmp_path / "two", "-t", tmp_path / "twin", "-o", page, "--quiet", "--device", "cpu"]
+    assert run(capsys, audio, *options) == (0, "", "")
+    # Tokenizers of one name are told apart by their folders.
+    names = [lane["name"] for lane in Page(page.read_text(encoding="utf-8")).data["lanes"]]
+    assert names == [f"{tmp_path / name}, {book}" for name in ("two", "twin") for book in ("primary", "auxiliary")]
+    assert run(capsys, token_folder, "--listen", "-o", page, "--overwrite", "--quiet") == (0, "", "")
+    heard = Page(page.read_text(encoding="utf-8")).data["hear"]
+    assert all(
+        len(code["places"]) <= 10 and code["sound"].startswith("data:audio/ogg") for code in heard["codes"].values()
+    )
+
+
 def test_an_existing_page_is_replaced_only_on_request(capsys, tmp_path, speech, token_folder, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "report.html"
@@ -57,6 +74,7 @@ def test_an_existing_page_is_replaced_only_on_request(capsys, tmp_path, speech, 
         (["TOKENS", "--tokenizer", "mfcc-kmeans-100"], "--tokenizer is for audio"),
         (["AUDIO", "--codebook", "primary"], "--codebook is for token folders"),
         (["AUDIO", "--evaluation", "e.json"], "--evaluation is for token folders"),
+        (["AUDIO", "--listen"], "--listen is for token folders"),
         (["nowhere.wav"], "nowhere.wav: no such file"),
         (["."], "not a folder of tokens"),
     ],

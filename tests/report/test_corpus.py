@@ -95,6 +95,32 @@ def test_robustness_bars_are_the_evaluation(page, evaluation) -> None:
     assert "ued_pooled_white_0" in rows
 
 
+def test_codes_of_silence_are_named_and_offered_to_stats(
+    page, token_folder, rows, phones, evaluation, tmp_path
+) -> None:
+    spoken, silent = np.zeros(100), np.zeros(100)
+    aligned = {row["id"]: row["phones"] for row in map(json.loads, phones.read_text().splitlines())}
+    for row in rows:
+        for frame, code in enumerate(np.repeat(row["units"], row["duration"])):
+            for label, start, end in aligned.get(row["key"], []):
+                if start <= 0.02 * frame + 0.0125 < end:
+                    (silent if label == "SIL" else spoken)[code] += 1
+    expected = np.flatnonzero(silent > spoken).tolist()
+    assert 0 < len(expected) < 100
+    codes = ",".join(map(str, expected))
+    assert page.all("pre") == [f"spintok stats six-voices/ --silence {codes}"]
+    assert f"{len(expected)} of 100 codes stand for silence" in " ".join(page.all("p"))
+    # Without alignments they come from an evaluation of the same codebook.
+    measured = json.loads(evaluation.read_text())
+    measured["tokenizers"][0]["metrics"]["phones"] = {"figures": {}, "details": {"silence_codes": [4, 2]}}
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(measured))
+    found = Page(corpus_report(token_folder, evaluation=path))
+    assert found.all("pre") == ["spintok stats six-voices/ --silence 4,2"]
+    assert "silence" not in Page(corpus_report(token_folder, evaluation=path, codebook="auxiliary")).ids
+    assert "silence" not in Page(corpus_report(token_folder)).ids
+
+
 def test_another_codebook(token_folder, rows) -> None:
     page = Page(corpus_report(token_folder, codebook="auxiliary"))
     units = np.concatenate([row["auxiliary_units"] for row in rows])

@@ -8,7 +8,7 @@ import pytest
 from pages import Page
 
 from spintok.report import corpus_report, recording_report
-from spintok.report.charts import linear_ticks, log_ticks, thinned
+from spintok.report.charts import Table, linear_ticks, log_ticks, thinned
 from spintok.report.page import number, percent, render
 
 EVIL = "<script>window.hit=1</script>\"'&<img src=x onerror=alert(1)>"
@@ -54,8 +54,9 @@ def test_a_page_is_html5_that_can_be_read_aloud(page) -> None:
 
 def test_names_are_text_wherever_they_stand() -> None:
     data = {"charts": {EVIL: [[0, 0, EVIL]]}}
-    common = {"title": EVIL, "tokenizer": EVIL, "fingerprint": "f" * 64, "summary": [(EVIL, [(EVIL, EVIL)])]}
-    page = Page(render("recording", data, seconds=1.0, sound="data:,", sound_format="wav", lanes=[EVIL], **common))
+    lanes = [{"name": EVIL, "coded": coded, "shown": True} for coded in (False, True, True)]
+    common = {"title": EVIL, "tokenizers": [(EVIL, "f" * 64)] * 2, "summary": Table.of((EVIL, EVIL), [(EVIL, EVIL)])}
+    page = Page(render("recording", data, seconds=1.0, sound="data:,", sound_format="wav", lanes=lanes, **common))
     assert [tag for tag, _ in page.elements].count("script") == 2
     assert "img" not in [tag for tag, _ in page.elements]
     assert page.all("h1") == [EVIL]

@@ -90,7 +90,7 @@ def test_sound_without_a_frame(tmp_path, two_codebooks) -> None:
 
 def test_what_is_too_long_is_refused(tmp_path, two_codebooks) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(601 * 16_000, dtype=np.int16), 16_000)
-    with pytest.raises(AudioError, match="longer than the 10 minutes that a page holds"):
+    with pytest.raises(AudioError, match="longer than the 10 minutes that a page can show"):
         recording_report(tmp_path / "long.flac", two_codebooks)
 
 

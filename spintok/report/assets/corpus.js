@@ -75,40 +75,51 @@ if (data.heat) {
   repaints.push(paint);
 }
 
+// Clips are decoded and played by Web Audio: an audio element cannot seek within so short an Ogg file.
 const hear = data.hear && (() => {
-  const audio = byId("hear-audio");
   const input = byId("hear-code");
+  let context = null;
+  let source = null; // what is playing
   let places = [];
-  let queue = [];
-  let end = 0;
+  let sound = null; // a promise of the decoded audio of the code
+  let run = 0; // counts starts, so that a later one ends an earlier one
 
-  const next = () => {
-    for (const mark of document.querySelectorAll("#hear-places .playing")) mark.classList.remove("playing");
-    if (!queue.length) return audio.pause();
-    const index = queue.shift();
-    const alone = byId("hear-alone").checked;
-    const place = places[index];
-    end = alone ? place.end : place.to;
-    audio.currentTime = alone ? place.start : place.from;
-    byId("hear-places").children[index].querySelector("button").classList.add("playing");
-    audio.play();
+  const mark = (index) => {
+    [...byId("hear-places").querySelectorAll("button")].forEach((button, i) => button.classList.toggle("playing", i === index));
   };
-  const follow = () => {
-    if (audio.paused) return;
-    if (audio.currentTime >= end) next();
-    requestAnimationFrame(follow);
+  const stop = () => {
+    run += 1;
+    source?.stop();
+    source = null;
+    mark(-1);
   };
-  audio.addEventListener("play", follow);
-  audio.addEventListener("ended", next);
-
-  const play = (indices) => {
-    queue = indices;
-    next();
+  const playOne = (buffer, place) => new Promise((resolve) => {
+    const [from, to] = byId("hear-alone").checked ? [place.start, place.end] : [place.from, place.to];
+    source = context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(context.destination);
+    source.onended = resolve;
+    source.start(0, from, to - from);
+  });
+  const play = async (indices) => {
+    stop();
+    const mine = run;
+    context ??= new AudioContext();
+    await context.resume();
+    const { sound: uri } = data.hear.codes[input.value];
+    sound ??= context.decodeAudioData(bytes(uri.slice(uri.indexOf(",") + 1)).buffer);
+    const buffer = await sound;
+    for (const index of indices) {
+      if (run !== mine) return;
+      mark(index);
+      await playOne(buffer, places[index]);
+    }
+    if (run === mine) stop();
   };
   const choose = (code) => {
-    audio.pause();
-    queue = [];
+    stop();
     input.value = code;
+    sound = null;
     const found = data.hear.codes[code];
     places = found ? found.places : [];
     byId("hear-all").disabled = !found;
@@ -116,7 +127,6 @@ const hear = data.hear && (() => {
     byId("hear-about").textContent = found
       ? `Code ${code}: ${data.hear.counts[code].toLocaleString("en")} tokens${phone ? `, mostly ${phone}` : ""}.`
       : `Code ${code} has no audio here: it does not occur, or is too rare.`;
-    if (found) audio.src = found.sound;
     byId("hear-places").replaceChildren(...places.map((place, index) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -132,6 +142,6 @@ const hear = data.hear && (() => {
   input.addEventListener("input", () => input.checkValidity() && input.value !== "" && choose(Number(input.value)));
   byId("hear-all").addEventListener("click", () => play(places.map((_, index) => index)));
   choose(Number(input.value));
-  return { choose };
+  return { choose, playing: () => source !== null, decoded: () => sound };
 })();
 theme.show();
