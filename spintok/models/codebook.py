@@ -93,7 +93,7 @@ class Codebooks(nn.ModuleDict):
         super().__init__()
         for name, codebook in zip(names, codebooks, strict=True):
             # torch keeps modules as attributes, so a name must not hide one, and dots separate names in a state dict.
-            if not name or "." in name or hasattr(self, name):
+            if not name or "." in name or name in dir(self):
                 raise ValueError(f"a codebook cannot be called {name!r}; choose another name")
             self[name] = codebook
 

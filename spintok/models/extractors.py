@@ -5,7 +5,7 @@ from typing import Any
 
 from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
-from spintok.models.importers.s3prl import Upstream
+from spintok.models.importers.upstream import Upstream
 from spintok.models.mfcc import Mfcc
 
 __all__ = ["EXTRACTORS", "extractor_from_config"]

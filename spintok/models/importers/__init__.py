@@ -1,4 +1,4 @@
-"""Encoders from other libraries' weights: torchaudio, Hugging Face, fairseq, s3prl and Spin's authors."""
+"""Encoders with the weights of other libraries: torchaudio, Hugging Face, fairseq, s3prl and Spin's authors."""
 
 import os
 from collections.abc import Mapping
@@ -7,35 +7,66 @@ from typing import Any
 
 from torch import Tensor
 
+from spintok.models.base import FeatureExtractor
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import Encoder
 from spintok.models.importers.fairseq import from_fairseq, from_s3prl, is_fairseq, is_s3prl
 from spintok.models.importers.huggingface import load_huggingface
 from spintok.models.importers.read import read_checkpoint
-from spintok.models.importers.s3prl import Upstream, load_upstream, native_upstream
+from spintok.models.importers.s3prl import build_upstream, convert_upstream, native_upstream
 from spintok.models.importers.spin import SpinCheckpoint, from_spin, is_spin
 from spintok.models.importers.torchaudio import from_torchaudio, is_torchaudio, load_bundle
+from spintok.models.importers.upstream import Upstream, load_upstream
 from spintok.models.importers.weights import CheckpointError
 
-__all__ = ["CheckpointError", "SpinCheckpoint", "Upstream", "load_encoder", "load_spin", "load_upstream"]
+__all__ = [
+    "CheckpointError",
+    "SpinCheckpoint",
+    "Upstream",
+    "load_encoder",
+    "load_extractor",
+    "load_spin",
+    "load_upstream",
+]
 
 
 def load_encoder(source: str | os.PathLike[str], *, layers: int | None = None, heads: int | None = None) -> Encoder:
     """An encoder with another library's weights, in evaluation mode, on the CPU, in float32.
 
     Args:
-        source: a Hugging Face folder; a file of torchaudio, fairseq, s3prl, WavLM's authors or Spin's authors
-            (what it is follows from its content); or "torchaudio:HUBERT_BASE" or "s3prl:hubert", which download.
+        source: a Hugging Face folder; a checkpoint file of torchaudio, fairseq, s3prl, WavLM's authors or Spin's
+            authors, which is recognised by its content; or a name such as "torchaudio:HUBERT_BASE" or "s3prl:hubert",
+            which is downloaded. "s3prl:hubert_local:FILE" gives an s3prl upstream a local checkpoint.
         layers: keep only this many of the lowest transformer layers.
-        heads: attention heads, for a torchaudio file of no published width.
+        heads: the number of attention heads, for a torchaudio file of a width that no published model has.
 
     Raises:
-        CheckpointError: a ValueError of one line: what is wrong with which source, and the fix.
+        CheckpointError: one line that names the source, the problem and, if there is one, the fix.
         ImportError: the library that a name needs is not installed.
     """
     try:
         encoder = Encoder.from_state(*_convert(str(source), heads))
         return encoder if layers is None else encoder.truncated(layers)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def load_extractor(source: str | os.PathLike[str]) -> FeatureExtractor:
+    """As ``load_encoder``, but "s3prl:NAME" may be any upstream; it need not have an architecture of spintok's own.
+
+    Raises:
+        CheckpointError, ImportError: as ``load_encoder``.
+    """
+    origin, _, rest = str(source).partition(":")
+    if origin != "s3prl" or not rest:
+        return load_encoder(source)
+    name, _, ckpt = rest.partition(":")
+    try:
+        upstream = build_upstream(name, ckpt or None)
+        try:
+            return Encoder.from_state(*convert_upstream(upstream))
+        except CheckpointError:
+            return Upstream(name, upstream, ckpt=ckpt or None)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
 
@@ -60,7 +91,8 @@ def _convert(source: str, heads: int | None) -> tuple[EncoderConfig, dict[str, T
     if origin == "torchaudio" and name:
         return load_bundle(name)
     if origin == "s3prl" and name:
-        return native_upstream(name)
+        name, _, ckpt = name.partition(":")
+        return native_upstream(name, ckpt or None)
     path = Path(source)
     if path.is_dir():
         if not (path / "config.json").exists():

@@ -1,11 +1,14 @@
-"""s3prl upstreams by name: as spintok's own encoder where the architecture is one, else through s3prl itself."""
+"""s3prl upstreams: build them by name, and convert those of spintok's own architecture.
 
-import hashlib
+Upstreams are third-party code, which downloads and reads checkpoints in its own ways. Two ways would run code from a
+checkpoint, and both are closed while an upstream is built: ``torch.load`` only reads weights, and the settings that
+s3prl passes to ``eval`` must be lists of numbers if they come from a local checkpoint.
+"""
+
+import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,218 +16,127 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spintok.frames import HOP, SAMPLE_RATE, num_frames
-from spintok.models.base import FeatureExtractor
 from spintok.models.config import EncoderConfig
 from spintok.models.importers.fairseq import convert_fairseq
+from spintok.models.importers.read import plain, read_checkpoint
 from spintok.models.importers.torchaudio import import_torchaudio
 from spintok.models.importers.weights import CheckpointError
-from spintok.models.statistics import WaveformStatistics
 
-__all__ = ["Upstream", "load_upstream", "native_upstream"]
+__all__ = ["build_upstream", "convert_upstream", "native_upstream"]
+
+_NATIVE = ("s3prl.upstream.hubert.hubconf", "s3prl.upstream.wav2vec2.hubconf", "s3prl.upstream.wavlm.hubconf")
+# Settings that s3prl's models pass to eval().
+_EVALUATED = {
+    "conv_feature_layers",
+    "extractor_conv_feature_layers",
+    "override_encoder_layers",
+    "xformers_att_config",
+    "xformers_block",
+}
 
 
-class Upstream(FeatureExtractor):
-    """Features of any s3prl upstream with 50 frames per second.
-
-    Each utterance is encoded alone, because upstreams let padding leak into their features; batches gain no speed.
-    Layer ``n`` is s3prl's ``hidden_states[n]``. In Large models the last one has passed the final layer norm.
-
-    What an upstream computes is decided by s3prl's code, by the settings in its checkpoint, and by its weights. A saved
-    tokenizer therefore holds the upstream's name, the version of s3prl, the path and SHA-256 of a local checkpoint,
-    and the weights. Loading asks s3prl for the upstream of that name, which reads its own checkpoint (a download, or
-    the local path) for the settings, and replaces the weights by those saved. It refuses another version of s3prl,
-    another local checkpoint, and weights of other shapes. The fingerprint does not depend on the path.
-
-    Args:
-        name: s3prl's name of the upstream.
-        upstream: the upstream that s3prl built.
-        ckpt: the local checkpoint, file or folder, that it was built from, if any.
+def build_upstream(name: str, ckpt: str | None = None) -> nn.Module:
+    """The s3prl upstream of this name, built from the local checkpoint ``ckpt`` if its name needs one.
 
     Raises:
-        CheckpointError: the upstream does not give 50 frames per second, or its layers differ in width.
-    """
-
-    type_name = "s3prl"
-    context_frames = 250
-
-    def __init__(self, name: str, upstream: nn.Module, *, ckpt: str | None = None) -> None:
-        super().__init__()
-        rate = _downsampling(upstream)
-        if rate != HOP:
-            raise CheckpointError(f"s3prl's {name} steps by {rate} samples per frame; spintok's frames step by {HOP}")
-        self.name = name
-        self.ckpt = ckpt
-        self.upstream = upstream.eval()
-        with torch.no_grad():
-            trial = self._run(torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0)))
-        widths = {state.shape[-1] for state in trial}
-        if len(widths) != 1:
-            raise CheckpointError(f"the layers of s3prl's {name} have different widths: {sorted(widths)}")
-        self._layers = len(trial) - 1
-        self._width: int = widths.pop()
-
-    @property
-    def num_features(self) -> int:
-        """D, the width of every layer."""
-        return self._width
-
-    @property
-    def num_layers(self) -> int:
-        """The number of the last layer."""
-        return self._layers
-
-    def hidden_states(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        layers: Sequence[int] | None = None,
-        statistics: WaveformStatistics | None = None,
-    ) -> tuple[list[Tensor], Tensor]:
-        layers = range(self.num_layers + 1) if layers is None else layers
-        self.check_layers(layers)
-        batch, samples = waveforms.shape
-        sizes = [samples] * batch if lengths is None else lengths.tolist()
-        counts = [num_frames(size) for size in sizes]
-        states = [waveforms.new_zeros(batch, num_frames(samples), self.num_features) for _ in layers]
-        for row, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-            if count:
-                found = self._run(waveforms[row, :size])
-                for state, layer in zip(states, layers, strict=True):
-                    if len(found[layer]) < count:
-                        raise ValueError(
-                            f"s3prl's {self.name} gave {len(found[layer])} frames for {size} samples, not {count}"
-                        )
-                    state[row, :count] = found[layer][:count]
-        return states, torch.tensor(counts, device=waveforms.device)
-
-    def statistics(self, blocks: Iterable[Tensor]) -> None:
-        """None: upstreams take no statistics, so each chunk of a long recording is normalised by itself."""
-
-    def truncated(self, layers: int) -> "Upstream":
-        """A copy that gives only the layers up to ``layers``. It shares all weights, those above included."""
-        self.check_layers([layers])
-        shallow = copy(self)
-        shallow._layers = layers
-        return shallow
-
-    def to_config(self) -> dict[str, Any]:
-        return {**self._described(), **({} if self.ckpt is None else {"ckpt": self.ckpt})}
-
-    def identity(self) -> dict[str, Any]:
-        return {"type": self.type_name, **self._described()}
-
-    def _described(self) -> dict[str, Any]:
-        config = {"name": self.name, "s3prl": _installed(), "layers": self.num_layers}
-        return config if self.ckpt is None else {**config, "ckpt_sha256": _sha256(Path(self.ckpt))}
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any]) -> "Upstream":
-        unknown = set(values) - {"name", "s3prl", "layers", "ckpt", "ckpt_sha256"}
-        if unknown:
-            raise ValueError(f"unknown field {', '.join(sorted(unknown))} of an s3prl upstream")
-        name, ckpt = values["name"], values.get("ckpt")
-        if not isinstance(name, str) or not isinstance(ckpt, str | None):
-            raise ValueError("name and ckpt of an s3prl upstream must be texts")
-        if ckpt is not None:
-            if not Path(ckpt).exists():
-                raise CheckpointError(f"s3prl's {name} was built from {ckpt}, which is not there: put the file back")
-            if _sha256(Path(ckpt)) != values.get("ckpt_sha256"):
-                raise CheckpointError(f"s3prl's {name} was built from {ckpt}, which has changed since")
-        if values["s3prl"] != (installed := _installed()):
-            raise CheckpointError(
-                f"s3prl {values['s3prl']} made these features and {installed} is installed: "
-                f"pip install s3prl=={values['s3prl']}"
-            )
-        return load_upstream(name, ckpt=ckpt).truncated(values["layers"])
-
-    def _run(self, waveform: Tensor) -> list[Tensor]:
-        return [states[0] for states in self.upstream([waveform])["hidden_states"]]
-
-
-def load_upstream(name: str, *, ckpt: str | None = None) -> Upstream:
-    """An s3prl upstream by name. s3prl downloads what it needs.
-
-    Args:
-        name: one of ``s3prl.hub.options()``.
-        ckpt: a local checkpoint, file or folder, for names such as hubert_local or hf_hubert_custom.
-
-    Raises:
-        CheckpointError: there is no such upstream, it cannot be built, or it has another frame rate.
+        CheckpointError: there is no such upstream, it cannot be built, or its checkpoint would run code.
         ImportError: s3prl is not installed.
     """
-    return Upstream(name, _build(name, {} if ckpt is None else {"ckpt": ckpt}), ckpt=ckpt)
+    if ckpt is not None and Path(ckpt).is_file():
+        _check_settings(plain(read_checkpoint(Path(ckpt))), ckpt)
+    with _old_torchaudio():
+        make = _hub_entry(name)
+        try:
+            with _weights_only():
+                upstream: nn.Module = make() if ckpt is None else make(ckpt=ckpt)
+        except Exception as error:
+            text = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"s3prl could not build {name}: {text}") from error
+    return upstream
 
 
-def native_upstream(name: str, **options: Any) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """The encoder of an s3prl upstream of the HuBERT, wav2vec 2.0 or WavLM family, as spintok's own.
+def native_upstream(name: str, ckpt: str | None = None) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    """An s3prl upstream of the HuBERT, wav2vec 2.0 or WavLM family as spintok's own encoder.
 
     Raises:
-        CheckpointError: no such upstream, it cannot be built, or it is of another family.
+        CheckpointError: there is no such upstream, it cannot be built, or it has another architecture; in that case
+            ``load_upstream`` gives its features.
         ImportError: s3prl is not installed.
     """
-    upstream = _build(name, options)
-    model = getattr(upstream, "model", None)
-    if type(model).__module__ not in (
-        "s3prl.upstream.hubert.hubert_model",
-        "s3prl.upstream.wav2vec2.wav2vec2_model",
-        "s3prl.upstream.wavlm.WavLM",
-    ):
+    with _old_torchaudio():
+        family = _hub_entry(name).__module__
+    if family not in _NATIVE:
         raise CheckpointError(
             f"s3prl's {name} is not of the HuBERT, wav2vec 2.0 or WavLM family: "
             f'for its features, use spintok.models.importers.load_upstream("{name}")'
         )
+    return convert_upstream(build_upstream(name, ckpt))
+
+
+def convert_upstream(upstream: nn.Module) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    """The configuration and weights of an upstream of the HuBERT, wav2vec 2.0 or WavLM family.
+
+    Raises:
+        CheckpointError: it has another architecture.
+    """
+    model: Any = getattr(upstream, "model", None)
+    if not isinstance(model, nn.Module) or type(upstream).__module__.replace(".expert", ".hubconf") not in _NATIVE:
+        raise CheckpointError("it is not of the HuBERT, wav2vec 2.0 or WavLM family")
     settings = vars(getattr(upstream, "task_cfg", object)) | vars(getattr(upstream, "cfg", object))
-    encoder: Any = model.encoder  # type: ignore[union-attr]
+    encoder: Any = model.encoder
     settings = {
         "normalize": settings.get("normalize", False),
         "max_distance": settings.get("max_distance", 800),
         "layer_norm_first": encoder.layer_norm_first,
         "encoder_attention_heads": encoder.layers[0].self_attn.num_heads,
     }
-    return convert_fairseq(model.state_dict(), settings)  # type: ignore[union-attr]
+    return convert_fairseq(model.state_dict(), settings)
 
 
-def _installed() -> str:
-    """The version of s3prl."""
+def _hub_entry(name: str) -> Any:
+    """The function of s3prl's hub that builds the upstream ``name``."""
     try:
-        return version("s3prl")
-    except PackageNotFoundError:
-        raise ImportError("s3prl is needed for its upstreams: pip install 'spintok[s3prl]'") from None
+        from s3prl import hub
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ImportError(f"s3prl is needed for its upstreams: pip install 'spintok[s3prl]' ({error})") from error
+    if name not in hub.options():
+        raise CheckpointError(f"s3prl has no upstream {name}; s3prl.hub.options() lists them")
+    return getattr(hub, name)
 
 
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of the files of a folder."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        digest.update(f"{part.relative_to(path).as_posix()}:{_sha256(part)}\n".encode())
-    return digest.hexdigest()
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let ``torch.load`` build tensors and plain containers only, whatever its caller asks for."""
+    load = torch.load
+
+    def load_weights(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **{**options, "weights_only": True})
+
+    torch.load = load_weights
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
-def _downsampling(upstream: Any) -> int:
-    rate = upstream.get_downsample_rates("hidden_states")
-    return int(rate if isinstance(rate, int) else rate[-1])
+def _check_settings(values: Any, path: str) -> None:
+    """Refuse settings that s3prl would pass to ``eval`` and that are more than literals, lists, sums and products."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key in _EVALUATED and isinstance(value, str) and not _is_literal(value):
+                raise CheckpointError(f"{path}: its setting {key} is not a list of numbers: {value[:80]!r}")
+            _check_settings(value, path)
+    elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        for value in values:
+            _check_settings(value, path)
 
 
-def _build(name: str, options: dict[str, Any]) -> nn.Module:
-    with _old_torchaudio():
-        try:
-            from s3prl import hub
-        except (ImportError, OSError, RuntimeError) as error:
-            raise ImportError(f"s3prl is needed for its upstreams: pip install 'spintok[s3prl]' ({error})") from error
-        if name not in hub.options():
-            raise CheckpointError(f"s3prl has no upstream {name}; s3prl.hub.options() lists them")
-        try:
-            upstream: nn.Module = getattr(hub, name)(**options)
-        except Exception as error:
-            # Upstreams are third-party code: they download, and fail in their own ways.
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"s3prl could not build {name}: {text}") from error
-    return upstream
+def _is_literal(text: str) -> bool:
+    allowed = (ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.BinOp, ast.Add, ast.Mult, ast.Load)
+    try:
+        return len(text) < 10_000 and all(isinstance(node, allowed) for node in ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 @contextmanager

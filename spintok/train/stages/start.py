@@ -7,7 +7,7 @@ from spintok.hub import registry
 from spintok.loading import load
 from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
-from spintok.models.importers import load_encoder
+from spintok.models.importers import load_extractor
 from spintok.models.mfcc import Mfcc
 from spintok.tokenizer import Tokenizer
 from spintok.train.recipe import RecipeError, TrainedRecipe
@@ -27,7 +27,7 @@ def open_encoder(source: str) -> FeatureExtractor:
     if source in registry.known() or _is_tokenizer(Path(source)):
         return load(source).encoder
     if Path(source).exists() or ":" in source:
-        return load_encoder(source)
+        return load_extractor(source)
     raise ValueError(
         f"{source}: no such tokenizer or checkpoint: give the output folder of a training run, a checkpoint of another "
         "library, or a name such as torchaudio:HUBERT_BASE"

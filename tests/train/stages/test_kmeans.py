@@ -1,0 +1,32 @@
+"""The K-means stage clusters the features that the tokenizer computes."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from small_models import save_tiny
+
+from spintok.data.manifest import Utterance
+from spintok.progress import no_progress
+from spintok.train.clustering import KMeansConfig
+from spintok.train.recipe import KMeansRecipe
+from spintok.train.stages.kmeans import run
+
+
+def test_k_means_clusters_the_features_that_encode_meets(tmp_path: Path) -> None:
+    """Also of a file that is longer than a window: every codeword is the mean of the frames that get its code."""
+    rng = np.random.default_rng(0)
+    loudness = np.repeat(rng.uniform(0.02, 0.5, 8), 16_000 * 5)
+    soundfile.write(tmp_path / "long.wav", loudness * rng.standard_normal(len(loudness)).clip(-1, 1), 16_000)
+    save_tiny(tmp_path / "start")
+    recipe = KMeansRecipe(
+        name="k", encoder=str(tmp_path / "start"), layer=3, kmeans=KMeansConfig(5, 500, 0.0, sample=2000)
+    )
+    tokenizer = run(recipe, [Utterance("long", tmp_path / "long.wav")], no_progress)
+    recording = tokenizer.record(tmp_path / "long.wav")
+    assert recording.waveform is None
+    features = torch.cat([batch.features[0] for batch in tokenizer.iter_features([recording])])
+    codes = torch.from_numpy(tokenizer.encode(tmp_path / "long.wav").codes.copy())
+    for code, codeword in enumerate(tokenizer.codebook().codewords):
+        assert torch.allclose(features[codes == code].mean(0), codeword, atol=1e-5), code
