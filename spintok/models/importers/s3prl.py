@@ -42,6 +42,8 @@ def build_upstream(name: str, ckpt: str | None = None) -> nn.Module:
         CheckpointError: there is no such upstream, it cannot be built, or its checkpoint would run code.
         ImportError: s3prl is not installed.
     """
+    if ckpt is not None and not Path(ckpt).exists():
+        raise CheckpointError(f"s3prl could not build {name}: there is no checkpoint {ckpt}")
     if ckpt is not None and Path(ckpt).is_file():
         _check_settings(plain(read_checkpoint(Path(ckpt))), ckpt)
     with _old_torchaudio():
