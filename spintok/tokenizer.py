@@ -1,7 +1,7 @@
 """The tokenizer: an encoder and codebooks, from audio to tokens."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
@@ -115,11 +115,17 @@ class Tokenizer(Featurizer):
 
     @torch.inference_mode()
     def encode_recordings(
-        self, recordings: Sequence[Recording], codebooks: Sequence[str] | None = None, batch_seconds: float = 200.0
+        self,
+        recordings: Sequence[Recording],
+        codebooks: Sequence[str] | None = None,
+        batch_seconds: float = 200.0,
+        progress: Callable[[int, int], None] = lambda index, samples: None,
     ) -> list[dict[str, Tokens]]:
         """Tokens of each recording from each named codebook, by default all, in one pass of the encoder.
 
         ``batch_seconds`` is the amount of audio in one padded batch on a GPU. It does not change the tokens.
+        ``progress`` is called with the index of a recording and the samples of it that are encoded: many times for a
+        long recording, once for a short one.
         """
         chosen = {name: self.codebook(name) for name in (self.codebook_names if codebooks is None else codebooks)}
         found: list[dict[str, list[Tensor]]] = [{name: [] for name in chosen} for _ in recordings]
@@ -133,7 +139,9 @@ class Tokenizer(Featurizer):
                     codes = codebook.codes(flat).cpu().split(lengths)
                 for i, part in zip(batch.indices, codes, strict=True):
                     found[i][name].append(part)
-            samples.update(zip(batch.indices, batch.samples, strict=True))
+            for i, count in zip(batch.indices, batch.samples, strict=True):
+                samples[i] = count
+                progress(i, count)
         return [
             {name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i]) for name, codes in parts.items()}
             for i, parts in enumerate(found)

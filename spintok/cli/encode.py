@@ -148,7 +148,7 @@ def _tokens(
     options = Options(**settings)
     if _is_stream(source) or (output is None and source.is_file() and not is_manifest(source)):
         with _as_file(source) as path:
-            print(_one_file(tokenizer, path, options))
+            print(_one_file(tokenizer, path, options, quiet))
         return 0
     utterances = scan(source)
     folder = output or _default_folder(source, "tokens")
@@ -222,10 +222,19 @@ def _as_file(source: Path) -> Iterator[Path]:
         yield copy
 
 
-def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options") -> str:
-    """Return the tokens of one file as text, a line for each codebook."""
+def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: bool) -> str:
+    """Return the tokens of one file as text, a line for each codebook; show the progress of a long file."""
     recording = tokenizer.record(path)
-    (found,) = tokenizer.encode_recordings([recording], options.codebooks)
+    started = time.monotonic()
+    # A short file is done in a moment.
+    with progress_display(quiet=quiet or recording.waveform is not None, unit="seconds") as display:
+
+        def progress(index: int, samples: int) -> None:
+            seconds = samples / tokenizer.sample_rate
+            speed = seconds / max(time.monotonic() - started, 1e-9)
+            display("encoding", seconds, recording.seconds or 0, f"{speed:.0f} x real time")
+
+        (found,) = tokenizer.encode_recordings([recording], options.codebooks, progress=progress)
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 

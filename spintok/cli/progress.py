@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal
 
 from rich.console import Console
@@ -16,7 +17,7 @@ __all__ = ["ProgressDisplay", "progress_display"]
 LINE_SECONDS = 30.0
 """Time between two lines where standard error is not a terminal."""
 
-Unit = Literal["", "files", "bytes", "steps"]
+Unit = Literal["", "files", "bytes", "steps", "seconds"]
 
 
 class ProgressDisplay:
@@ -46,10 +47,10 @@ class ProgressDisplay:
         """Move the bar of ``task``, which appears with the first call."""
         new = task not in self._tasks
         if new:
-            self._tasks[task] = self._bars.add_task(task, total=total, note=note)
+            self._tasks[task] = self._bars.add_task(task, total=total or None, note=note)
             if len(self._tasks) == 1:
                 self._bars.start()
-        self._bars.update(self._tasks[task], completed=done, total=total, note=note)
+        self._bars.update(self._tasks[task], completed=done, total=total or None, note=note)
         if not self.console.is_terminal:
             self._print_line(task, done, total, note, at_once=new and self._unit == "bytes")
 
@@ -94,6 +95,11 @@ class _Count(ProgressColumn):
 
 
 def _count(done: float, total: float, unit: Unit) -> str:
-    if unit == "bytes":
-        return f"{decimal(int(done))} of {decimal(int(total))}"
-    return f"{int(done)} of {int(total)} {unit}".rstrip()
+    match unit:
+        case "bytes":
+            return f"{decimal(int(done))} of {decimal(int(total))}"
+        case "seconds":
+            whole = f" of {timedelta(seconds=int(total))}" if total else ""
+            return f"{timedelta(seconds=int(done))}{whole} of audio"
+        case _:
+            return f"{int(done)} of {int(total)} {unit}".rstrip()

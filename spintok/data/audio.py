@@ -77,10 +77,12 @@ class Recording:
     Attributes:
         waveform: (S,) float32 at 16 kHz, or None if the audio is longer than the limit.
         blocks: yields the waveform from its start as consecutive blocks, anew at each call.
+        seconds: the duration that a long file's header states; None if unknown.
     """
 
     waveform: Tensor | None
     blocks: Callable[[], Iterator[Tensor]]
+    seconds: float | None = None
 
 
 def record(path: str | os.PathLike[str], at_most: int) -> Recording:
@@ -91,7 +93,7 @@ def record(path: str | os.PathLike[str], at_most: int) -> Recording:
         parts.append(block)
         total += len(block)
         if total > at_most:
-            return Recording(None, lambda: blocks(path))
+            return Recording(None, lambda: blocks(path), _declared_seconds(path))
     waveform = torch.cat(parts)
     return Recording(waveform, lambda: iter([waveform]))
 
@@ -114,8 +116,7 @@ def blocks(path: str | os.PathLike[str]) -> Iterator[Tensor]:
             _refuse_incomplete(name)
             yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS))
             return
-        # libsndfile wants the bytes of the name, which need not be UTF-8.
-        with soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name)) as file:
+        with _open(name) as file:
             _refuse_incomplete(name, file)
             yield from _to_16_khz(name, _libsndfile(name, file))
     except AudioError:
@@ -164,6 +165,19 @@ def from_array(samples: Any, sample_rate: int) -> Tensor:
     _refuse_unusable("waveform", mono)
     waveform = torch.from_numpy(np.array(mono, dtype=np.float32))
     return waveform if sample_rate == SAMPLE_RATE else torch.cat(list(_resample([waveform], int(sample_rate))))
+
+
+def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+    # libsndfile takes the bytes of the name, which need not be UTF-8.
+    return soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path))
+
+
+def _declared_seconds(path: str | os.PathLike[str]) -> float | None:
+    try:
+        with _open(path) as file:
+            return float(file.frames / file.samplerate)
+    except soundfile.LibsndfileError:
+        return None
 
 
 def _libsndfile(name: str, file: soundfile.SoundFile) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -1,11 +1,14 @@
 """What ``spintok encode`` takes as its source, and what it refuses."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
+import soundfile
 from command_line import run
 
 from spintok import cli
@@ -45,3 +48,16 @@ def test_a_second_file_is_not_taken_for_the_output_folder(capsys, speech) -> Non
     code, _, err = run(capsys, "encode", speech / "fred_yes.flac", speech / "eve_bus.flac")
     assert (code, err.count("\n")) == (cli.USAGE, 1)
     assert "eve_bus.flac: is a file, but the second argument is the folder to write" in err
+
+
+def test_a_long_file_shows_its_progress_in_time_of_audio(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("spintok.cli.progress.LINE_SECONDS", 0.0)
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(80 * 8000), 8000)
+    command = ("encode", tmp_path / "long.wav", "-t", "mfcc-kmeans-100")
+    code, out, err = run(capsys, *command)
+    assert code == 0
+    times = re.findall(r"encoding: (\d:\d\d:\d\d) of 0:01:20 of audio, \d+ x real time", err)
+    assert len(times) >= 4
+    assert times == sorted(set(times))
+    assert times[-1] == "0:01:20"
+    assert run(capsys, *command, "--quiet") == (0, out, "")
