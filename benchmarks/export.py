@@ -1,13 +1,12 @@
-"""Exports against the obvious Python way, in tokens a second, and their peak memory as the corpus grows.
+"""Compare the speed of exports with that of the obvious Python code, and measure their peak memory.
 
     python benchmarks/export.py                     every target, at two corpus sizes
     python benchmarks/export.py --to packed parquet --utterances 20000
 
-A token folder of random runs is written first. Each target is timed from the records in memory, ours and theirs by
-turns, minima of the rounds, in seconds of the processor, so that a busy machine tells the same; what both wrote is
-read back and compared before a ratio is printed. Then the whole command, reading included, runs in a process of its
-own
-on the corpus and on one ``--growth`` times as large: peak memory must not follow.
+The benchmark writes a token folder of random runs. Each target is timed from records in memory, alternating with the
+obvious code; the figure is the least CPU time of all rounds, which other load on the machine changes little. What both
+wrote is read back and compared before a ratio is printed. Then the whole command, with reading, runs in a process of
+its own on the corpus and on one ``--growth`` times as large. Its peak memory must not grow with the corpus.
 """
 
 import argparse
@@ -37,10 +36,10 @@ HEADER = Header("random", "0" * 64, {"primary": K}, 50, dedup=True)
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", nargs="*", default=[*FILE_TARGETS, "packed"])
-    parser.add_argument("--utterances", type=int, default=3000, help="of 10 s each")
-    parser.add_argument("--growth", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--to", nargs="*", default=[*FILE_TARGETS, "packed"], help="targets to measure")
+    parser.add_argument("--utterances", type=int, default=3000, help="utterances of the corpus, of 10 s each")
+    parser.add_argument("--growth", type=int, default=4, help="size of the second corpus relative to the first")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the fastest counts")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child:
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         records = list(open_source([folders[0]]).records())
         for record in records:
-            # The runs are found once, for both sides.
+            # Tokens cache their runs: compute them before either side is timed.
             _ = record.tokens["primary"].units
         print(f"{len(records)} utterances, {sum(t.num_frames for r in records for t in r.tokens.values()):,} codes\n")
         print(f"{'target':12} {'ours':>9} {'obvious':>9} {'ratio':>6}  {'command':>9}  peak memory, MB, of the command")
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make_folder(folder: Path, utterances: int) -> Path:
-    """What ``spintok encode`` leaves: 10 s an utterance, runs of 2 frames on average."""
+    """Write a token folder as ``spintok encode`` does: utterances of 10 s, runs of 2 frames on average."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for shard in range(-(-utterances // SHARD)):
@@ -99,7 +98,7 @@ def make_folder(folder: Path, utterances: int) -> Path:
 
 @dataclass(frozen=True)
 class Race:
-    """Ours, what a user would write instead, and readers that give each utterance's numbers as lists."""
+    """Our writer, the obvious one, and readers of both that return the numbers of each utterance as lists."""
 
     header: Header
     ours: Callable[[list[Record], Path, Header], Any]
@@ -287,7 +286,7 @@ def race_of(target: Any, dedup: bool, theirs: Any, read_theirs: Any) -> Race:
 
 def packed(records: list[Record], folder: Path, header: Header) -> None:
     from spintok.export.formats.columns import utterance_line
-    from spintok.export.packed.dataset import PackedDocument, _write_documents
+    from spintok.export.packed.dataset import PackedDocument, write_documents
     from spintok.export.sequences.base import speech_only
     from spintok.export.vocabulary import Vocabulary
 
@@ -297,11 +296,20 @@ def packed(records: list[Record], folder: Path, header: Header) -> None:
             "tokens",
             speech_only(r.tokens["primary"], vocabulary),
             r.tokens["primary"].durations,
-            utterance_line(r, header),
+            utterance_line(r),
         )
         for r in records
     )
-    _write_documents(folder, ["tokens"], items, "uint16", True)
+    write_documents(
+        folder,
+        items,
+        ["tokens"],
+        "uint16",
+        durations=True,
+        window=None,
+        shuffle=None,
+        pad=vocabulary.special("end_speech"),
+    )
 
 
 def read_packed(folder: Path, header: Header) -> Iterator[list[int]]:

@@ -26,8 +26,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import scan
-from spintok.export.packed.dataset import Windows, export_packed, read_packed
+from spintok.export.packed.dataset import export_packed
 from spintok.export.packed.indexed import IndexedDataset
+from spintok.export.packed.reader import Windows, read_packed
 from spintok.export.sequences.base import speech_only
 from spintok.export.vocabulary import Vocabulary
 from spintok.loading import load

@@ -41,7 +41,7 @@ Target = Literal[
     "bpe",
 ]
 
-# The options that only some targets take; one that is given and not taken is an error.
+# For each target the options that apply to it alone; any other one of them is an error.
 SHARDED = {"dedup", "skip_empty", "shard_size"}
 TAKEN: dict[Target, set[str]] = {
     "slamkit": {"dedup", "skip_empty"},
@@ -51,7 +51,7 @@ TAKEN: dict[Target, set[str]] = {
     "npz": SHARDED,
     "parquet": SHARDED,
     "webdataset": SHARDED,
-    "lhotse": SHARDED,
+    "lhotse": {*SHARDED, "text"},
     "packed": {
         *("vocabulary", "task", "text", "form", "bpe", "dtype", "window", "shuffle", "split", "validation"),
         "skip_empty",
@@ -66,73 +66,154 @@ PACKED, HF, BPE = "--to packed", "--to hf-tokenizer", "--to bpe"
 def export(
     context: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="TOKENS... OUT", help="Token folders of one tokenizer; the folder to write.")
+        list[Path],
+        typer.Argument(
+            metavar="TOKENS... OUT",
+            help="Token folders that one tokenizer wrote (spintok encode), and last the folder to write.",
+        ),
     ],
-    to: Annotated[Target, typer.Option(help="What to write.", show_choices=True)],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="Format to write. slamkit to lhotse are files for other tools. packed is one stream of ids for "
+            "training. hf-tokenizer adds speech tokens to a text tokenizer. bpe learns to merge units.",
+            show_choices=True,
+        ),
+    ],
     codebook: Annotated[
-        list[str] | None, typer.Option(help="A codebook to export; all of them by default, or the first.")
+        list[str] | None,
+        typer.Option(
+            help="Name of a codebook to export; repeat it for several. By default all codebooks, or the first one "
+            "where the format holds only one."
+        ),
     ] = None,
     dedup: Annotated[
-        bool | None, typer.Option("--dedup/--no-dedup", help="Runs with durations, or a code a frame.")
+        bool | None,
+        typer.Option(
+            "--dedup/--no-dedup",
+            help="Write each run of equal codes once with its duration, or one code per frame. The default depends "
+            "on the format.",
+        ),
     ] = None,
-    shard_size: Annotated[int, typer.Option(help="Utterances a shard.")] = 10_000,
-    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out utterances without tokens.")] = False,
+    shard_size: Annotated[
+        int, typer.Option(help="Utterances per shard, for npz, parquet, webdataset and lhotse.")
+    ] = 10_000,
+    skip_empty: Annotated[
+        bool,
+        typer.Option("--skip-empty", help="Leave out utterances without tokens, which are an error otherwise."),
+    ] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Transcripts: JSON lines with id and text, or lines KEY WORD WORD. For --task asr and tts, and for "
+            "the supervisions of lhotse."
+        ),
+    ] = None,
     vocabulary: Annotated[
-        Path | None, typer.Option(help="An extended tokenizer's folder, whose ids to write.", rich_help_panel=PACKED)
+        Path | None,
+        typer.Option(
+            help="Folder of an extended tokenizer (--to hf-tokenizer) whose ids to write. By default ids are codes, "
+            "followed by special tokens.",
+            rich_help_panel=PACKED,
+        ),
     ] = None,
     task: Annotated[
-        Literal["speech", "asr", "tts"], typer.Option(help="Speech alone, or with its text.", rich_help_panel=PACKED)
+        Literal["speech", "asr", "tts"],
+        typer.Option(
+            help="Sequence to write for an utterance: speech alone, speech then text, or text then speech.",
+            rich_help_panel=PACKED,
+        ),
     ] = "speech",
-    text: Annotated[
-        Path | None, typer.Option(help="JSON lines with key and text, for asr and tts.", rich_help_panel=PACKED)
-    ] = None,
     form: Annotated[
         Literal["units", "frames", "durations"],
-        typer.Option(help="A token a run, a token a frame, or runs with duration tokens.", rich_help_panel=PACKED),
+        typer.Option(
+            help="How to write speech: the code of each run, the code of each frame, or code and duration of each run.",
+            rich_help_panel=PACKED,
+        ),
     ] = "units",
     bpe: Annotated[
-        Path | None, typer.Option(help="A folder of --to bpe: its pieces are the tokens.", rich_help_panel=PACKED)
+        Path | None,
+        typer.Option(
+            help="Folder of a BPE (--to bpe) to merge units with; also for hf-tokenizer.", rich_help_panel=PACKED
+        ),
     ] = None,
     dtype: Annotated[
         Literal["uint16", "uint32"] | None,
-        typer.Option(help="The integer type of the ids (default: the narrowest that fits).", rich_help_panel=PACKED),
+        typer.Option(
+            help="Type of the ids. By default uint16 if the vocabulary fits, otherwise uint32.", rich_help_panel=PACKED
+        ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="Cut into windows of so many ids, with loss masks.", rich_help_panel=PACKED)
+        int | None,
+        typer.Option(
+            help="Cut the sequences into windows of this many ids, with loss masks and positions.",
+            rich_help_panel=PACKED,
+        ),
     ] = None,
     shuffle: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Shuffle the documents.", rich_help_panel=PACKED)
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Shuffle the sequences with this seed. By default they keep their order.",
+            rich_help_panel=PACKED,
+        ),
     ] = None,
     split: Annotated[
         Literal["speaker", "file"] | None,
-        typer.Option(help="Split into train and validation by this.", rich_help_panel=PACKED),
+        typer.Option(help="Split into train and validation by speaker or by file.", rich_help_panel=PACKED),
     ] = None,
-    validation: Annotated[float, typer.Option(help="The share of validation.", rich_help_panel=PACKED)] = 0.05,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="Share of the speakers or files that go to validation, with --split.", rich_help_panel=PACKED
+        ),
+    ] = 0.05,
     base: Annotated[
-        str | None, typer.Option(help="The tokenizer to extend: a folder, or a name on the Hub.", rich_help_panel=HF)
+        str | None,
+        typer.Option(
+            help="Tokenizer to extend: a folder, or a name on the Hugging Face Hub. Its own code is never run.",
+            rich_help_panel=HF,
+        ),
     ] = None,
     template: Annotated[
-        str, typer.Option(help="Text of a token; {} is its number. Or: private-use.", rich_help_panel=HF)
+        str,
+        typer.Option(
+            help="Text of a speech token, with {} for its number; or private-use, for one character per token.",
+            rich_help_panel=HF,
+        ),
     ] = "<|s_{}|>",
     special: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE=TEXT", help="Another name for a special token: asr=<|asr|>.", rich_help_panel=HF),
+        typer.Option(
+            metavar="ROLE=TEXT",
+            help="Text of a special token, such as asr=<|asr|>; repeat it for several.",
+            rich_help_panel=HF,
+        ),
     ] = None,
-    durations: Annotated[int, typer.Option(help="Duration tokens, for 1, 2, ... frames.", rich_help_panel=HF)] = 0,
+    durations: Annotated[
+        int, typer.Option(help="Number of duration tokens to add, for 1, 2, ... frames.", rich_help_panel=HF)
+    ] = 0,
     tokenizer: TokenizerName = None,
     vocab_size: Annotated[
-        list[int] | None, typer.Option(help="Tokens of the BPE; several give several.", rich_help_panel=BPE)
+        list[int] | None,
+        typer.Option(help="Number of ids of the BPE, codes included; repeat it for several BPEs.", rich_help_panel=BPE),
     ] = None,
     train_units: Annotated[
-        int, typer.Option(help="Learn from so many units at most, to bound memory.", rich_help_panel=BPE)
+        int,
+        typer.Option(
+            help="Learn from at most this many units, which need 100 bytes of memory each.", rich_help_panel=BPE
+        ),
     ] = 10_000_000,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, deleting the earlier export.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an earlier export in OUT and write this one.")
+    ] = False,
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tokens to what language models read: files of other tools, packed data sets, extended tokenizers, BPE.
+    """Export tokens for language models: files of other tools, packed data, extended tokenizers, BPE.
 
-    Order is kept, keys are unique, and every artefact states the tokenizer. Run it again after a crash.
+    Utterances keep their order, and every file or the spintok.json beside it names the tokenizer. A command that was
+    interrupted continues when you run it again.
     """
     _check_options(context, to)
     folders, output = paths[:-1], paths[-1]
@@ -148,10 +229,10 @@ def export(
         case "hf-tokenizer":
             names = {"template": template, "durations": durations, "overwrite": overwrite}
             if offline and base is not None and not Path(base).is_dir():
-                raise ValueError(f"--base {base} is not a folder, and with --offline the Hub cannot be asked for it")
-            # SPINTOK_TOKENIZER is only a default.
+                raise ValueError(f"--base {base} is not a folder, and --offline forbids downloading it from the Hub")
+            # A token folder takes precedence over SPINTOK_TOKENIZER, which is only a default.
             named = tokenizer is not None and (given(context, "tokenizer") or not folders)
-            loaded = None if not named else load_tokenizer(tokenizer, "cpu", offline, quiet)
+            loaded = load_tokenizer(tokenizer, "cpu", offline, quiet) if named else None
             _hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], names, console)
         case "bpe":
             from spintok.export.bpe import export_bpe
@@ -162,10 +243,19 @@ def export(
             report = export_bpe(folders, output, sizes, codebook=book, dedup=runs, train_units=train_units, **common)
             _print_report(report, console)
         case _:
+            from spintok.data.transcripts import Transcripts
             from spintok.export.targets import export_files
 
+            texts = None if text is None else Transcripts(text)
             summary = export_files(
-                folders, output, to, codebooks=codebook, dedup=dedup, shard_size=shard_size, **common
+                folders,
+                output,
+                to,
+                codebooks=codebook,
+                dedup=dedup,
+                shard_size=shard_size,
+                transcripts=texts,
+                **common,
             )
             _print_summary(summary, output, to, console)
 
@@ -229,9 +319,9 @@ def _hf_tokenizer(
     from spintok.export.vocabulary import SPECIALS
 
     if base is None:
-        raise ValueError("name the tokenizer to extend: --base FOLDER")
+        raise ValueError("name the tokenizer to extend with --base FOLDER")
     if bool(folders) == (tokenizer is not None):
-        raise ValueError("say whose tokens to add: token folders, or --tokenizer NAME, one of them")
+        raise ValueError("give either token folders or --tokenizer NAME, to say which tokenizer's tokens to add")
     if tokenizer is not None:
         name, fingerprint = tokenizer.name, tokenizer.fingerprint
         sizes = {book: tokenizer.size_of(book) for book in codebook or tokenizer.codebook_names}
@@ -264,6 +354,8 @@ def _print_summary(summary: "ExportSummary", output: Path, to: str, console: Con
     done = "there already" if summary.already else "written"
     counts = f"{summary.utterances:,} utterances, {summary.tokens:,} tokens, {len(summary.files)} files"
     console.print(f"{output}: {to}, {counts} {done}", markup=False)
+    for note in summary.notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def _print_report(report: list[dict[str, Any]], console: Console) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
 from spintok.evaluate.ngram import NgramModel
+from spintok.export.bpe import UnitBpe
 from spintok.tokens import Tokens
 
 __all__ = ["METRIC", "bpe_compression", "predictability"]
@@ -66,26 +67,12 @@ def bpe_compression(
 ) -> list[int]:
     """The number of BPE tokens of each test sequence, with ``merges`` merges learned from the training sequences.
 
-    Byte-pair encoding over codes (Sennrich et al. 2016) by Hugging Face's ``tokenizers``; a merge never spans
-    utterances. Raises ``ValueError`` without that package.
+    Byte-pair encoding over codes (Sennrich et al. 2016), the same that ``spintok export --to bpe`` writes; a merge
+    never spans utterances. Raises ``MissingPackageError`` without Hugging Face's ``tokenizers``.
     """
-    try:
-        from tokenizers import Tokenizer, models, trainers
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"BPE needs tokenizers ({error}): pip install 'spintok[evaluate]'") from None
-    alphabet = [_letter(code) for code in range(codebook_size)]
-    bpe = Tokenizer(models.BPE())
-    trainer = trainers.BpeTrainer(
-        vocab_size=codebook_size + merges, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
-    )
-    bpe.train_from_iterator(["".join(alphabet[code] for code in sequence) for sequence in train], trainer)
-    texts = ["".join(alphabet[code] for code in sequence) for sequence in test]
-    return [len(bpe.encode(text).ids) if text else 0 for text in texts]
-
-
-def _letter(code: int) -> str:
-    """One character per code, none of them special: from U+4E00 up to the surrogates, then from U+10000."""
-    return chr(0x4E00 + code) if code < 0xD800 - 0x4E00 else chr(0x10000 + code)
+    sequences = (np.array(sequence, dtype=np.int32) for sequence in train)
+    bpe = UnitBpe.train(sequences, codebook_size, codebook_size + merges, fingerprint="", dedup=True)
+    return [ids.size for ids in bpe.encode_batch([np.array(sequence, dtype=np.int32) for sequence in test])]
 
 
 def _missing(inputs: MetricInputs) -> str | None:

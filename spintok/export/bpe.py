@@ -1,4 +1,4 @@
-"""Byte-pair encoding over units: a character a code, Hugging Face ``tokenizers`` underneath, decoding exact."""
+"""Byte-pair encoding over units, with Hugging Face ``tokenizers``: one character per code, exact decoding."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok._files import atomic
+from spintok._files import require, write_text
 from spintok.export.errors import ExportError
-from spintok.export.folder import begin, describe_export, finish, read_sidecar
-from spintok.export.optional import optional
+from spintok.export.folder import find_export, finish, writing
+from spintok.export.sidecar import describe_export
 from spintok.export.source import open_source
 from spintok.export.vocabulary import private_use_character
 from spintok.stats import entropy
@@ -24,21 +24,21 @@ __all__ = ["UnitBpe", "export_bpe"]
 
 Units = NDArray[np.int32]
 
-MODEL, DESCRIPTION = "tokenizer.json", "bpe.spintok.json"
+MODEL, DESCRIPTION, REPORT = "tokenizer.json", "bpe.spintok.json", "report.json"
 BATCH = 512
-"""Utterances encoded at a time."""
+"""Utterances to encode in one call."""
 
 
 class UnitBpe:
-    """Units to fewer ids and back: ``decode(encode(units))`` equals ``units`` for any units of the codebook.
+    """Merge units into fewer ids, and split them again: ``decode(encode(units))`` equals ``units``.
 
-    The ids below ``codebook_size`` are the codes themselves; each further id stands for two ids before it.
+    The ids below ``codebook_size`` are the codes; every other id stands for two smaller ids.
 
     Args:
-        model: a ``tokenizers.Tokenizer`` that ``train`` made.
-        codebook_size: K.
+        model: a ``tokenizers.Tokenizer`` without a decoder, from ``train`` or ``load``.
+        codebook_size: the number of codes.
         fingerprint: of the speech tokenizer.
-        dedup: whether it was trained on runs or on a code a frame.
+        dedup: whether it was trained on the codes of runs, otherwise on one code per frame.
     """
 
     def __init__(self, model: Any, codebook_size: int, fingerprint: str, dedup: bool) -> None:
@@ -56,21 +56,29 @@ class UnitBpe:
         self._starts = np.cumsum(self._lengths) - self._lengths
         self._flat = np.concatenate(pieces)
         if [piece.tolist() for piece in pieces[:codebook_size]] != [[code] for code in range(codebook_size)]:
-            raise ExportError("not a BPE of spintok's: its first ids are not the codes")
+            raise ExportError("not a BPE of spintok: its first ids are not the codes")
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the speech tokenizer's fingerprint and of every merge: whose codes its ids are."""
+        """SHA-256 of the speech tokenizer's fingerprint and of all merges; it identifies what the ids stand for."""
         return hashlib.sha256(f"{self.fingerprint}\n{self.model.to_str()}".encode()).hexdigest()
 
     @classmethod
     def train(
         cls, units: Iterable[Units], codebook_size: int, vocab_size: int, *, fingerprint: str, dedup: bool
     ) -> "UnitBpe":
-        """Learn ``vocab_size - codebook_size`` merges, or fewer when no pair comes twice. Memory holds all units."""
+        """Learn ``vocab_size - codebook_size`` merges, or fewer if no pair of ids is left that occurs twice.
+
+        Args:
+            units: the training sequences, (R,) each. They are all kept in memory.
+            codebook_size: the number of codes.
+            vocab_size: the number of ids, codes included.
+            fingerprint: of the speech tokenizer.
+            dedup: whether the sequences are the codes of runs, otherwise one code per frame.
+        """
         if vocab_size <= codebook_size:
             raise ExportError(f"a vocabulary of {vocab_size} leaves no merges over a codebook of {codebook_size}")
-        library = optional("tokenizers")
+        library = _tokenizers()
         model = library.Tokenizer(library.models.BPE())
         points = np.array([ord(private_use_character(code)) for code in range(codebook_size)], dtype="<u4")
         trainer = library.trainers.BpeTrainer(
@@ -80,10 +88,10 @@ class UnitBpe:
         return cls(model, codebook_size, fingerprint, dedup)
 
     def smaller(self, vocab_size: int) -> "UnitBpe":
-        """The BPE that training at a smaller size would have given: merges are learnt in one order."""
+        """The BPE that training with a smaller ``vocab_size`` gives: its merges are the first of this one."""
         if not self.codebook_size < vocab_size:
             raise ExportError(f"a vocabulary of {vocab_size} leaves no merges over a codebook of {self.codebook_size}")
-        library = optional("tokenizers")
+        library = _tokenizers()
         vocab = {text: number for text, number in self.model.get_vocab().items() if number < vocab_size}
         merges = [tuple(merge) for merge in json.loads(self.model.to_str())["model"]["merges"]]
         kept = [merge for merge in merges if "".join(merge) in vocab]
@@ -95,22 +103,22 @@ class UnitBpe:
         )
 
     def encode(self, units: Units) -> Units:
-        """Ids, (L,) int32, of units, (R,)."""
+        """The ids, (L,) int32, of units, (R,)."""
         return self.encode_batch([units])[0]
 
     def encode_batch(self, units: Sequence[Units]) -> list[Units]:
-        """Ids of each of several sequences, on all cores."""
+        """The ids of several sequences, computed on all cores. Raises ``ExportError`` for units out of range."""
         for part in units:
             if part.size and not 0 <= part.min() <= part.max() < self.codebook_size:
-                raise ExportError(f"units must lie in [0, {self.codebook_size})")
+                raise ExportError(f"units must be in [0, {self.codebook_size})")
         texts = [_text(self._points, part) for part in units]
         return [np.array(found.ids, dtype=np.int32) for found in self.model.encode_batch_fast(texts)]
 
     def decode(self, ids: Units) -> Units:
-        """Units, (R,) int32, of ids, (L,)."""
+        """The units, (R,) int32, of ids, (L,). Raises ``ExportError`` for ids out of range."""
         array = np.asarray(ids)
         if array.size and not 0 <= array.min() <= array.max() < self.size:
-            raise ExportError(f"ids must lie in [0, {self.size})")
+            raise ExportError(f"ids must be in [0, {self.size})")
         lengths = self._lengths[array]
         ends = np.cumsum(lengths)
         places = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
@@ -118,8 +126,11 @@ class UnitBpe:
         return units
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``tokenizer.json``, which ``tokenizers`` loads, and whose codes it is over."""
+        """Write ``tokenizer.json`` for ``tokenizers.Tokenizer.from_file``, and a description; return both paths."""
         folder.mkdir(parents=True, exist_ok=True)
+        model = json.loads(self.model.to_str())
+        # Pieces are joined without spaces.
+        model["decoder"] = {"type": "Fuse"}
         described = {
             "spintok_bpe": 1,
             "vocab_size": self.size,
@@ -128,23 +139,30 @@ class UnitBpe:
             "dedup": self.dedup,
             "alphabet": "code i is the i-th character of U+E000-F8FF, U+F0000-FFFFD, U+100000-10FFFD",
         }
-        for name, content in ((MODEL, self.model.to_str()), (DESCRIPTION, json.dumps(described, indent=2) + "\n")):
-            with atomic(folder / name) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+        write_text(folder / MODEL, json.dumps(model, ensure_ascii=False))
+        write_text(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
         return [folder / MODEL, folder / DESCRIPTION]
 
     @classmethod
     def load(cls, folder: Path) -> "UnitBpe":
-        """The BPE that ``save`` wrote."""
-        library = optional("tokenizers")
+        """Read what ``save`` wrote. Raises ``ExportError``."""
         try:
             found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            model = library.Tokenizer.from_file(str(folder / MODEL))
-            return cls(model, found["codebook_size"], found["fingerprint"], found["dedup"])
+            content = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+            # The decoder is for other programs, and not part of the identity.
+            content["decoder"] = None
+            sizes = found["codebook_size"], len(content["model"]["vocab"])
+            if type(sizes[0]) is not int or not 0 < sizes[0] < sizes[1]:
+                raise ValueError(f"{sizes[0]!r} codes in a vocabulary of {sizes[1]}")
+            model = _tokenizers().Tokenizer.from_str(json.dumps(content))
+            return cls(model, sizes[0], str(found["fingerprint"]), bool(found["dedup"]))
         except FileNotFoundError as error:
             raise ExportError(f"{error.filename}: missing; spintok export --to bpe writes it") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExportError(f"{folder}: not a BPE of spintok's ({error})") from None
+        except ImportError:
+            raise
+        except Exception as error:
+            # tokenizers raises plain exceptions for a file that it cannot parse.
+            raise ExportError(f"{folder}: not a BPE of spintok ({error})") from None
 
 
 def export_bpe(
@@ -158,13 +176,27 @@ def export_bpe(
     skip_empty: bool = False,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
-    """Learn a BPE of each size from a corpus into ``output/bpe-SIZE``, and report what each does to the corpus.
+    """Learn a BPE of each size from a corpus, write it to ``output/bpe-SIZE``, and encode the corpus with it.
 
-    ``train_units`` bounds the memory of training: the corpus up to that many units is learnt from (some 100 bytes
-    a unit). The report, also in ``report.json``, has a row for the units themselves and a row a size.
+    Args:
+        folders: token folders of one tokenizer.
+        output: the folder to write.
+        vocab_sizes: the numbers of ids, codes included.
+        codebook: its name; the first one by default.
+        dedup: use the codes of runs, otherwise one code per frame.
+        train_units: learn from the first so many units of the corpus; training needs some 100 bytes for each.
+        skip_empty, overwrite: see ``export_files``.
+
+    Returns:
+        A row for the units themselves and one per size: ``vocab_size``, ``tokens``, ``compression``, and the rates
+        ``token_rate`` (per second), ``token_bitrate`` and ``entropy_bitrate`` (bits per second). It is also written
+        to ``report.json``.
+
+    Raises:
+        ExportError: a size leaves no merges or is more than the corpus gives, or ``output`` holds something else.
     """
     if not vocab_sizes:
-        raise ExportError("name at least one size: --vocab-size 1000")
+        raise ExportError("give at least one size: --vocab-size 1000")
     source = open_source(folders, None if codebook is None else [codebook])
     name = source.header.codebook
     size = source.header.codebooks[name]
@@ -172,37 +204,35 @@ def export_bpe(
         raise ExportError(f"a vocabulary of {min(vocab_sizes)} leaves no merges over a codebook of {size}")
     options = {"vocab_sizes": sorted(vocab_sizes), "train_units": train_units, "codebook": name, "unit_runs": dedup}
     description = describe_export(source.header, "bpe", source.state, options)
-    if begin(output, description, overwrite=overwrite):
-        read_sidecar(output)
-        return list(json.loads((output / "report.json").read_text(encoding="utf-8")))
+    if find_export(output, description, overwrite=overwrite):
+        return list(json.loads((output / REPORT).read_text(encoding="utf-8")))
 
     def units() -> Iterator[tuple[Units, Tokens]]:
         for record in source.records(skip_empty=skip_empty):
             tokens = record.tokens[name]
             yield (tokens.units if dedup else tokens.codes), tokens
 
-    fingerprint = source.header.fingerprint
-    largest = UnitBpe.train(
-        _up_to(train_units, (part for part, _ in units())), size, max(vocab_sizes), fingerprint=fingerprint, dedup=dedup
-    )
-    if largest.size < max(vocab_sizes):
-        raise ExportError(f"the corpus has pairs for a vocabulary of {largest.size} only; ask for no more")
-    models = [largest.smaller(wanted) for wanted in sorted(vocab_sizes)]
-    report = _report(models, units(), source.header.frame_rate)
-    files = [path for model in models for path in model.save(output / f"bpe-{model.size}")]
-    with atomic(output / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    finish(output, description, [*files, output / "report.json"])
+    with writing(output, description):
+        fingerprint = source.header.fingerprint
+        sample = _up_to(train_units, (part for part, _ in units()))
+        largest = UnitBpe.train(sample, size, max(vocab_sizes), fingerprint=fingerprint, dedup=dedup)
+        if largest.size < max(vocab_sizes):
+            raise ExportError(f"the corpus has pairs for a vocabulary of {largest.size} only; ask for no more")
+        models = [largest.smaller(wanted) for wanted in sorted(vocab_sizes)]
+        report = _report(models, units(), source.header.frame_rate)
+        files = [path for model in models for path in model.save(output / f"bpe-{model.size}")]
+        write_text(output / REPORT, json.dumps(report, indent=2) + "\n")
+        finish(output, description, [*files, output / REPORT])
     return report
 
 
 def _report(models: Sequence[UnitBpe], corpus: Iterable[tuple[Units, Tokens]], frame_rate: int) -> list[dict[str, Any]]:
-    """Figures of the units and of each BPE; bitrates as in ``spintok.stats.counts``."""
+    """The rows of ``export_bpe``; bitrates as in ``spintok.stats``."""
     sizes = [models[0].codebook_size, *(model.size for model in models)]
     counts = [np.zeros(size, dtype=np.int64) for size in sizes]
     frames = 0
-    waiting = iter(corpus)
-    while batch := list(islice(waiting, BATCH)):
+    remaining = iter(corpus)
+    while batch := list(islice(remaining, BATCH)):
         frames += sum(tokens.num_frames for _, tokens in batch)
         parts = [part for part, _ in batch]
         for count, encoded in zip(counts, [parts, *(model.encode_batch(parts) for model in models)], strict=True):
@@ -235,3 +265,7 @@ def _up_to(limit: int, parts: Iterable[Units]) -> Iterator[Units]:
 
 def _text(points: NDArray[np.uint32], units: Units) -> str:
     return points[units].tobytes().decode("utf-32-le")
+
+
+def _tokenizers() -> Any:
+    return require("tokenizers", extra="export", purpose="BPE")

@@ -1,4 +1,4 @@
-"""Rows for speech tokens in a language model's embeddings, from the mean of its own or from the codewords."""
+"""Initialize the embeddings of speech tokens in a language model, from its text embeddings or from codewords."""
 
 from typing import Any
 
@@ -15,21 +15,22 @@ __all__ = ["project_codewords", "resize_embeddings"]
 def resize_embeddings(
     model: Any, vocabulary: Vocabulary, *, codewords: Tensor | None = None, noise: float = 0.02, seed: int = 0
 ) -> None:
-    """Give a ``transformers`` model a row for every id of the vocabulary; the rows of text stay as they are.
+    """Give a ``transformers`` model an embedding for every id of the vocabulary; those of text do not change.
 
-    New rows are the mean of the text rows plus a deviation. Text rows deviate from their mean by some root mean
-    square, the spread; the new rows of codes deviate by ``project_codewords`` at the same spread, or, without
-    codewords, like all other new rows by normal noise of ``noise`` times the spread: equal rows would
-    be told apart by nothing but their gradients. Where the output embedding is not tied, it is treated alike.
+    A new row is the mean of the text rows plus a deviation: for codes with codewords a row of ``project_codewords``,
+    otherwise normal noise of standard deviation ``noise``, so that rows differ from the start. Both are multiplied by
+    the spread of the text rows, the root mean square of their deviation from their mean. An output embedding that is
+    not tied to the input embedding gets the same treatment.
 
     Args:
-        model: changed in place; a model with more rows than ids keeps them.
-        vocabulary: with ``first_id`` rows of text.
-        codewords: (K, E) of the first codebook.
-        noise, seed: of the noise and of the projection.
+        model: changed in place. A model with more rows than ids keeps them.
+        vocabulary: of the model's extended tokenizer.
+        codewords: (K, E), of the first codebook.
+        noise: standard deviation of the noise, relative to the spread.
+        seed: of the noise and of the projection.
 
     Raises:
-        ExportError: fewer rows than text ids, or codewords of another K.
+        ExportError: the model has fewer rows than there are text ids, or K is not the size of the codebook.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     size = next(iter(vocabulary.codebooks.values()))
@@ -57,10 +58,22 @@ def resize_embeddings(
 
 
 def project_codewords(codewords: Tensor, width: int, *, seed: int = 0) -> Tensor:
-    """(K, width) rows with mean zero and a root mean square of 1, as near to each other as the codewords are.
+    """Codewords as rows of another width that keep their geometry.
 
-    Codewords are centred and turned onto their ``width`` strongest directions, then onto a random orthonormal basis:
-    with ``width`` at least their rank, all inner products are those of the centred codewords, times one number.
+    The codewords are centred, projected onto their ``width`` leading singular directions, and expressed in a random
+    orthonormal basis. If ``width`` is at least their rank, all inner products of the centred codewords are kept, up to
+    one factor.
+
+    Args:
+        codewords: (K, E).
+        width: of the rows.
+        seed: of the basis.
+
+    Returns:
+        (K, width) float32, with mean zero and a root mean square of 1.
+
+    Raises:
+        ExportError: all codewords are equal.
     """
     centred = codewords.detach().double().cpu()
     centred = centred - centred.mean(dim=0)
@@ -71,5 +84,5 @@ def project_codewords(codewords: Tensor, width: int, *, seed: int = 0) -> Tensor
     projected: Tensor = (left[:, :rank] * values[:rank]) @ basis.T
     size = projected.square().mean().sqrt()
     if not size > 0:
-        raise ExportError("the codewords are all the same, so they tell nothing about their tokens")
+        raise ExportError("the codewords are all the same, so their tokens cannot differ either")
     return (projected / size).float()

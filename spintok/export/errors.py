@@ -1,7 +1,7 @@
-"""What goes wrong in an export."""
+"""The error of the export package."""
 
 __all__ = ["ExportError"]
 
 
 class ExportError(ValueError):
-    """Input that cannot be exported as asked; the message is one line and says how to go on."""
+    """The input cannot be exported as asked; the message is one line that says what to change."""

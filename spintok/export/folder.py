@@ -1,24 +1,28 @@
-"""The folder of an export and its sidecar, ``spintok.json``: whose tokens, which target, whole or not."""
+"""The folder of an export: new, to resume, to replace, or complete; and what may be deleted in it."""
 
-import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from spintok._files import atomic
+from spintok._files import atomic, lock, remove_orphans, sha256_of, write_text
 from spintok.export.errors import ExportError
-from spintok.export.source import Header
+from spintok.export.sidecar import SIDECAR, parse_sidecar, write_sidecar
 
-__all__ = ["SIDECAR", "begin", "describe_export", "finish", "header_of", "read_sidecar", "text_files"]
+__all__ = ["find_export", "finish", "text_files", "writing"]
 
-SIDECAR = "spintok.json"
-LAYOUT = 1
-"""The version of the sidecar."""
+CARD, LOCK = "README.md", ".lock"
 
-OURS = ("tokens*", "shar/*", "train.*", "validation.*", "utterances.jsonl", "dict.km.txt", "bpe*/*", "*.spintok.json")
-"""What exports are made of."""
+_OURS = re.compile(
+    r"""tokens(-\d+)?\.(jsonl|txt|durations\.txt|tsv|km|npz|parquet|tar)
+    | (tokens|train|validation)(\.(durations|utterances|loss|positions))?\.(bin|idx)
+    | dict\.km\.txt | utterances\.jsonl | report\.json | vocabulary\.spintok\.json | README\.md
+    | shar/\w+\.\d+\.(tar|jsonl\.gz) | bpe(-\d+)?/(tokenizer|bpe\.spintok)\.json""",
+    re.VERBOSE,
+)
+"""The names of all files that any export writes, relative to its folder. Nothing else is ever deleted."""
 
 _MISMATCH = {
     "fingerprint": "the tokens of another tokenizer",
@@ -30,110 +34,160 @@ _MISMATCH = {
 }
 
 
-def describe_export(header: Header, target: str, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs into one folder must have in common."""
-    return {
-        "spintok_export": LAYOUT,
-        "target": target,
-        "tokenizer": header.tokenizer,
-        "fingerprint": header.fingerprint,
-        "codebooks": dict(header.codebooks),
-        "frame_rate": header.frame_rate,
-        "dedup": header.dedup,
-        "options": json.loads(json.dumps(dict(options))),
-        "source": source,
-    }
+def find_export(folder: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any] | None:
+    """The sidecar, if ``folder`` holds exactly this export and complete; None if it has to be written.
 
+    A complete export with another description is deleted if ``overwrite`` is set, an unfinished one always: the run
+    that left it failed, and its command was corrected. Of this export, files that have another size are deleted.
 
-def begin(folder: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Make the folder this run's; True when it holds the whole export already.
+    Args:
+        folder: of the export; it need not exist.
+        description: of the export, from ``describe_export``.
+        overwrite: delete an earlier export.
 
-    Raises ``ExportError`` when it holds another export, or files of someone else's.
+    Raises:
+        ExportError: the folder holds another complete export, or files that are not spintok's.
     """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: not a folder; name another output folder")
+    if not (folder / SIDECAR).exists():
+        if any(not _is_temporary(path) for path in folder.iterdir()):
+            raise ExportError(f"{folder}: not empty, and not an export of spintok; name another output folder")
+        return None
+    found = parse_sidecar(folder)
+    complete = found["state"] == "complete"
+    different = [what for name, what in _MISMATCH.items() if found[name] != description[name]]
+    if complete and different and not overwrite:
+        raise ExportError(f"{folder}: holds {different[0]}; name another output folder, or add --overwrite")
+    if different or overwrite:
+        _delete(folder, found["files"] if complete else _files_below(folder))
+        return None
+    if not complete:
+        return None
+    changed = [name for name, size in found["files"].items() if _size(folder / name) != size]
+    _delete(folder, changed)
+    return None if changed else found
+
+
+@contextmanager
+def writing(folder: Path, description: Mapping[str, Any]) -> Iterator[None]:
+    """Mark ``folder`` as this unfinished export while the block runs; the block calls ``finish`` at its end.
+
+    If the block fails before any file is complete, the folder is left as it was. Otherwise the same export can be
+    resumed. Raises ``ExportError`` if another process is writing the folder.
+    """
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    sidecar = folder / SIDECAR
-    if sidecar.exists():
-        found = _read(sidecar)
-        different = [what for name, what in _MISMATCH.items() if found.get(name) != description[name]]
-        if different and not overwrite:
-            raise ExportError(f"{folder}: holds {different[0]}; name another output folder, or add --overwrite")
-        if not different and not overwrite and _whole(folder, found):
-            return True
-        if overwrite:
-            _clear(folder, found)
-    elif any(not path.name.endswith(".tmp") for path in folder.iterdir()):
-        raise ExportError(f"{folder}: not empty, and not an export of spintok's; name another output folder")
-    # A killed run leaves its temporary files.
-    for path in list(folder.rglob(".*.tmp")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    _write(sidecar, {**description, "state": "writing"})
-    return False
+    try:
+        with lock(folder / LOCK):
+            _remove_temporary(folder)
+            write_sidecar(folder, {**description, "state": "writing"})
+            try:
+                yield
+            except BaseException:
+                if not _files_below(folder):
+                    (folder / SIDECAR).unlink(missing_ok=True)
+                    _remove_empty(folder / "shar")
+                raise
+    except BlockingIOError:
+        raise ExportError(f"{folder}: another process is exporting to this folder") from None
+    finally:
+        if created:
+            _remove_empty(folder)
 
 
-def finish(folder: Path, description: Mapping[str, Any], files: list[Path], **counts: int) -> None:
-    """Mark the export as whole."""
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    _write(folder / SIDECAR, {**description, **counts, "files": sizes, "state": "complete"})
+def finish(
+    folder: Path, description: Mapping[str, Any], files: Sequence[Path], *, data_files: str | None = None, **counts: int
+) -> list[Path]:
+    """Mark the export as complete, and return its files.
 
-
-def read_sidecar(folder: Path) -> dict[str, Any]:
-    """The sidecar of a whole export. Raises ``ExportError`` when there is none or a run did not finish."""
-    found = _read(folder / SIDECAR)
-    if not _whole(folder, found):
-        raise ExportError(f"{folder}: this export was not finished; run the same spintok export again")
-    return found
-
-
-def header_of(description: Mapping[str, Any]) -> Header:
-    """The header that ``describe_export`` wrote down."""
-    names = ("tokenizer", "fingerprint", "codebooks", "frame_rate", "dedup")
-    return Header(**{name: description[name] for name in names})
+    Args:
+        folder: of the export.
+        description: from ``describe_export``.
+        files: all files that the export consists of.
+        data_files: the pattern of those that ``datasets.load_dataset(folder)`` shall open: a README.md, the data set
+            card, says so. Without one, ``datasets`` would open the sidecar.
+        counts: added to the sidecar.
+    """
+    files = list(files)
+    if data_files is not None:
+        write_text(folder / CARD, _card(description, data_files, counts))
+        files.append(folder / CARD)
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    write_sidecar(
+        folder,
+        {
+            **description,
+            **counts,
+            "files": {name: path.stat().st_size for name, path in names.items()},
+            "sha256": {name: sha256_of(path) for name, path in names.items()},
+            "state": "complete",
+        },
+    )
+    return files
 
 
 @contextmanager
 def text_files(*paths: Path) -> Iterator[list[IO[str]]]:
-    """Text files to write, which appear under their names together, when the block ends well."""
+    """Open text files for writing; all appear under their names when the block ends without an exception."""
     with ExitStack() as stack:
         temporary = [stack.enter_context(atomic(path)) for path in paths]
-        files = ExitStack()
-        with files:
-            yield [files.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in temporary]
+        with ExitStack() as files:
+            yield [
+                # File names that are not UTF-8 have surrogates in Python.
+                files.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n"))
+                for path in temporary
+            ]
 
 
-def _read(sidecar: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(sidecar.read_text(encoding="utf-8"))
-        if found["spintok_export"] != LAYOUT:
-            raise ExportError(f"{sidecar}: layout {found['spintok_export']!r}; this release reads {LAYOUT}")
-        return dict(found)
-    except FileNotFoundError:
-        raise ExportError(f"{sidecar.parent}: no {SIDECAR}, so this is not an export of spintok's") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ExportError):
-            raise
-        raise ExportError(f"{sidecar}: damaged ({error!r})") from None
+def _card(description: Mapping[str, Any], data_files: str, counts: Mapping[str, int]) -> str:
+    kind = "de-duplicated, with durations" if description["dedup"] else "one per frame"
+    name = " ".join(description["tokenizer"].split()).replace("`", "'")
+    numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    return (
+        f"---\nconfigs:\n- config_name: default\n  data_files: {data_files!r}\n---\n"
+        f"# Speech tokens for {description['target']}\n\n{numbers}, {kind}.\n\n"
+        f"Tokenizer: `{name}`, fingerprint `{description['fingerprint']}`; {description['frame_rate']} frames a "
+        "second.\n\nWritten by `spintok export`. `spintok.json` has all settings and the checksums of the files.\n"
+    )
 
 
-def _write(sidecar: Path, content: Mapping[str, Any]) -> None:
-    with atomic(sidecar) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _files_below(folder: Path) -> list[str]:
+    """The names of the complete files that exports write, in a folder that has no list of them."""
+    below = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    # A card without a list that names it may be the user's; it is overwritten at the end.
+    return [name for name in below if _OURS.fullmatch(name) and name != CARD]
 
 
-def _whole(folder: Path, found: Mapping[str, Any]) -> bool:
-    if found.get("state") != "complete":
-        return False
-    paths = {folder / name: size for name, size in found["files"].items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
-
-
-def _clear(folder: Path, found: Mapping[str, Any]) -> None:
-    """Delete what an earlier export wrote here, and nothing else."""
-    names = set(found.get("files", ()))
-    # A run that did not finish left no list.
-    for pattern in OURS:
-        names |= {path.relative_to(folder).as_posix() for path in folder.glob(pattern)}
+def _delete(folder: Path, names: Sequence[str] | Mapping[str, Any]) -> None:
+    """Delete those of the files that an export writes and that are inside ``folder``; names may be forged."""
+    inside = folder.resolve()
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        path = folder / name
+        if _OURS.fullmatch(name) and path.parent.resolve().is_relative_to(inside):
+            path.unlink(missing_ok=True)
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Delete what killed processes left. The lock is held, so no running process uses any of it."""
+    remove_orphans(folder)
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+    if (folder / "shar").is_dir():
+        remove_orphans(folder / "shar")
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

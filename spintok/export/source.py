@@ -1,4 +1,4 @@
-"""Token folders of one tokenizer, read as one corpus: order kept, keys unique, memory of one shard."""
+"""Read the token folders of one tokenizer as one corpus, in order, with unique keys, one shard in memory."""
 
 import hashlib
 import sqlite3
@@ -16,14 +16,14 @@ __all__ = ["Header", "Source", "open_source", "unique"]
 
 @dataclass(frozen=True)
 class Header:
-    """What all tokens of an export share, stated in every artefact or in the sidecar beside it.
+    """What all tokens of an export have in common.
 
     Attributes:
-        tokenizer: its name.
+        tokenizer: the name of the tokenizer.
         fingerprint: of its weights and configuration.
-        codebooks: K of each exported codebook by name, the primary first.
-        frame_rate: codes a second before de-duplication.
-        dedup: runs with durations, or a code a frame.
+        codebooks: the number of codewords of each exported codebook by name, the primary one first.
+        frame_rate: frames per second.
+        dedup: whether tokens are stored as runs with durations, otherwise as one code per frame.
     """
 
     tokenizer: str
@@ -40,12 +40,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Source:
-    """Token folders that one tokenizer wrote.
+    """A corpus of token folders.
 
     Attributes:
         folders: in the order of the corpus.
-        header: with ``dedup`` as a default that a target may change.
-        state: a digest of the shards' names, sizes and times: a changed source is another source.
+        header: of its tokens; ``dedup`` is a default that a target may change.
+        state: a digest of the shards' names, sizes and modification times, by which an export notices changes.
     """
 
     folders: tuple[Path, ...]
@@ -53,22 +53,31 @@ class Source:
     state: str
 
     def records(self, *, skip_empty: bool = False) -> Iterator[Record]:
-        """Every utterance in order. Raises ``ExportError`` for a key that comes twice and for an empty utterance."""
+        """All utterances in order, with the codebooks of ``header``.
+
+        Raises ``ExportError`` for two utterances with one key and, unless ``skip_empty``, for one without tokens.
+        """
         found = (record for folder in self.folders for record in read_corpus(folder)[1])
         names = tuple(self.header.codebooks)
         for record in unique(found):
             if record.tokens[names[0]].num_frames:
                 yield replace(record, tokens={name: record.tokens[name] for name in names})
             elif not skip_empty:
-                raise ExportError(f"{record.key!r} has no tokens (less than 25 ms of audio); add --skip-empty")
+                raise ExportError(
+                    f"{record.key!r} has no tokens (less than 25 ms of audio); add --skip-empty to leave it out"
+                )
 
 
 def open_source(folders: Sequence[Path], codebooks: Sequence[str] | None = None) -> Source:
-    """The corpus in these folders; ``codebooks`` chooses some of theirs, all by default.
+    """The corpus in token folders.
+
+    Args:
+        folders: in the order of the corpus.
+        codebooks: names of the codebooks to export; all by default.
 
     Raises:
-        ExportError: no folder, folders of two tokenizers, an unknown codebook, or a folder still being encoded.
-        CorpusError: not a token folder.
+        ExportError: no folder, folders of different tokenizers, an unknown codebook, or an unfinished folder.
+        CorpusError: a folder is not a token folder.
     """
     if not folders:
         raise ExportError("name at least one folder that spintok encode wrote")
@@ -76,7 +85,7 @@ def open_source(folders: Sequence[Path], codebooks: Sequence[str] | None = None)
     first = described[0]
     for folder, description in zip(folders, described, strict=True):
         if (description["fingerprint"], description["codebooks"]) != (first["fingerprint"], first["codebooks"]):
-            raise ExportError(f"{folder}: holds tokens of another tokenizer than {folders[0]}; export them apart")
+            raise ExportError(f"{folder}: holds tokens of another tokenizer than {folders[0]}; export them separately")
     sizes = dict(first["codebooks"])
     for name in codebooks or ():
         if name not in sizes:
@@ -96,9 +105,9 @@ def open_source(folders: Sequence[Path], codebooks: Sequence[str] | None = None)
 
 
 def unique(records: Iterable[Record]) -> Iterator[Record]:
-    """The same records; ``ExportError`` when a key comes again.
+    """Pass records through; raise ``ExportError`` when a key comes a second time.
 
-    The keys seen lie in a temporary file of SQLite's, so that memory does not grow with the corpus.
+    Keys are kept in a temporary SQLite file, so memory does not grow with the corpus.
     """
     with closing(sqlite3.connect("", isolation_level=None)) as seen:
         seen.execute("PRAGMA journal_mode=OFF")
@@ -109,5 +118,5 @@ def unique(records: Iterable[Record]) -> Iterator[Record]:
             try:
                 seen.execute("INSERT INTO keys VALUES (?)", (record.key,))
             except sqlite3.IntegrityError:
-                raise ExportError(f"the key {record.key!r} comes twice; keys must be unique") from None
+                raise ExportError(f"two utterances have the key {record.key!r}; keys must be unique") from None
             yield record

@@ -9,8 +9,8 @@ import torch
 
 from spintok.cli import main
 from spintok.corpus.token_formats import Record
-from spintok.export.packed.dataset import Windows, read_packed
 from spintok.export.packed.indexed import IndexedDataset
+from spintok.export.packed.reader import Windows, read_packed
 from spintok.export.targets import FILE_TARGETS, read_export
 from spintok.export.vocabulary import Vocabulary
 from spintok.models.codebook import Codebook, CodebookConfig

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
-from spintok.export.folder import read_sidecar
-from spintok.export.packed.dataset import Windows, export_packed, read_packed
+from spintok.export.packed.dataset import export_packed
 from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_writer
+from spintok.export.packed.reader import Windows, read_packed
 from spintok.export.packed.windows import split_of
+from spintok.export.sidecar import read_sidecar
 from spintok.export.vocabulary import Vocabulary
 from tests.export.token_folders import make_records, write_folder
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from spintok.corpus.token_formats import Record
-from spintok.export.packed.dataset import Windows, export_packed
+from spintok.export.packed.dataset import export_packed
+from spintok.export.packed.reader import Windows
 from spintok.tokens import Tokens
 from tests.export.token_folders import write_folder
 

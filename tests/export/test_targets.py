@@ -10,7 +10,7 @@ import pytest
 
 from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
-from spintok.export.folder import read_sidecar
+from spintok.export.sidecar import read_sidecar
 from spintok.export.targets import FILE_TARGETS, Stream, export_files, read_export
 from spintok.tokens import Tokens
 from tests.export.token_folders import SIZES, export, export_and_die, make_records, write_folder

@@ -14,27 +14,27 @@ __all__ = ["only", "read_utterances", "record_of", "together", "utterance_line"]
 
 
 def only(record: Record, header: Header) -> Tokens:
-    """The tokens of the first codebook, for formats that hold one."""
+    """The tokens of the first codebook, for formats that hold only one."""
     return record.tokens[header.codebook]
 
 
 def utterance_line(record: Record) -> str:
-    """``utterance_of`` as a line of ``utterances.jsonl``, for formats that have no place for it."""
+    """The line of ``utterances.jsonl`` for a record: everything but its tokens, for formats without room for it."""
     return json_line(utterance_of(record))
 
 
 def read_utterances(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that ``utterance_line`` wrote."""
+    """The utterances of a file of ``utterance_line``."""
     yield from read_json_lines(path)
 
 
 def record_of(utterance: Mapping[str, Any], tokens: Mapping[str, Tokens]) -> Record:
-    """The record that ``utterance_of`` described."""
+    """The record of an utterance that ``utterance_of`` described, with its tokens."""
     return Record(utterance["key"], utterance["file_name"], tokens, utterance["speaker"])
 
 
 def together(utterances: Iterable[Any], rows: Iterable[Any], what: Path) -> Iterator[tuple[Any, Any]]:
-    """Pairs of two files that must go line by line; ``ExportError`` when one is shorter."""
+    """Pair the rows of two files. Raises ``ExportError`` if one has fewer."""
     try:
         yield from zip(utterances, rows, strict=True)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""GSLM's text: ``name|u u u`` a line, and, de-duplicated, the durations in the same shape beside it."""
+"""GSLM's text format: lines ``name|unit unit unit`` and, for runs, a file of durations with the same layout."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ UTTERANCES, UNITS, DURATIONS = "utterances.jsonl", "tokens.txt", "tokens.duratio
 
 
 def write_gslm(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
-    """Write the units and durations; the name is the key. Raises ``ExportError`` for a key the format cannot hold."""
+    """Write units and durations, with keys as names. Raises ``ExportError`` for a key that the format cannot hold."""
     words = [str(code) for code in range(header.codebooks[header.codebook])]
     paths = [folder / name for name in _names(header)]
     with text_files(*paths) as (utterances, units, *durations):
@@ -36,7 +36,7 @@ def write_gslm(folder: Path, records: Iterable[Record], header: Header) -> list[
 
 
 def read_gslm(folder: Path, header: Header) -> Iterator[Record]:
-    """What ``write_gslm`` wrote."""
+    """The records of files of ``write_gslm``."""
     size = header.codebooks[header.codebook]
     with ExitStack() as stack:
         _, *names = _names(header)

@@ -1,15 +1,15 @@
-"""JSON lines in the two shapes that public tools read.
+"""JSON lines with the fields that slamkit and S3Tokenizer read.
 
 slamkit: ``{"file_name": ..., "units": [...], "duration": [...]}``; S3Tokenizer: ``{"key": ..., "code": [...]}``.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spintok._files import json_line, read_json_lines
 from spintok.corpus.token_formats import Record
 from spintok.export.folder import text_files
 from spintok.export.formats.columns import only, read_utterances, record_of, together, utterance_line
@@ -22,7 +22,7 @@ TOKENS, UTTERANCES = "tokens.jsonl", "utterances.jsonl"
 
 
 def write_slamkit(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
-    """A line an utterance; not de-duplicated, every duration is 1."""
+    """Write one line per utterance. Without de-duplication every duration is 1."""
 
     def row(record: Record) -> dict[str, Any]:
         tokens = only(record, header)
@@ -34,7 +34,7 @@ def write_slamkit(folder: Path, records: Iterable[Record], header: Header) -> li
 
 
 def read_slamkit(folder: Path, header: Header) -> Iterator[Record]:
-    """What ``write_slamkit`` wrote."""
+    """The records of files of ``write_slamkit``."""
     for utterance, row in _rows(folder):
         tokens = Tokens.from_runs(
             row["units"], row["duration"], header.codebooks[header.codebook], utterance["num_samples"]
@@ -43,7 +43,7 @@ def read_slamkit(folder: Path, header: Header) -> Iterator[Record]:
 
 
 def write_s3tokenizer(folder: Path, records: Iterable[Record], header: Header) -> list[Path]:
-    """A line an utterance, a code a frame."""
+    """Write one line per utterance, with one code per frame."""
 
     def row(record: Record) -> dict[str, Any]:
         return {"key": record.key, "code": only(record, header).codes.tolist()}
@@ -52,7 +52,7 @@ def write_s3tokenizer(folder: Path, records: Iterable[Record], header: Header) -
 
 
 def read_s3tokenizer(folder: Path, header: Header) -> Iterator[Record]:
-    """What ``write_s3tokenizer`` wrote."""
+    """The records of files of ``write_s3tokenizer``."""
     for utterance, row in _rows(folder):
         tokens = Tokens(row["code"], header.codebooks[header.codebook], utterance["num_samples"])
         yield record_of(utterance, {header.codebook: tokens})
@@ -63,11 +63,10 @@ def _write(folder: Path, records: Iterable[Record], header: Header, row: Any) ->
     with text_files(*paths) as (utterances, lines):
         for record in records:
             utterances.write(utterance_line(record))
-            lines.write(json.dumps(row(record)) + "\n")
+            lines.write(json_line(row(record)))
     return paths
 
 
 def _rows(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     path = folder / TOKENS
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        yield from together(read_utterances(folder / UTTERANCES), map(json.loads, lines), path)
+    yield from together(read_utterances(folder / UTTERANCES), read_json_lines(path), path)

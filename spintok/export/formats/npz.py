@@ -1,4 +1,4 @@
-"""NumPy archives: a shard's strings, and its codes end to end with the offset of each utterance."""
+"""NumPy archives: the strings of a shard, and its codes concatenated, with the offset of each utterance."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def write_npz(path: Path, records: Sequence[Record], header: Header) -> None:
 
     ``key``, ``file_name``, ``speaker`` ("" when unknown), ``num_samples`` (-1 when unknown), (N,); for each codebook
     ``units`` and ``duration``, (R,) int32, and ``units_offset``, (N + 1,): utterance ``i`` is
-    ``units[units_offset[i]:units_offset[i + 1]]``. No array needs pickle.
+    ``units[units_offset[i]:units_offset[i + 1]]``. No array is pickled.
     """
     rows = [arrays_of(record, header) for record in records]
     utterances = [utterance_of(record) for record in records]
@@ -38,7 +38,7 @@ def write_npz(path: Path, records: Sequence[Record], header: Header) -> None:
 
 
 def read_npz(path: Path, header: Header) -> Iterator[Record]:
-    """What ``write_npz`` wrote."""
+    """The records of a shard of ``write_npz``."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     fields = [name.removesuffix("_offset") for name in arrays if name.endswith("_offset")]

@@ -1,6 +1,6 @@
-"""WebDataset shards: a tar of samples, each a ``.json`` and a ``.npy`` for every array.
+"""WebDataset shards: tars of samples, each with a ``.json`` and one ``.npy`` per array.
 
-A sample is named by its number, because WebDataset cuts a name at its first dot; the key stands in the JSON.
+Samples are named by their number, because WebDataset splits names at the first dot; the key is in the JSON.
 """
 
 import io
@@ -22,7 +22,7 @@ __all__ = ["read_webdataset", "write_webdataset"]
 
 
 def write_webdataset(path: Path, records: Sequence[Record], header: Header) -> None:
-    """Write one shard; the same records give the same bytes."""
+    """Write one shard. The same records give the same bytes."""
     with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, record in enumerate(records):
             content = {**utterance_of(record), "fingerprint": header.fingerprint}
@@ -34,7 +34,7 @@ def write_webdataset(path: Path, records: Sequence[Record], header: Header) -> N
 
 
 def read_webdataset(path: Path, header: Header) -> Iterator[Record]:
-    """What ``write_webdataset`` wrote. Raises ``ExportError`` when a sample states another tokenizer."""
+    """The records of a shard. Raises ``ExportError`` if a sample has the fingerprint of another tokenizer."""
     with tarfile.open(path) as tar:
         utterance: dict[str, Any] = {}
         arrays: dict[str, Any] = {}

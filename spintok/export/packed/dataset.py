@@ -1,44 +1,48 @@
-"""A token corpus as a training-ready data set: speech sequences in packed files, shuffled, split, cut into windows."""
+"""Write a token corpus as packed training data: one sequence per utterance, shuffled, split, cut into windows."""
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spintok.corpus.token_formats import Record
 from spintok.data.transcripts import Transcripts
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
-from spintok.export.folder import begin, describe_export, finish, header_of, read_sidecar
-from spintok.export.formats.columns import only, record_of, utterance_line
+from spintok.export.folder import find_export, finish, writing
+from spintok.export.formats.columns import only, utterance_line
 from spintok.export.packed.indexed import IdType, IndexedDataset, id_type, indexed_paths, indexed_writer
 from spintok.export.packed.windows import Packer, Window, shuffled, split_of
-from spintok.export.sequences.base import Form, TextEncoder, TokenSequence, read_speech, speech_only
+from spintok.export.sequences.base import Form, TextEncoder, TokenSequence, speech_only
 from spintok.export.sequences.speech_text import speech_to_text, text_to_speech
+from spintok.export.sidecar import describe_export
 from spintok.export.source import Header, open_source
-from spintok.export.targets import ExportSummary
+from spintok.export.targets import ExportSummary, summary_of
 from spintok.export.vocabulary import VOCABULARY_FILE, Vocabulary
-from spintok.tokens import Tokens
 
-__all__ = ["SplitBy", "Task", "Windows", "export_packed", "read_packed"]
+__all__ = ["DocumentTask", "PackedDocument", "SplitBy", "beside", "export_packed", "write_documents"]
 
-Task = Literal["speech", "asr", "tts"]
-"""What a document is: ``speech_only``, ``speech_to_text`` or ``text_to_speech``."""
+DocumentTask = Literal["speech", "asr", "tts"]
+"""The sequence of an utterance: ``speech_only``, ``speech_to_text`` or ``text_to_speech``."""
 
 SplitBy = Literal["speaker", "file"]
 
 
-SPEECH_MARKS = ("begin_speech", "end_speech")
-
-
 class PackedDocument(NamedTuple):
-    """An utterance on its way: where it goes, what is written, and what brings it back."""
+    """One utterance to write.
+
+    Attributes:
+        split: the part that it belongs to: "tokens", "train" or "validation".
+        document: its ids and loss mask.
+        durations: of its runs, (R,), in frames.
+        line: its metadata as a line of JSON.
+    """
 
     split: str
     document: TokenSequence
@@ -52,7 +56,7 @@ def export_packed(
     *,
     vocabulary: Vocabulary | None = None,
     codebook: str | None = None,
-    task: Task = "speech",
+    task: DocumentTask = "speech",
     transcripts: Transcripts | None = None,
     encode_text: TextEncoder | None = None,
     form: Form = "units",
@@ -65,28 +69,33 @@ def export_packed(
     skip_empty: bool = False,
     overwrite: bool = False,
 ) -> ExportSummary:
-    """Write a sequence of every utterance into ``NAME.bin`` and ``NAME.idx``, the layout of ``IndexedDataset``.
+    """Write one sequence per utterance as indexed datasets ``NAME.bin`` and ``NAME.idx``.
 
-    NAME is ``tokens``, or ``train`` and ``validation``. Without a window a document is an utterance; beside it lie
-    ``NAME.durations`` (of the form "units") and ``NAME.utterances``, from which ``read_packed`` gives back the
-    corpus. With a window each document is one window; ``NAME.loss`` and ``NAME.positions`` lie beside it, and
-    ``Windows`` reads the three. ``vocabulary.spintok.json`` says what the ids mean.
+    NAME is ``tokens``, or ``train`` and ``validation``. Without ``window`` a document is an utterance, and
+    ``NAME.utterances`` and, for the form "units", ``NAME.durations`` hold what ``read_packed`` needs to restore the
+    corpus. With ``window`` a document is a window, and ``NAME.loss`` and ``NAME.positions`` hold its loss mask and
+    positions, which ``Windows`` reads. ``vocabulary.spintok.json`` says what the ids mean.
 
     Args:
         folders: token folders of one tokenizer.
-        output: a new folder, or one that an earlier run of the same export left: a whole export is kept, an
-            unfinished one written again.
-        vocabulary: of an extended tokenizer; by default ids are codes, and the special tokens follow them.
-        codebook: the first one by default.
-        task, transcripts, encode_text: "asr" and "tts" need the texts, and a vocabulary that has room for them.
-        form: see ``Form``.
-        bpe: shortens units; goes with the form "units".
-        dtype: uint16 where it holds the vocabulary, uint32 otherwise.
-        window: the length of fixed windows.
-        shuffle: the seed of the documents' order; needs 8 bytes of memory each and room on disk for a second copy.
-        split_by: whether the split goes by speaker or by file.
-        validation: the share of speakers or files for ``validation``.
-        skip_empty, overwrite: as in ``export_files``.
+        output: a new folder, or one with an earlier run of the same export.
+        vocabulary: of an extended tokenizer. By default ids are codes, followed by the special tokens.
+        codebook: the name of the codebook to export; by default the first one.
+        task: the kind of sequence.
+        transcripts: the texts, for the tasks "asr" and "tts".
+        encode_text: text to ids, for the tasks "asr" and "tts".
+        form: how speech is written; see ``Form``.
+        bpe: merge units into fewer ids; requires the form "units".
+        dtype: of the ids; by default uint16 if the vocabulary fits, otherwise uint32.
+        window: the number of ids in a window.
+        shuffle: the seed of a random order; needs 8 bytes of memory per document, and disk space for a second copy.
+        split_by: split into ``train`` and ``validation`` by speaker or by file.
+        validation: the share of speakers or files in ``validation``.
+        skip_empty: leave out utterances without tokens, which are an error otherwise.
+        overwrite: delete an earlier export in ``output`` and write this one.
+
+    Raises:
+        ExportError: options that do not fit together or to the tokens, or ``output`` holds something else.
     """
     source = open_source(folders, None if codebook is None else [codebook])
     header = replace(source.header, dedup=form == "units")
@@ -98,7 +107,7 @@ def export_packed(
     if window is not None and window < 2:
         raise ExportError(f"a window needs at least 2 ids, got {window}")
     if not 0 <= validation <= 1:
-        raise ExportError(f"the validation share must lie in [0, 1], got {validation}")
+        raise ExportError(f"the validation share must be in [0, 1], got {validation}")
     options: dict[str, Any] = {
         "vocabulary": vocabulary.to_dict(),
         "task": task,
@@ -112,14 +121,12 @@ def export_packed(
         "validation": validation if split_by else None,
         "skip_empty": skip_empty,
     }
-    names = ["train", "validation"] if split_by else ["tokens"]
     description = describe_export(header, "packed", source.state, options)
-    if begin(output, description, overwrite=overwrite):
-        found = read_sidecar(output)
-        return ExportSummary(found["utterances"], found["tokens"], True, [output / name for name in found["files"]])
+    if found := find_export(output, description, overwrite=overwrite):
+        return summary_of(output, found)
     summary = ExportSummary()
 
-    def items() -> Iterator[PackedDocument]:
+    def documents() -> Iterator[PackedDocument]:
         for record in source.records(skip_empty=skip_empty):
             tokens = only(record, header)
             how = form if bpe is None else bpe
@@ -133,62 +140,72 @@ def export_packed(
             split = "tokens" if split_by is None else _split(record, split_by, validation)
             yield PackedDocument(split, document, tokens.durations, utterance_line(record))
 
-    with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
-        ordered = items() if shuffle is None else _shuffled(items(), Path(scratch), kind, shuffle)
-        if window is None:
-            summary.files = _write_documents(output, names, ordered, kind, form == "units")
-        else:
-            summary.files = _write_windows(output, names, ordered, kind, window, vocabulary.special("end_speech"))
-    if not summary.utterances:
-        raise ExportError(f"{folders[0]}: no utterances to export")
-    vocabulary.save(output / VOCABULARY_FILE)
-    summary.files.append(output / VOCABULARY_FILE)
-    if bpe is not None:
-        summary.files += bpe.save(output / "bpe")
-    finish(output, description, summary.files, utterances=summary.utterances, tokens=summary.tokens)
+    with writing(output, description):
+        names = ["train", "validation"] if split_by else ["tokens"]
+        files = write_documents(
+            output,
+            documents(),
+            names,
+            kind,
+            durations=form == "units",
+            window=window,
+            shuffle=shuffle,
+            pad=vocabulary.special("end_speech"),
+        )
+        if not summary.utterances:
+            raise ExportError(f"{folders[0]}: no utterances to export")
+        vocabulary.save(output / VOCABULARY_FILE)
+        files.append(output / VOCABULARY_FILE)
+        if bpe is not None:
+            files += bpe.save(output / "bpe")
+        summary.files = finish(
+            output, description, files, data_files="*.bin", utterances=summary.utterances, tokens=summary.tokens
+        )
     return summary
 
 
-def read_packed(folder: Path) -> tuple[Header, Iterator[Record]]:
-    """The corpus of an ``export_packed`` without windows, training part first, durations included."""
-    description = read_sidecar(folder)
-    if description["target"] != "packed" or description["options"]["window"] is not None:
-        raise ExportError(f"{folder}: not a packed export of whole utterances")
-    header, form = header_of(description), description["options"]["form"]
-    vocabulary = Vocabulary.load(folder)
-    bpe = None if description["options"]["bpe"] is None else UnitBpe.load(folder / "bpe")
-    names = ["train", "validation"] if description["options"]["split_by"] else ["tokens"]
-    return header, (record for name in names for record in _read(folder / name, header, vocabulary, form, bpe))
+def write_documents(
+    output: Path,
+    documents: Iterable[PackedDocument],
+    names: Sequence[str],
+    kind: IdType,
+    *,
+    durations: bool,
+    window: int | None,
+    shuffle: int | None,
+    pad: int,
+) -> list[Path]:
+    """Write documents as indexed datasets, and return their files.
 
-
-class Windows:
-    """The windows of an ``export_packed`` as a map-style data set for ``torch`` and ``transformers``.
-
-    Item ``i`` is a dictionary of (L,) int64 arrays: ``input_ids``; ``labels``, -100 where the id does not count;
-    ``position_ids``, 0 where a document begins: given these, no attention mask, and ``use_cache=False``, models of
-    ``transformers`` keep documents apart.
+    Args:
+        output: the folder.
+        documents: what to write.
+        names: the possible values of ``PackedDocument.split``.
+        kind: the data type of the ids.
+        durations: also write the durations of whole documents.
+        window: the number of ids in a window; None for whole documents.
+        shuffle: the seed of a random order.
+        pad: the id that fills the last window.
     """
+    with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
+        ordered = documents if shuffle is None else _shuffled(documents, Path(scratch), kind, shuffle)
+        if window is None:
+            return _write_whole(output, names, ordered, kind, durations)
+        return _write_windows(output, names, ordered, kind, window, pad)
 
-    def __init__(self, prefix: Path) -> None:
-        self.ids, self.loss, self.positions = (
-            IndexedDataset(_beside(prefix, part)) for part in ("", "loss", "positions")
-        )
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, i: int) -> dict[str, NDArray[np.int64]]:
-        ids = self.ids[i].astype(np.int64)
-        labels = np.where(self.loss[i] > 0, ids, -100)
-        return {"input_ids": ids, "labels": labels, "position_ids": self.positions[i].astype(np.int64)}
+def beside(prefix: Path, part: str) -> Path:
+    """The prefix of the indexed dataset ``part`` that belongs to the one at ``prefix``; itself for ""."""
+    return prefix.with_name(f"{prefix.name}.{part}") if part else prefix
 
 
 def _vocabulary(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | None, form: Form) -> Vocabulary:
+    """The vocabulary to write with: the given one, if it fits, or one of codes and special tokens only."""
     if bpe is not None:
         if bpe.fingerprint != header.fingerprint:
             raise ExportError("the BPE is of another tokenizer than the tokens")
         if not bpe.dedup or form != "units":
-            raise ExportError("a BPE shortens de-duplicated units: train it with --dedup, and use the form units")
+            raise ExportError("a BPE merges de-duplicated units: train it with --dedup, and use the form units")
     sizes = dict(header.codebooks) if bpe is None else {"bpe": bpe.size}
     fingerprint = header.fingerprint if bpe is None else bpe.identity
     if vocabulary is None:
@@ -208,62 +225,48 @@ def _split(record: Record, split_by: SplitBy, validation: float) -> str:
     return split_of(record.speaker, validation)
 
 
-def _beside(prefix: Path, part: str) -> Path:
-    return prefix.with_name(f"{prefix.name}.{part}") if part else prefix
-
-
-def _shuffled(items: Iterable[PackedDocument], scratch: Path, kind: IdType, seed: int) -> Iterator[PackedDocument]:
-    """The same items in an order of the seed's; they wait on disk."""
+def _shuffled(documents: Iterable[PackedDocument], scratch: Path, kind: IdType, seed: int) -> Iterator[PackedDocument]:
+    """The documents in a random order, by way of the disk."""
     types: list[IdType] = [kind, "uint8", "uint32", "uint8"]
     paths = [scratch / str(number) for number in range(len(types))]
     with ExitStack() as stack:
         ids, loss, durations, lines = (
             stack.enter_context(indexed_writer(path, dtype)) for path, dtype in zip(paths, types, strict=True)
         )
-        for item in items:
+        for item in documents:
             ids(item.document.ids)
             loss(item.document.loss_mask)
             durations(item.durations)
             lines(np.frombuffer(json.dumps([item.split, item.line]).encode(), dtype=np.uint8))
-    waiting = [IndexedDataset(path) for path in paths]
-    for i in shuffled(len(waiting[0]), seed).tolist():
-        numbers, mask, runs, line = (packed[i] for packed in waiting)
+    stored = [IndexedDataset(path) for path in paths]
+    for i in shuffled(len(stored[0]), seed).tolist():
+        numbers, mask, runs, line = (part[i] for part in stored)
         split, text = json.loads(line.tobytes())
-        yield PackedDocument(
-            split, TokenSequence(numbers.astype(np.int32), mask.astype(bool)), runs.astype(np.int32), text
-        )
+        document = TokenSequence(numbers.astype(np.int32), mask.astype(bool))
+        yield PackedDocument(split, document, runs.astype(np.int32), text)
 
 
-def _write_documents(
-    output: Path, names: Sequence[str], items: Iterable[PackedDocument], kind: IdType, durations: bool
+def _write_whole(
+    output: Path, names: Sequence[str], documents: Iterable[PackedDocument], kind: IdType, durations: bool
 ) -> list[Path]:
-    types: dict[str, IdType] = {"": kind, "utterances": "uint8"}
+    parts: dict[str, IdType] = {"": kind, "utterances": "uint8"}
     if durations:
-        types["durations"] = "uint32"
-    prefixes = {(name, part): _beside(output / name, part) for name in names for part in types}
+        parts["durations"] = "uint32"
     with ExitStack() as stack:
-        write = {
-            (name, part): stack.enter_context(indexed_writer(prefix, types[part]))
-            for (name, part), prefix in prefixes.items()
-        }
-        for item in items:
+        files, write = _open(stack, output, names, parts)
+        for item in documents:
             write[item.split, ""](item.document.ids)
             write[item.split, "utterances"](np.frombuffer(item.line.encode(), dtype=np.uint8))
             if durations:
                 write[item.split, "durations"](item.durations)
-    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)]
+    return files
 
 
 def _write_windows(
-    output: Path, names: Sequence[str], items: Iterable[PackedDocument], kind: IdType, length: int, pad: int
+    output: Path, names: Sequence[str], documents: Iterable[PackedDocument], kind: IdType, length: int, pad: int
 ) -> list[Path]:
-    types: dict[str, IdType] = {"": kind, "loss": "uint8", "positions": id_type(length)}
-    prefixes = {(name, part): _beside(output / name, part) for name in names for part in types}
     with ExitStack() as stack:
-        write = {
-            (name, part): stack.enter_context(indexed_writer(prefix, types[part]))
-            for (name, part), prefix in prefixes.items()
-        }
+        files, write = _open(stack, output, names, {"": kind, "loss": "uint8", "positions": id_type(length)})
         packers = {name: Packer(length, pad) for name in names}
 
         def put(name: str, windows: Iterable[Window]) -> None:
@@ -272,25 +275,20 @@ def _write_windows(
                 write[name, "loss"](window.loss_mask)
                 write[name, "positions"](window.positions)
 
-        for item in items:
+        for item in documents:
             put(item.split, packers[item.split].add(item.document))
         for name, packer in packers.items():
             put(name, packer.rest())
-    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)]
+    return files
 
 
-def _read(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, bpe: UnitBpe | None) -> Iterator[Record]:
-    documents, lines = IndexedDataset(prefix), IndexedDataset(_beside(prefix, "utterances"))
-    durations = IndexedDataset(_beside(prefix, "durations")) if form == "units" else None
-    size = header.codebooks[header.codebook]
-    for i, line in enumerate(lines):
-        utterance = json.loads(line.tobytes())
-        # With text, the speech is what stands between its marks.
-        begin, end = (np.flatnonzero(documents[i] == vocabulary.special(role)) for role in SPEECH_MARKS)
-        units, runs = read_speech(documents[i][begin[0] : end[-1] + 1], vocabulary, form)
-        if bpe is not None:
-            units = bpe.decode(units)
-        if durations is not None:
-            runs = durations[i]
-        tokens = Tokens.from_runs(units, runs, size, utterance["num_samples"])
-        yield record_of(utterance, {header.codebook: tokens})
+def _open(
+    stack: ExitStack, output: Path, names: Sequence[str], parts: dict[str, IdType]
+) -> tuple[list[Path], dict[tuple[str, str], Callable[[ArrayLike], None]]]:
+    """Open an indexed dataset for each name and part: their files, and the functions that append to them."""
+    prefixes = {(name, part): beside(output / name, part) for name in names for part in parts}
+    write = {
+        (name, part): stack.enter_context(indexed_writer(prefix, parts[part]))
+        for (name, part), prefix in prefixes.items()
+    }
+    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)], write

@@ -1,13 +1,13 @@
-"""Sequences of integers end to end in ``.bin`` with their places in ``.idx``: what Megatron-style loaders map.
+"""Megatron's indexed datasets: sequences of integers concatenated in ``.bin``, with their offsets in ``.idx``.
 
 The index, all little-endian: ``MMIDIDX`` and two zero bytes; version 1 (uint64); the code of the data type (uint8);
 N, the number of sequences (uint64); the number of document boundaries (uint64); then the length of each sequence
-(int32), the byte at which each begins in ``.bin`` (int64), and the boundaries, ``[0, ..., N]`` (int64): document ``d``
-is the sequences from boundary ``d`` to boundary ``d + 1``. Here a document is one sequence. The layout is that of
-``IndexedDataset`` in megatron-core; fairseq, GPT-NeoX and DeepSpeed read it too.
+(int32), its offset in ``.bin`` in bytes (int64), and the boundaries, ``[0, ..., N]`` (int64): document ``d`` consists
+of the sequences from boundary ``d`` to boundary ``d + 1``. Here every document is one sequence. This is the layout of
+``IndexedDataset`` in megatron-core, which fairseq, GPT-NeoX and DeepSpeed read too.
 
-Data types have codes for uint8 (1), int32 (4) and uint16 (8), none for uint32: 32-bit ids lie under int32's code,
-whose bytes are those of uint32 for every id below 2**31.
+The data types have the codes 1 (uint8), 4 (int32) and 8 (uint16). There is none for uint32, so 32-bit ids are stored
+as int32, which has the same bytes for ids below 2**31.
 """
 
 import os
@@ -33,29 +33,29 @@ HEADER = struct.Struct("<9sQBQQ")
 LENGTH = struct.Struct("<i")
 CODES: dict[IdType, tuple[int, str]] = {"uint8": (1, "|u1"), "uint16": (8, "<u2"), "uint32": (4, "<i4")}
 BLOCK = 1 << 16
-"""Lengths turned into pointers at a time."""
+"""Lengths to convert to offsets in one step."""
 
 
 def id_type(vocabulary_size: int, wanted: IdType | None = None) -> IdType:
-    """The narrowest of uint16 and uint32 that holds ids below ``vocabulary_size``, or the one asked for.
+    """The data type for ids below ``vocabulary_size``: ``wanted``, or the smaller of uint16 and uint32 that fits.
 
-    Raises ``ExportError`` when the ids do not fit.
+    Raises ``ExportError`` if the ids do not fit.
     """
     if vocabulary_size > 2**31:
-        raise ExportError(f"a vocabulary of {vocabulary_size} ids is beyond 32 bits")
+        raise ExportError(f"a vocabulary of {vocabulary_size} ids does not fit in 32 bits")
     if wanted == "uint16" and vocabulary_size > 2**16:
-        raise ExportError(f"a vocabulary of {vocabulary_size} ids is beyond uint16 (65536); use uint32")
+        raise ExportError(f"a vocabulary of {vocabulary_size} ids does not fit in uint16 (65536); use uint32")
     return wanted or ("uint16" if vocabulary_size <= 2**16 else "uint32")
 
 
 def indexed_paths(prefix: Path) -> list[Path]:
-    """The two files of a packed pair; the index is written last."""
+    """The ``.bin`` and the ``.idx`` of a dataset; the index is written last."""
     return [prefix.with_name(f"{prefix.name}.bin"), prefix.with_name(f"{prefix.name}.idx")]
 
 
 @contextmanager
 def indexed_writer(prefix: Path, dtype: IdType) -> Iterator[Callable[[ArrayLike], None]]:
-    """A function that adds one sequence to a packed pair; both files appear when the block ends well.
+    """Yield a function that appends a sequence of ids; both files appear when the block ends without an exception.
 
     The function raises ``ExportError`` for ids that do not fit. Memory does not grow with the number of sequences.
     """
@@ -67,7 +67,7 @@ def indexed_writer(prefix: Path, dtype: IdType) -> Iterator[Callable[[ArrayLike]
 
             def append(ids: ArrayLike) -> None:
                 array = np.asarray(ids, dtype=np.int64)
-                # As unsigned numbers, negative ones are large: one comparison finds both.
+                # Negative numbers are large when read as unsigned, so one comparison finds both kinds.
                 if array.view(np.uint64).max(initial=0) >= limit:
                     raise ExportError(f"ids from {array.min()} to {array.max()} do not fit below {limit}")
                 file.write(array.astype(kind).tobytes())
@@ -100,10 +100,16 @@ def _blocks(lengths: IO[bytes]) -> Iterator[NDArray[np.int32]]:
 
 
 class IndexedDataset:
-    """A packed pair as a sequence of arrays, read through ``numpy.memmap``: nothing is loaded until it is used.
+    """An indexed dataset as a sequence of arrays, read through ``numpy.memmap`` when they are used.
 
-    >>> packed = IndexedDataset(Path("out/tokens"))  # doctest: +SKIP
-    >>> packed[0]  # doctest: +SKIP
+    Args:
+        prefix: the path of both files without ``.bin`` and ``.idx``.
+
+    Raises:
+        ExportError: the files are missing, damaged, or have another data type.
+
+    >>> documents = IndexedDataset(Path("out/tokens"))  # doctest: +SKIP
+    >>> documents[0]  # doctest: +SKIP
     memmap([100,  12,  57, ...], dtype=uint16)
     """
 
@@ -112,25 +118,28 @@ class IndexedDataset:
         try:
             with index.open("rb") as file:
                 magic, version, code, count, boundaries = HEADER.unpack(file.read(HEADER.size))
+            sizes = index.stat().st_size, data.stat().st_size
         except (OSError, struct.error) as error:
-            raise ExportError(f"{index}: not a packed index ({error})") from None
+            raise ExportError(f"{index}: not the index of an indexed dataset ({error})") from None
         types = dict(CODES.values())
         if magic != MAGIC or version != 1 or code not in types:
-            raise ExportError(f"{index}: not a packed index of version 1 with ids of 8, 16 or 32 bits")
+            raise ExportError(f"{index}: not an index of version 1 with ids of 8, 16 or 32 bits")
+        if boundaries != count + 1 or sizes[0] != HEADER.size + 12 * count + 8 * boundaries:
+            raise ExportError(f"{index}: does not have the size that its header says")
         self.dtype = np.dtype(types[code])
         self.lengths: NDArray[np.int32] = _mapped(index, "<i4", HEADER.size, count)
         self.pointers: NDArray[np.int64] = _mapped(index, "<i8", HEADER.size + 4 * count, count)
         self.documents: NDArray[np.int64] = _mapped(index, "<i8", HEADER.size + 12 * count, boundaries)
-        self.data: NDArray[Any] = _mapped(data, self.dtype, 0, data.stat().st_size // self.dtype.itemsize)
-        if count and int(self.pointers[-1]) + int(self.lengths[-1]) * self.dtype.itemsize != data.stat().st_size:
-            raise ExportError(f"{data}: has another size than its index says")
+        self.data: NDArray[Any] = _mapped(data, self.dtype, 0, sizes[1] // self.dtype.itemsize)
+        if count and int(self.pointers[-1]) + int(self.lengths[-1]) * self.dtype.itemsize != sizes[1]:
+            raise ExportError(f"{data}: does not have the size that its index says")
 
     def __len__(self) -> int:
         """The number of sequences."""
         return int(self.lengths.size)
 
     def __getitem__(self, i: int) -> NDArray[Any]:
-        """Sequence ``i``, a view of the file."""
+        """Sequence ``i``, (L,), a view of the file."""
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         start = int(self.pointers[i]) // self.dtype.itemsize
@@ -142,6 +151,6 @@ class IndexedDataset:
 
 def _mapped(path: Path, dtype: Any, offset: int, count: int) -> NDArray[Any]:
     if not count:
-        # An empty file cannot be mapped.
+        # numpy cannot map an empty file.
         return np.empty(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))

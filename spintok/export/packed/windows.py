@@ -1,4 +1,4 @@
-"""Documents into windows of one length, with their boundaries, loss masks and positions; shuffling; the split."""
+"""Cut documents into windows of one length, with loss masks and positions; shuffle; split into train and validation."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -18,14 +18,15 @@ Split = Literal["train", "validation"]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What a model reads at once.
+    """One training example.
 
     Attributes:
         ids: (L,) int32.
-        loss_mask: (L,) bool, False at the first id of a document or window, on padding, and where its document's is.
-        positions: (L,) int32, from 0 in each document, or in each part of a document that two windows hold.
-        documents: (L,) int32, the document's number in this window, from 0; -1 on padding. Attention that stays
-            within equal numbers keeps documents apart.
+        loss_mask: (L,) bool, False where the document's mask is, at the first id of a document or window, and on
+            padding.
+        positions: (L,) int32, counted from 0 in each document, and again in a part that continues in the next window.
+        documents: (L,) int32, the number of the document in this window, from 0; -1 on padding. Attention between
+            ids of equal numbers keeps documents apart.
     """
 
     ids: NDArray[np.int32]
@@ -35,22 +36,22 @@ class Window:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(L,) int64: the ids, and -100 where they do not count, as ``transformers`` reads labels (it shifts them)."""
+        """Labels for ``transformers``, which shifts them: (L,) int64, the ids, or -100 where there is no loss."""
         return np.where(self.loss_mask, self.ids, -100).astype(np.int64)
 
 
 def pack(sequences: Iterable[TokenSequence], length: int, pad: int, *, cut: bool = True) -> Iterator[Window]:
-    """Windows of ``length`` ids that hold the documents in their order; nothing is lost, and only padding added.
+    """Windows of ``length`` ids that hold all documents in their order.
 
     Args:
         sequences: the documents.
         length: L.
-        pad: the id of padding; it never counts.
-        cut: True: windows are full, and a document goes on in the next one; False: a document that does not fit
-            begins a new window, the rest of the old one being padding.
+        pad: the id of padding.
+        cut: let documents continue in the next window, so that only the last window has padding. Otherwise a
+            document that does not fit starts a new window, and the old one is padded.
 
     Raises:
-        ExportError: without ``cut``, a document longer than a window.
+        ExportError: a document is longer than a window, without ``cut``.
     """
     packer = Packer(length, pad, cut=cut)
     for sequence in sequences:
@@ -59,7 +60,7 @@ def pack(sequences: Iterable[TokenSequence], length: int, pad: int, *, cut: bool
 
 
 class Packer:
-    """``pack`` for documents that come one at a time: each call gives the windows that became full."""
+    """``pack`` for documents that come one at a time; each call returns the windows that became full."""
 
     def __init__(self, length: int, pad: int, *, cut: bool = True) -> None:
         if length < 2:
@@ -69,10 +70,10 @@ class Packer:
         self._room = length
 
     def add(self, sequence: TokenSequence) -> Iterator[Window]:
-        """Take a document."""
+        """Add a document."""
         if not self.cut and len(sequence) > self.length:
             raise ExportError(
-                f"a document of {len(sequence)} ids does not fit a window of {self.length}; let it be cut"
+                f"a document of {len(sequence)} ids does not fit in a window of {self.length}; allow cutting"
             )
         if not self.cut and len(sequence) > self._room:
             yield from self.rest()
@@ -84,27 +85,27 @@ class Packer:
                 yield from self.rest()
 
     def rest(self) -> Iterator[Window]:
-        """The window that is not full yet, if any, filled up with padding."""
+        """The last window, padded, if it is not empty."""
         if self._parts:
             yield _window(self._parts, self.length, self.pad)
         self._parts, self._room = [], self.length
 
 
 def shuffled(count: int, seed: int) -> NDArray[np.int64]:
-    """The numbers below ``count`` in an order that the seed decides: 8 bytes of memory each."""
+    """A permutation of the numbers below ``count`` that depends on the seed; 8 bytes of memory each."""
     return np.random.Generator(np.random.PCG64(seed)).permutation(count)
 
 
 def split_of(name: str, validation: float, seed: int = 0) -> Split:
-    """To which part a speaker or file goes: by a hash of its name, so whatever else the corpus holds."""
+    """The part for a speaker or file. It depends on a hash of the name, not on the rest of the corpus."""
     if not 0 <= validation <= 1:
-        raise ExportError(f"the validation share must lie in [0, 1], got {validation}")
+        raise ExportError(f"the validation share must be in [0, 1], got {validation}")
     digest = hashlib.blake2b(f"{seed}\t{name}".encode(), digest_size=8).digest()
     return "validation" if int.from_bytes(digest, "big") < validation * 2**64 else "train"
 
 
 def _cut(sequence: TokenSequence, room: int) -> tuple[TokenSequence, TokenSequence]:
-    """The first ``room`` ids, and the rest, whose first id has nothing before it in its window."""
+    """The first ``room`` ids and the rest. The first id of the rest has no loss: its window starts there."""
     if len(sequence) <= room:
         return sequence, TokenSequence(sequence.ids[:0], sequence.loss_mask[:0])
     mask = sequence.loss_mask.copy()

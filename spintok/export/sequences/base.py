@@ -1,4 +1,4 @@
-"""What a language model reads: ids, a loss mask, and the same as text; and the textless sequence of GSLM."""
+"""Training sequences of a language model: ids, loss mask and text; and the speech-only sequence of GSLM."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ __all__ = [
 
 Ids = NDArray[np.int32]
 TextEncoder = Callable[[str], Iterable[int]]
-"""Text to ids, without begin or end tokens: ``lambda text: tokenizer(text, add_special_tokens=False).input_ids``."""
+"""A function from text to ids, without begin or end tokens; see ``hf_tokenizer.text_encoder``."""
 
 Form = Literal["units", "frames", "durations"]
-"""Speech as the code of each run; as the code of each frame; or as each run's code followed by its duration token."""
+"""How speech is written: the code of each run, the code of each frame, or the code and the duration of each run."""
 
 
 class UnitEncoder(Protocol):
-    """Shortens units, as ``bpe.UnitBpe`` does; a fourth form, for a vocabulary with a codebook named "bpe"."""
+    """Something that merges units into ids of a codebook named "bpe", such as ``bpe.UnitBpe``: a fourth form."""
 
     def encode(self, units: Ids) -> Ids:
-        """Ids, (L,), of units, (R,)."""
+        """The ids, (L,), of units, (R,)."""
         ...
 
 
@@ -47,8 +47,8 @@ class TokenSequence:
 
     Attributes:
         ids: (L,) int32.
-        loss_mask: (L,) bool, True where predicting this id counts. The first id has nothing before it: False.
-        spelling: gives ``text``, which few need and which takes longer than all else.
+        loss_mask: (L,) bool, True where the id contributes to the loss; never at the first id.
+        spelling: computes ``text``, which takes longer than the rest and is rarely needed.
     """
 
     ids: Ids
@@ -57,7 +57,7 @@ class TokenSequence:
 
     @property
     def text(self) -> str:
-        """How the ids are written: an extended tokenizer encodes it to ``ids``."""
+        """The ids as text, which an extended tokenizer encodes to ``ids``."""
         return self.spelling()
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class TokenSequence:
 
 
 class Part(NamedTuple):
-    """A stretch of a sequence that is predicted, or given."""
+    """A part of a sequence that has a loss, or none."""
 
     ids: Ids
     loss: bool
@@ -73,7 +73,7 @@ class Part(NamedTuple):
 
 
 def join(parts: Iterable[Part]) -> TokenSequence:
-    """Parts end to end."""
+    """Concatenate parts."""
     parts = list(parts)
     ids = np.concatenate([part.ids for part in parts])
     mask = np.empty(ids.size, dtype=bool)
@@ -86,13 +86,13 @@ def join(parts: Iterable[Part]) -> TokenSequence:
 
 
 def marker(role: str, vocabulary: Vocabulary, loss: bool = True) -> Part:
-    """One special token."""
+    """A special token, by its role."""
     ids = np.array([vocabulary.special(role)], dtype=np.int32)
     return Part(ids, loss, lambda: vocabulary.specials[role])
 
 
 def speech_part(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units", loss: bool = True) -> Part:
-    """Speech tokens in a form. Raises ``ExportError`` when there are none."""
+    """Speech tokens. Raises ``ExportError`` if there are none."""
     if not tokens.num_frames:
         raise ExportError("an utterance without tokens cannot be part of a sequence")
     match form:
@@ -108,19 +108,21 @@ def speech_part(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder
 
 
 def text_part(text: str, vocabulary: Vocabulary, encode_text: TextEncoder, loss: bool = True) -> Part:
-    """Text. Raises ``ExportError`` when there is none, or when it would be read as speech tokens."""
+    """Text. Raises ``ExportError`` if it is empty, or if some of it would be encoded as speech tokens."""
     if not text.strip():
         raise ExportError("an utterance without text cannot be part of a sequence with text")
     ids = np.fromiter(encode_text(text), dtype=np.int64)
     if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary.first_id:
-        raise ExportError(f"the text {text[:40]!r} holds the name of a speech token, or has another tokenizer's ids")
+        raise ExportError(
+            f"the text {text[:40]!r} contains the name of a speech token, or is encoded by another tokenizer"
+        )
     return Part(ids.astype(np.int32), loss, lambda: text)
 
 
 def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder = "units") -> TokenSequence:
-    """``[SOS] speech [EOS]``: the textless sequence of GSLM (Lakhotia et al. 2021, arXiv 2102.01192).
+    """``[SOS] speech [EOS]``, the speech-only sequence of GSLM (Lakhotia et al. 2021, arXiv 2102.01192).
 
-    With the forms "frames" and "durations" ``read_speech`` gives back exactly these tokens.
+    ``read_speech`` is its inverse; for the form "units" it does not know the durations.
     """
     return join(
         [
@@ -132,9 +134,14 @@ def speech_only(tokens: Tokens, vocabulary: Vocabulary, form: Form | UnitEncoder
 
 
 def read_speech(ids: Ids, vocabulary: Vocabulary, form: Form = "units") -> tuple[Ids, Ids]:
-    """Units and durations, (R,) each, of what ``speech_only`` wrote; but for the form "durations", each lasts 1."""
+    """The units and durations, (R,) int32 each, of a sequence of ``speech_only``.
+
+    Durations are 1 unless the form is "durations". Raises ``ExportError`` for another sequence.
+    """
     if ids.size < 2 or ids[0] != vocabulary.special("begin_speech") or ids[-1] != vocabulary.special("end_speech"):
-        raise ExportError("not a speech-only sequence: it does not begin and end with the marks of speech")
+        raise ExportError(
+            "not a speech-only sequence: it does not begin and end with the tokens for begin and end of speech"
+        )
     body = ids[1:-1]
     if form != "durations":
         units = vocabulary.codes(body)
@@ -143,12 +150,12 @@ def read_speech(ids: Ids, vocabulary: Vocabulary, form: Form = "units") -> tuple
         raise ExportError("not a sequence of units and durations: its length is odd")
     durations = body[1::2].astype(np.int64) - vocabulary.duration_offset
     if durations.size and not 1 <= durations.min() <= durations.max() <= vocabulary.durations:
-        raise ExportError("not a sequence of units and durations: an id at an odd place is no duration")
+        raise ExportError("not a sequence of units and durations: an id at an odd index is no duration")
     return vocabulary.codes(body[0::2]), durations.astype(np.int32)
 
 
 def _with_durations(tokens: Tokens, vocabulary: Vocabulary) -> Ids:
-    """Unit and duration by turns; a run longer than the longest duration token is written as several."""
+    """Units and durations in turn; a run that is longer than the longest duration token is split."""
     longest = vocabulary.durations
     if not longest:
         raise ExportError("the vocabulary has no duration tokens; make it with durations=N")

@@ -1,6 +1,6 @@
-"""Two-channel dialogue as one sequence, flattened as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799).
+"""Two-channel dialogue as one sequence, as in OmniFlatten (Zhang et al. 2024, arXiv 2410.17799).
 
-Half-duplex: turn by turn, each turn's speech and text. Full-duplex: chunk by chunk of a fixed number of frames.
+Half-duplex dialogue is written turn by turn, full-duplex dialogue in chunks of a fixed number of frames.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,7 +33,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Turn:
-    """What one speaker says before the other does."""
+    """What one speaker says until the other one speaks."""
 
     speaker: Literal["user", "assistant"]
     tokens: Tokens
@@ -43,10 +43,19 @@ class Turn:
 def half_duplex(
     turns: Sequence[Turn], vocabulary: Vocabulary, encode_text: TextEncoder, *, form: Form | UnitEncoder = "frames"
 ) -> TokenSequence:
-    """Four streams turn by turn: the user's speech, then text; the assistant's text, then speech.
+    """Speech and text of each turn: of the user speech before text, of the assistant text before speech.
 
-    ``[SOS] user speech [EOS][SOT] user text [EOT][SOT] assistant text [EOT][SOS] assistant speech [EOS] ...``. All
-    that the model has to give counts for the loss: everything but the user's speech.
+    ``[SOS] user speech [EOS][SOT] user text [EOT][SOT] assistant text [EOT][SOS] assistant speech [EOS] ...``.
+    Everything but the user's speech has a loss.
+
+    Args:
+        turns: in order.
+        vocabulary: of the extended tokenizer.
+        encode_text: text to ids.
+        form: of the speech.
+
+    Raises:
+        ExportError: no turns, or a turn without speech or text.
     """
     if not turns:
         raise ExportError("a dialogue needs at least one turn")
@@ -79,29 +88,30 @@ def full_duplex(
     cap: int | None = None,
     user_loss: bool = False,
 ) -> TokenSequence:
-    """Two channels that run at once, in chunks of ``speech_chunk`` frames.
+    """Two channels in parallel, in chunks of ``speech_chunk`` frames, one code per frame.
 
-    With ``text``, three streams: each chunk is the user's speech, ``text_chunk`` ids of the assistant's text, the
-    assistant's speech. Without, two streams: the user's speech, the assistant's speech. A code a frame: streams
-    stay in step.
+    With ``text`` a chunk has three streams: the user's speech, ``text_chunk`` ids of the assistant's text, and the
+    assistant's speech. Without, it has two: the user's and the assistant's speech.
 
     Args:
-        channels: the user's and the assistant's tokens; the shorter one ends in silence.
-        vocabulary: needs ``silent_speech``, and for three streams ``silent_text``.
-        text: what the assistant says and when. A text's ids wait for the chunk in which it starts, then for their
-            turn; chunks without text hold ``silent_text``. Text that outlasts the speech adds chunks of silence.
+        channels: the tokens of the user and of the assistant. The shorter channel is padded with silence.
+        vocabulary: with ``silent_speech`` and, for three streams, ``silent_text``.
+        text: the words of the assistant. Their ids are written from the chunk in which they start, after the ids
+            that precede them; chunks without text have ``silent_text``. If text is left at the end of the speech,
+            chunks of silence are added.
         encode_text: text to ids.
-        speech_chunk, text_chunk: ids of one stream in one chunk.
-        silent: per channel, (T,) True where it is silent: those frames become ``silent_speech``.
-        cap: the most frames in a row in which both channels are silent; the others are dropped from both, and the
-            times in ``text`` move with them.
-        user_loss: whether predicting the user's channel counts.
+        speech_chunk: frames of each channel in a chunk.
+        text_chunk: text ids in a chunk.
+        silent: for each channel (T,) bool, True at frames to replace by ``silent_speech``.
+        cap: the maximum number of frames for which both channels may be silent; the rest of the silence is removed,
+            and the times of ``text`` are shifted with it.
+        user_loss: whether the user's channel has a loss.
 
     Raises:
-        ExportError: other than two channels, text without times or without ``encode_text``, or masks that do not fit.
+        ExportError: not two channels, text out of order or without ``encode_text``, or masks of another length.
     """
     if len(channels) != 2:
-        raise ExportError(f"a dialogue has two channels, the user's and the assistant's; got {len(channels)}")
+        raise ExportError(f"a dialogue has two channels, one of the user and one of the assistant; got {len(channels)}")
     if min(speech_chunk, text_chunk) < 1 or (cap is not None and cap < 1):
         raise ExportError("speech_chunk, text_chunk and cap must be at least 1")
     length = max(tokens.num_frames for tokens in channels)
@@ -121,22 +131,22 @@ def full_duplex(
 
 
 def silent_frames(tokens: Tokens, silent_codes: Collection[int], shortest: int = 5) -> Mask:
-    """(T,) True in stretches of at least ``shortest`` frames whose codes are all ``silent_codes``."""
+    """(T,) True in runs of at least ``shortest`` frames with codes out of ``silent_codes``."""
     silent = np.isin(tokens.codes, list(silent_codes))
-    length, starts = _stretches(silent)
+    length, starts = _runs(silent)
     return silent & (np.repeat(length, length) >= shortest) if starts.size else silent
 
 
 def cap_silence(silent: Sequence[Mask], cap: int) -> Mask:
-    """(T,) False on the frames past the first ``cap`` of each stretch in which all channels are silent."""
+    """(T,) False after the first ``cap`` frames of each run of frames in which all channels are silent."""
     all_silent: Mask = np.logical_and.reduce(list(silent))
-    length, starts = _stretches(all_silent)
+    length, starts = _runs(all_silent)
     place = np.arange(all_silent.size) - np.repeat(starts, length)
     return ~(all_silent & (place >= cap))
 
 
-def _stretches(values: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Length and start of each stretch of equal values."""
+def _runs(values: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Length and start of each run of equal values."""
     if not values.size:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     starts = np.flatnonzero(np.diff(values, prepend=~values[:1]))
@@ -148,7 +158,7 @@ def _masks(channels: Sequence[Tokens], silent: Sequence[Mask] | None, length: in
     for number, tokens in enumerate(channels):
         mask = np.zeros(tokens.num_frames, dtype=bool) if silent is None else np.asarray(silent[number])
         if mask.shape != (tokens.num_frames,) or mask.dtype != bool:
-            raise ExportError(f"channel {number}: silent must be {tokens.num_frames} truth values, one a frame")
+            raise ExportError(f"channel {number}: silent must be {tokens.num_frames} booleans, one per frame")
         found.append(np.pad(mask, (0, length - mask.size), constant_values=True))
     return found
 
@@ -162,15 +172,15 @@ def _stream(tokens: Tokens, mask: Mask, vocabulary: Vocabulary) -> NDArray[np.in
 def _text_ids(
     text: Sequence[Word], vocabulary: Vocabulary, encode_text: TextEncoder | None, kept: Mask, frame_rate: int
 ) -> list[tuple[int, list[int], str]]:
-    """The frame at which each text may start, among those kept, its ids, and the text."""
+    """For each text the first frame for it, counted in kept frames, its ids, and the text."""
     if encode_text is None:
-        raise ExportError("text needs encode_text, which makes ids of it")
+        raise ExportError("text needs encode_text")
     before = np.concatenate([[0], np.cumsum(kept)])
     found = []
     last = 0.0
     for word in text:
         if not last <= word.start:
-            raise ExportError(f"the text {word.text[:40]!r} at {word.start:.2f} s is not after the one before it")
+            raise ExportError(f"the text {word.text[:40]!r} at {word.start:.2f} s starts before the previous one")
         last = word.start
         frame = min(round(word.start * frame_rate), kept.size)
         found.append((int(before[frame]), text_part(word.text, vocabulary, encode_text).ids.tolist(), word.text))
@@ -178,14 +188,14 @@ def _text_ids(
 
 
 def _chunked(stream: NDArray[np.int32], size: int, fill: int) -> NDArray[np.int32]:
-    """(chunks, size), the last chunk filled up."""
+    """(chunks, size), with the last chunk padded."""
     return np.pad(stream, (0, -stream.size % size), constant_values=fill).reshape(-1, size)
 
 
 def _text_chunks(
     queue: list[tuple[int, list[int], str]], chunks: int, speech_chunk: int, text_chunk: int, fill: int
 ) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """The text's ids a chunk, and the text that begins at each of them, by its place among them."""
+    """The text ids of each chunk, (chunks, text_chunk), and the texts by the index of their first id."""
     rows: list[list[int]] = []
     said: dict[int, str] = {}
     waiting: list[int] = []
@@ -209,7 +219,7 @@ def _text_chunks(
 def _flatten(
     streams: Sequence[tuple[NDArray[np.int32], bool]], vocabulary: Vocabulary, said: dict[int, str]
 ) -> TokenSequence:
-    """Chunk by chunk, the streams in their order."""
+    """Concatenate the streams of each chunk, chunk after chunk."""
     ids = np.concatenate([rows for rows, _ in streams], axis=1)
     mask = np.concatenate([np.full(rows.shape[1], loss) for rows, loss in streams])
     flat_mask = np.tile(mask, len(ids))
@@ -224,7 +234,7 @@ def _flatten(
                 if value >= vocabulary.first_id:
                     marks.append(vocabulary.spell([value]))
                 else:
-                    # Text is written whole where it begins: pieces of a word have no text of their own.
+                    # The whole text is written at its first id, because ids are pieces of words.
                     marks.append(said.get(number * width + place - first, ""))
         return "".join(marks)
 

@@ -1,4 +1,4 @@
-"""Two codebooks or more in one sequence: flattened frame by frame, or delayed against each other."""
+"""Several codebooks in one sequence: flattened frame by frame, or with a delay for each codebook."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -18,9 +18,16 @@ Ids = NDArray[np.int32]
 
 
 def delay(ids: Ids, fill: int) -> Ids:
-    """(C, T + C - 1) from (C, T): codebook ``c`` begins ``c`` steps later, ``fill`` where there is none.
+    """Shift codebook ``c`` right by ``c`` steps, the delay pattern of MusicGen (Copet et al. 2023, arXiv 2306.05284).
 
-    The delay pattern of MusicGen (Copet et al. 2023, arXiv 2306.05284): a step may read the frame's earlier codebooks.
+    With it, a model that predicts all codebooks of a step at once sees the earlier codebooks of a frame.
+
+    Args:
+        ids: (C, T).
+        fill: the id where a codebook has no frame.
+
+    Returns:
+        (C, T + C - 1) int32.
     """
     count, frames = ids.shape
     found = np.full((count, frames + count - 1), fill, dtype=np.int32)
@@ -30,7 +37,7 @@ def delay(ids: Ids, fill: int) -> Ids:
 
 
 def undelay(delayed: Ids) -> Ids:
-    """(C, T) from (C, T + C - 1): ``undelay(delay(ids, fill))`` equals ``ids``."""
+    """The inverse of ``delay``: (C, T) from (C, T + C - 1). Raises ``ExportError`` if there are too few steps."""
     count, steps = delayed.shape
     frames = steps - count + 1
     if frames < 0:
@@ -39,9 +46,15 @@ def undelay(delayed: Ids) -> Ids:
 
 
 def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern: Pattern = "flat") -> TokenSequence:
-    """``[SOS]``, step by step the id of each codebook of the vocabulary, ``[EOS]``; a code a frame, in one order.
+    """``[SOS]``, for each step the ids of all codebooks of the vocabulary, ``[EOS]``; one code per frame.
 
-    "flat": the codes of frame 0, of frame 1, ...; "delayed": the columns of ``delay``.
+    Args:
+        tokens: by codebook name, with as many frames each.
+        vocabulary: of the extended tokenizer.
+        pattern: "flat": a step is a frame. "delayed": a step is a column of ``delay``.
+
+    Raises:
+        ExportError: a codebook is missing, empty, or of another length.
     """
     matrix = _matrix(tokens, vocabulary)
     if pattern == "delayed":
@@ -52,7 +65,7 @@ def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern:
 
 
 def read_codebooks(ids: Ids, vocabulary: Vocabulary, pattern: Pattern = "flat") -> dict[str, Tokens]:
-    """The tokens that ``all_codebooks`` wrote."""
+    """The tokens of a sequence of ``all_codebooks``, by codebook name. Raises ``ExportError`` for another sequence."""
     body, count = np.asarray(ids)[1:-1], len(vocabulary.codebooks)
     if body.size % count:
         raise ExportError(f"{body.size} ids do not make whole steps of {count} codebooks")
@@ -68,10 +81,10 @@ def read_codebooks(ids: Ids, vocabulary: Vocabulary, pattern: Pattern = "flat") 
 def _matrix(tokens: Mapping[str, Tokens], vocabulary: Vocabulary) -> Ids:
     missing = [name for name in vocabulary.codebooks if name not in tokens]
     if missing:
-        raise ExportError(f"no tokens of the codebook {missing[0]!r}; spintok encode --codebook all gives every one")
+        raise ExportError(f"no tokens of the codebook {missing[0]!r}; encode with --codebook all")
     lengths = {tokens[name].num_frames for name in vocabulary.codebooks}
     if len(lengths) > 1:
-        raise ExportError(f"codebooks of one utterance must have as many frames, got {sorted(lengths)}")
+        raise ExportError(f"the codebooks of an utterance must have the same number of frames, got {sorted(lengths)}")
     if lengths == {0}:
         raise ExportError("an utterance without tokens cannot be part of a sequence")
     return np.stack([vocabulary.ids(tokens[name].codes, name) for name in vocabulary.codebooks])

@@ -1,4 +1,4 @@
-"""Sequence of speech and text: recognition, synthesis, and words of both kinds by turns."""
+"""Sequences of speech and text: recognition, synthesis, and interleaved words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from spintok.tokens import Tokens
 __all__ = ["Word", "interleave", "speech_to_text", "text_to_speech"]
 
 Loss = Literal["answer", "all"]
-"""What counts: what the model has to give, from its first id to its end mark; or all but the first id."""
+"""Which ids have a loss: those that the model has to produce, with their end token; or all but the first id."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or more, and when it is said, in seconds."""
+    """One or more words with their start and end, in seconds."""
 
     text: str
     start: float
@@ -95,26 +95,28 @@ def interleave(
     speech_words: tuple[int, int] = (5, 15),
     form: Form | UnitEncoder = "units",
 ) -> TokenSequence:
-    """``[Text] the words of a span [Speech] the tokens of the next span [Text] ...``.
+    """Text and speech in turn: ``[Text] words of a span [Speech] tokens of the next span [Text] ...``.
 
-    After SpiRit-LM (Nguyen et al. 2024, arXiv 2402.05755): the modality changes at word boundaries only, spans are
-    drawn at random, and speech is de-duplicated. The first span's modality is drawn too, and every id counts.
+    As in SpiRit-LM (Nguyen et al. 2024, arXiv 2402.05755) the modality changes at word boundaries, and the lengths of
+    the spans are random. The modality of the first span is random too, and every id but the first has a loss.
 
     Args:
         tokens: of the whole utterance.
-        alignment: its words in order, with times; speech before the first word and after the last is left out.
-        vocabulary, encode_text: how speech and text become ids.
+        alignment: its words in order. Speech before the first word and after the last is left out.
+        vocabulary: of the extended tokenizer.
+        encode_text: text to ids.
         rng: draws the spans.
-        text_words, speech_words: the fewest and the most words of a span; the last span takes what is left.
+        text_words: the least and the greatest number of words in a span of text; the last span may be shorter.
+        speech_words: the same for spans of speech.
         form: of the speech.
 
     Raises:
-        ExportError: no alignment, words out of order, or words past the end of the tokens.
+        ExportError: no alignment, words out of order, or words after the end of the tokens.
     """
     bounds = _frame_bounds(tokens, alignment)
     for low, high in (text_words, speech_words):
         if not 1 <= low <= high:
-            raise ExportError(f"a span holds from 1 word up, got {low} to {high}")
+            raise ExportError(f"a span has at least 1 word, got {low} to {high}")
     parts: list[Part] = []
     as_text = bool(rng.integers(2))
     first = 0
@@ -133,18 +135,18 @@ def interleave(
 
 
 def _frame_bounds(tokens: Tokens, alignment: Sequence[Word]) -> list[tuple[int, int]]:
-    """The first frame of each word and the one after its last, at least one frame each."""
+    """The first frame of each word and the frame after its last one; every word has at least one frame."""
     if not alignment:
         raise ExportError("interleaving needs the time of each word, and this text has no alignment")
     bounds = []
     before = 0.0
     for word in alignment:
         if not before <= word.start <= word.end:
-            raise ExportError(f"the word {word.text!r} at {word.start:.2f} s is not after the one before it")
+            raise ExportError(f"the word {word.text!r} at {word.start:.2f} s starts before the previous one")
         before = word.start
         start = round(word.start * tokens.frame_rate)
         end = max(round(word.end * tokens.frame_rate), start + 1)
-        # The last frame's receptive field ends 25 ms after it starts: 2 frames may be wanting at the end.
+        # The last frame covers 25 ms, so up to 2 frames at the end of the audio do not exist.
         if start >= tokens.num_frames or end > tokens.num_frames + 2:
             raise ExportError(
                 f"the word {word.text!r} ends at {word.end:.2f} s, after the {tokens.seconds:.2f} s of tokens"
