@@ -1,5 +1,6 @@
 """BPE over units: exact, nested, and what its report says."""
 
+import json
 import math
 
 import numpy as np
@@ -80,6 +81,38 @@ def test_tokenizers_reads_what_is_saved(bpe, tmp_path):
         UnitBpe.load(tmp_path / "nowhere")
 
 
+def test_stock_decode_joins_pieces_without_spaces(bpe, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    bpe.save(tmp_path)
+    units = corpus(1)[0]
+    text = "".join(chr(0xE000 + code) for code in units.tolist())
+    stock = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert stock.decode(stock.encode(text).ids) == text
+    # The decoder is no part of the identity, which vocabularies of earlier exports hold.
+    assert bpe.identity == UnitBpe.load(tmp_path).identity
+    assert json.loads(bpe.model.to_str())["decoder"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bpe.spintok.json", "[" * 100_000 + "]" * 100_000),
+        ("bpe.spintok.json", '{"codebook_size": 1000000000000, "fingerprint": "f", "dedup": true}'),
+        ("bpe.spintok.json", '{"codebook_size": "50", "fingerprint": "f", "dedup": true}'),
+        ("bpe.spintok.json", "[]"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"model": {"vocab": {}}}'),
+        ("tokenizer.json", '{"model": {"vocab": 7}}'),
+    ],
+)
+def test_damaged_folders_are_one_line(bpe, tmp_path, name, content):
+    bpe.save(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ExportError, match="not a BPE of spintok") as caught:
+        UnitBpe.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_units_of_another_codebook_are_refused(bpe):
     with pytest.raises(ExportError, match=r"in \[0, 50\)"):
         bpe.encode(np.array([SIZE], dtype=np.int32))
@@ -114,7 +147,7 @@ def test_report(dedup, tmp_path):
 def test_bad_sizes(tmp_path):
     records = [Record("u", "u.wav", {"primary": Tokens(np.array([1, 2, 3]), SIZE, 2000)})]
     folder = write_folder(tmp_path / "tokens", records)
-    cases = {"no merges": [50], "at least one size": [], "pairs for a vocabulary of 52 only": [1000]}
+    cases = {"no merges": [50], "give at least one size": [], "pairs for a vocabulary of 52 only": [1000]}
     for message, sizes in cases.items():
         with pytest.raises(ExportError, match=message):
             export_bpe([folder], tmp_path / "out", sizes)

@@ -95,7 +95,7 @@ def test_from_tokens_to_a_data_set_with_text(task, run, folder, records, tmp_pat
     code, _, err = run(folder, tmp_path / "half", "--to", "packed", *options)
     assert code == 2
     assert "no text for the utterance" in err
-    assert [path.name for path in (tmp_path / "half").iterdir()] == ["spintok.json"]
+    assert not (tmp_path / "half").exists()
 
 
 def test_bpe_then_packed_with_it(run, folder, records, tmp_path, same):
@@ -134,10 +134,10 @@ def test_errors_are_one_line(run, folder, tmp_path):
         ((folder, out, "--to", "gslm", "--window", 8), "--window is for --to packed, not for gslm"),
         ((folder, out, "--to", "packed", "--no-dedup"), "--dedup is for --to slamkit or"),
         ((folder, out, "--to", "hf-tokenizer"), "--base FOLDER"),
-        ((out, "--to", "hf-tokenizer", "--base", folder), "say whose tokens to add"),
+        ((out, "--to", "hf-tokenizer", "--base", folder), "either token folders or --tokenizer"),
         ((out, "--to", "npz"), "name at least one folder"),
         ((tmp_path / "none", out, "--to", "npz"), "no tokenizer.json"),
-        ((folder, out, "--to", "bpe"), "name at least one size"),
+        ((folder, out, "--to", "bpe"), "give at least one size"),
         ((folder, out, "--to", "packed", "--task", "asr"), "asr needs transcripts"),
         ((folder, out, "--to", "packed", "--codebook", "a", "--codebook", "b"), "holds one codebook"),
         ((folder, out, "--to", "fairseq", "--dedup"), "durations would be lost"),

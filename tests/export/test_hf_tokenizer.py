@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spintok.export.embeddings import project_codewords, resize_embeddings
 from spintok.export.errors import ExportError
-from spintok.export.hf_tokenizer import extend_tokenizer
+from spintok.export.hf_tokenizer import extend_tokenizer, text_encoder
 from spintok.export.sequences.base import speech_only
 from spintok.export.sequences.speech_text import speech_to_text, text_to_speech
 from spintok.export.vocabulary import SPECIALS, Vocabulary
@@ -150,7 +150,7 @@ def test_bad_input_leaves_nothing(base, tmp_path):
     cases = [
         (lambda: extend(tmp_path / "first", output), "has the token '<|s_0|>' already"),
         (lambda: extend(base, output, specials={"asr": "<s>"}), "has the token '<s>' already"),
-        (lambda: extend(base, output, template="<s>"), "must stand in it once"),
+        (lambda: extend(base, output, template="<s>"), "it must contain {} once"),
         (lambda: extend(base, output, specials={"singing": "[SING]"}), "unknown special token 'singing'"),
         (lambda: extend(base, output, specials={"asr": "[X]", "tts": "[X]"}), "the same text"),
         (lambda: extend(tmp_path, output), "no tokenizer that transformers can load"),
@@ -161,7 +161,7 @@ def test_bad_input_leaves_nothing(base, tmp_path):
         assert message in str(error.value)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
     (tmp_path / "first/spintok.json").touch()
-    with pytest.raises(ExportError, match="not a tokenizer of spintok's"):
+    with pytest.raises(ExportError, match="holds 'spintok.json', which is not part of a tokenizer"):
         extend(base, tmp_path / "first", template="<Un{}>", overwrite=True)
     (tmp_path / "first/spintok.json").unlink()
     with pytest.raises(ExportError, match="another extended tokenizer"):
@@ -169,6 +169,50 @@ def test_bad_input_leaves_nothing(base, tmp_path):
     assert extend(base, tmp_path / "first") == Vocabulary.load(tmp_path / "first")
     extend(base, tmp_path / "first", template="<Un{}>", overwrite=True)
     assert Vocabulary.load(tmp_path / "first").template == "<Un{}>"
+
+
+BOMB = """
+from pathlib import Path
+Path("BANG").touch()
+from transformers import PreTrainedTokenizerFast
+class Bomb(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def test_code_that_comes_with_a_base_is_not_run(tmp_path, monkeypatch):
+    """Neither by itself nor after a question on the terminal, which transformers asks by default."""
+    base, bang = tmp_path / "base", tmp_path / "bang"
+    make_base("wordlevel").save_pretrained(base)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    auto_map = {"AutoTokenizer": ["bomb.Bomb", "bomb.Bomb"]}
+    (base / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Bomb", "auto_map": auto_map}))
+    (base / "bomb.py").write_text(BOMB.replace("BANG", str(bang)))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    # The folder is a bomb indeed.
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=True)
+    assert bang.exists()
+    bang.unlink()
+    for source in (lambda: extend(base, tmp_path / "out"), lambda: text_encoder(base)):
+        with pytest.raises(ExportError, match="Python code that comes with it, which spintok does not run") as caught:
+            source()
+        assert "\n" not in str(caught.value)
+    assert not bang.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwriting_never_deletes_other_files(base, tmp_path):
+    """People save the language model beside its tokenizer."""
+    output = tmp_path / "out"
+    extend(base, output)
+    (output / "model.safetensors").write_text("weeks of training")
+    for overwrite in (False, True):
+        with pytest.raises(ExportError, match="holds 'model.safetensors', which is not part of a tokenizer"):
+            extend(base, output, template="<Un{}>", overwrite=overwrite)
+    assert extend(base, output) == Vocabulary.load(output)
+    assert (output / "model.safetensors").read_text() == "weeks of training"
 
 
 def tiny(rows, tied):

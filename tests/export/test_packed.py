@@ -81,17 +81,17 @@ def test_ids_that_do_not_fit_leave_nothing_behind(tmp_path):
             write(tmp_path / "x", dtype, [np.array([1]), np.array([bad])])
     assert list(tmp_path.iterdir()) == []
     assert (id_type(65536), id_type(65537)) == ("uint16", "uint32")
-    with pytest.raises(ExportError, match="beyond uint16"):
+    with pytest.raises(ExportError, match="does not fit in uint16"):
         id_type(65537, "uint16")
 
 
 def test_damaged_pairs_are_refused(tmp_path):
     write(tmp_path / "x", "uint16")
     (tmp_path / "x.bin").write_bytes(b"\0\0")
-    with pytest.raises(ExportError, match="another size"):
+    with pytest.raises(ExportError, match="does not have the size"):
         IndexedDataset(tmp_path / "x")
     (tmp_path / "x.idx").write_bytes(b"MMIDIDX")
-    with pytest.raises(ExportError, match="not a packed index"):
+    with pytest.raises(ExportError, match="not the index of an indexed dataset"):
         IndexedDataset(tmp_path / "x")
 
 
@@ -213,11 +213,11 @@ def test_bpe_shortens_and_comes_back(folder, records, tmp_path, same):
 def test_bad_input_leaves_nothing(folder, tmp_path):
     vocabulary = Vocabulary("random", "f" * 64, {"primary": 100}, first_id=70_000)
     cases = {
-        "beyond uint16": {"dtype": "uint16", "vocabulary": vocabulary},
+        "does not fit in uint16": {"dtype": "uint16", "vocabulary": vocabulary},
         "another tokenizer": {"vocabulary": Vocabulary("other", "e" * 64, {"primary": 100})},
         "no 100 tokens of 'primary'": {"vocabulary": Vocabulary("random", "f" * 64, {"primary": 50})},
         "at least 2 ids": {"window": 1},
-        "share must lie": {"split_by": "file", "validation": 1.5},
+        "share must be in": {"split_by": "file", "validation": 1.5},
         "no codebook": {"codebook": "nope"},
     }
     for message, options in cases.items():
@@ -226,9 +226,7 @@ def test_bad_input_leaves_nothing(folder, tmp_path):
         assert not (tmp_path / "out").exists()
     with pytest.raises(ExportError, match="no duration tokens"):
         export_packed([folder], tmp_path / "out", form="durations")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["spintok.json"]
-    with pytest.raises(ExportError, match="not finished"):
-        read_packed(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_again_is_already_there(folder, tmp_path):

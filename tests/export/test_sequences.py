@@ -152,7 +152,7 @@ def test_interleaving_is_seeded_and_begins_with_either():
 def test_interleaving_refuses_bad_alignments():
     cases = {
         "has no alignment": [],
-        "is not after": [Word("b", 1.0, 1.1), Word("a", 0.5, 0.6)],
+        "starts before the previous one": [Word("b", 1.0, 1.1), Word("a", 0.5, 0.6)],
         "ends at 9.00 s, after the 4.00 s of tokens": [Word("a", 0.5, 9.0)],
     }
     for message, words in cases.items():
@@ -275,13 +275,16 @@ def test_cap_silence_against_a_loop(frames, cap):
 def test_dialogue_refuses_bad_input():
     one = tokens(1, 2)
     cases = [
-        (lambda: full_duplex([one], VOCABULARY), "two channels, the user's and the assistant's; got 1"),
+        (lambda: full_duplex([one], VOCABULARY), "two channels, one of the user and one of the assistant; got 1"),
         (lambda: full_duplex([one] * 3, VOCABULARY), "got 3"),
         (lambda: full_duplex([one, one], VOCABULARY, [Word("a", 0, 0)]), "needs encode_text"),
         (lambda: full_duplex([one, one], VOCABULARY, speech_chunk=0), "at least 1"),
-        (lambda: full_duplex([one, one], VOCABULARY, silent=[np.zeros(3, bool)] * 2), "2 truth values"),
+        (lambda: full_duplex([one, one], VOCABULARY, silent=[np.zeros(3, bool)] * 2), "2 booleans"),
         (lambda: full_duplex([tokens(), tokens()], VOCABULARY), "without tokens"),
-        (lambda: full_duplex([one, one], VOCABULARY, [Word("b", 2, 2), Word("a", 1, 1)], encode), "is not after"),
+        (
+            lambda: full_duplex([one, one], VOCABULARY, [Word("b", 2, 2), Word("a", 1, 1)], encode),
+            "starts before the previous one",
+        ),
         (lambda: speech_only(tokens(), VOCABULARY), "without tokens"),
     ]
     for run, message in cases:
@@ -317,7 +320,7 @@ def test_codebooks_refuse_bad_input():
     one = tokens(1, 2)
     with pytest.raises(ExportError, match="--codebook all"):
         all_codebooks({"primary": one}, VOCABULARY)
-    with pytest.raises(ExportError, match="as many frames"):
+    with pytest.raises(ExportError, match="the same number of frames"):
         all_codebooks({"primary": one, "auxiliary": Tokens(np.array([1]), 70)}, VOCABULARY)
     with pytest.raises(ExportError, match="whole steps"):
         read_codebooks(np.arange(5), VOCABULARY)
@@ -364,7 +367,7 @@ def test_packing_whole_documents():
         [0, 0, 0, 0, 1, 1, 1, -1],
         [0, 0, 0, 0, 0, 1, -1, -1],
     ]
-    with pytest.raises(ExportError, match="9 ids does not fit a window of 8"):
+    with pytest.raises(ExportError, match="9 ids does not fit in a window of 8"):
         list(pack(documents([9]), 8, pad=0, cut=False))
     with pytest.raises(ExportError, match="at least 2 ids"):
         list(pack(documents([9]), 1, pad=0))

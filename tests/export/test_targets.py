@@ -7,13 +7,15 @@ import tarfile
 
 import numpy as np
 import pytest
+import soundfile
 
 from spintok.corpus.token_formats import Record
+from spintok.data.transcripts import Transcripts
 from spintok.export.errors import ExportError
 from spintok.export.sidecar import read_sidecar
 from spintok.export.targets import FILE_TARGETS, Stream, export_files, read_export
 from spintok.tokens import Tokens
-from tests.export.token_folders import SIZES, export, export_and_die, make_records, write_folder
+from tests.export.token_folders import SIZES, export, export_and_die, make_records, runs, write_folder
 
 # Lhotse and WebDataset leave it to the garbage collector to close what they read.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -100,7 +102,7 @@ def test_fairseq_refuses_what_a_tsv_cannot_hold(tmp_path):
         folder = write_folder(tmp_path / f"tokens-{number}", records)
         with pytest.raises(ExportError, match=message):
             export_files([folder], tmp_path / f"out-{number}", "fairseq")
-        assert [p.name for p in (tmp_path / f"out-{number}").iterdir()] == ["spintok.json"]
+        assert not (tmp_path / f"out-{number}").exists()
 
 
 def test_fairseq_relative_names(tmp_path, same):
@@ -169,6 +171,38 @@ def test_lhotse_reads_its_cuts(folder, records, tmp_path):
         # Lhotse cuts the codes with the cut: that is what it is for.
         if codes.size > 10:
             np.testing.assert_array_equal(cut.truncate(offset=0.1, duration=0.08).load_codes(), codes[5:9])
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (8_000, 1), (48_000, 3)])
+def test_lhotse_loads_the_audio_as_it_is(rate, channels, tmp_path, same):
+    lhotse = pytest.importorskip("lhotse")
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * rate, channels))
+    soundfile.write(tmp_path / "a.wav", audio, rate, subtype="FLOAT")
+    codes = runs(np.random.default_rng(1), 100, 99)
+    records = [Record("a", str(tmp_path / "a.wav"), {"primary": Tokens(codes, 100, 32_000)}, "beth")]
+    (tmp_path / "texts").write_text("a good morning\n")
+    folder = write_folder(tmp_path / "tokens", records)
+    summary = export_files([folder], tmp_path / "out", "lhotse", transcripts=Transcripts(tmp_path / "texts"))
+    assert summary.notes == []
+    (cut,) = lhotse.CutSet.from_shar(in_dir=tmp_path / "out/shar")
+    assert (cut.sampling_rate, cut.num_channels, cut.duration) == (rate, channels, 1.98)
+    np.testing.assert_allclose(cut.load_audio(), audio[: round(1.98 * rate)].T, atol=1e-6)
+    np.testing.assert_array_equal(cut.load_codes(), codes)
+    part = cut.truncate(offset=0.5, duration=0.2)
+    np.testing.assert_array_equal(part.load_codes(), codes[25:35])
+    np.testing.assert_allclose(part.load_audio(), audio[rate // 2 : rate // 2 + rate // 5].T, atol=1e-6)
+    (supervision,) = cut.supervisions
+    assert (supervision.text, supervision.speaker, supervision.duration) == ("good morning", "beth", 1.98)
+    same(list(read_export(tmp_path / "out")[1]), records)
+
+
+def test_lhotse_says_which_audio_it_could_not_open(folder, records, tmp_path):
+    summary = export_files([folder], tmp_path / "out", "lhotse")
+    assert len(summary.notes) == 1
+    assert summary.notes[0].startswith(f"24 audio files could not be opened, such as {records[0].file_name!r}")
+    with pytest.raises(ExportError, match="gslm has no place for transcripts"):
+        (tmp_path / "texts").write_text("a b\n")
+        export_files([folder], tmp_path / "gslm", "gslm", transcripts=Transcripts(tmp_path / "texts"))
 
 
 @pytest.mark.parametrize("target", ["npz", "webdataset"])
@@ -255,7 +289,7 @@ def test_several_folders_in_order_and_mixtures_refused(folder, records, tmp_path
     second = write_folder(tmp_path / "second", more)
     export_files([folder, second], tmp_path / "out", "webdataset", shard_size=7)
     same(list(read_export(tmp_path / "out")[1]), records + more)
-    with pytest.raises(ExportError, match="comes twice"):
+    with pytest.raises(ExportError, match="two utterances have the key"):
         export_files([folder, folder], tmp_path / "twice", "webdataset")
     other = write_folder(tmp_path / "other", more, fingerprint="e" * 64)
     with pytest.raises(ExportError, match="another tokenizer"):
@@ -268,7 +302,7 @@ def test_empty_utterances(tmp_path, records):
     folder = write_folder(tmp_path / "tokens", [*records[:3], empty])
     with pytest.raises(ExportError, match="'nothing' has no tokens"):
         export_files([folder], tmp_path / "out", "gslm")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["spintok.json"]
+    assert not (tmp_path / "out").exists()
     assert export_files([folder], tmp_path / "kept", "gslm", skip_empty=True).utterances == 3
 
 
