@@ -15,12 +15,15 @@ PAGES = sorted(
     if path.name != "CHANGELOG.md"
 )
 NAME = re.compile(r"(?<![\w./-])(spintok(?:_kernels)?(?:\.[A-Za-z_]\w*)+)(?![\w/])")
+METADATA = {"spintok.fingerprint"}
+"""Keys of Parquet metadata, which look like names."""
+
 FILES = (".json", ".toml", ".git", ".md", ".py", ".sh")
 
 
 def names(text: str) -> set[str]:
     """The dotted names below spintok, and what is imported from them."""
-    found = {name for name in NAME.findall(text) if not name.endswith(FILES)}
+    found = {name for name in NAME.findall(text) if not name.endswith(FILES)} - METADATA
     for module, imported in re.findall(r"from (spintok[\w.]*) import ([\w, ]+)", text):
         found |= {f"{module}.{name.split(' as ')[0].strip()}" for name in imported.split(",")}
     return found
