@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spintok.cli.options import Offline, Quiet, TokenizerName, given, load_tokenizer
+from spintok.cli.output import say
 
 if TYPE_CHECKING:
     from spintok.export.targets import ExportSummary
@@ -343,19 +344,24 @@ def _hf_tokenizer(
         specials={**SPECIALS, **renamed},
         **names,
     )
-    console.print(
+    _say(
+        console,
         f"{output}: {vocabulary.size:,} tokens, speech from {vocabulary.first_id:,} on; tokenizer {name}, "
         f"{fingerprint[:12]}",
-        markup=False,
     )
 
 
 def _print_summary(summary: "ExportSummary", output: Path, to: str, console: Console) -> None:
     done = "there already" if summary.already else "written"
     counts = f"{summary.utterances:,} utterances, {summary.tokens:,} tokens, {len(summary.files)} files"
-    console.print(f"{output}: {to}, {counts} {done}", markup=False)
+    _say(console, f"{output}: {to}, {counts} {done}")
     for note in summary.notes:
-        console.print(f"note: {note}", markup=False)
+        _say(console, f"note: {note}")
+
+
+def _say(console: Console, text: str) -> None:
+    if not console.quiet:
+        say(text)
 
 
 def _print_report(report: list[dict[str, Any]], console: Console) -> None:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from spintok.cli.output import printable
 
 __all__ = ["ProgressDisplay", "progress_display"]
 
@@ -45,6 +46,7 @@ class ProgressDisplay:
 
     def __call__(self, task: str, done: float, total: float, note: str = "") -> None:
         """Move the bar of ``task``, which appears with the first call."""
+        task, note = printable(task), printable(note)
         new = task not in self._tasks
         if new:
             self._tasks[task] = self._bars.add_task(task, total=total or None, note=note)
@@ -56,7 +58,7 @@ class ProgressDisplay:
 
     def message(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(escape(text))
+        self.console.print(Text(printable(text)))
 
     def close(self) -> None:
         """Stop drawing and leave the bars as they are."""
