@@ -36,3 +36,25 @@ def save_tiny(folder: Path, config: EncoderConfig = TINY, size: int = 7) -> Path
     book = Codebook(CodebookConfig("primary", size, config.width, 4, "dot", projection=True))
     Tokenizer(tiny_encoder(config=config), [book], layer=config.layers, name="tiny").save(folder)
     return folder
+
+
+def spin_recipe(start: Path, *, steps: int, workers: int) -> str:
+    """A recipe of Spin in which a step takes milliseconds."""
+    return f"""
+stage = "spin"
+name = "test"
+start = "{start}"
+[[codebooks]]
+name = "primary"
+size = 6
+width = 4
+[data]
+seconds = 2
+max_seconds = 0.5
+workers = {workers}
+[optimizer]
+steps = {steps}
+warmup = 1
+[loop]
+log_every = 1
+"""

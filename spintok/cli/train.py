@@ -48,6 +48,10 @@ def train(
         Path | None,
         typer.Option(help="Phone alignments of --dev (TextGrid, .ctm, .jsonl), to report PNMI during training."),
     ] = None,
+    checkpoint_minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Minutes between two checkpoints, in place of the recipe's loop.checkpoint_minutes."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print shapes, parameters, memory and steps, and train nothing.")
     ] = False,
@@ -63,6 +67,8 @@ def train(
     from spintok.train.run import TrainingData
     from spintok.train.run import train as run
 
+    if checkpoint_minutes is not None:
+        settings = [*(settings or ()), f"loop.checkpoint_minutes={checkpoint_minutes}"]
     plan = read_recipe(recipe, settings or ())
     if init is not None:
         plan = with_init(plan, init)

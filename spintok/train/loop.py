@@ -19,6 +19,7 @@ from spintok.train.batching.loader import load_batches
 from spintok.train.batching.plan import BatchPlan, Position
 from spintok.train.checkpoint import Checkpoints, TrainState
 from spintok.train.distributed import Distributed
+from spintok.train.interrupt import StopRequest
 from spintok.train.log import Log
 from spintok.train.recipe_sections import LoopConfig, OptimizerConfig
 from spintok.train.stages.base import StageModel
@@ -60,8 +61,11 @@ def fit(
     """Train ``model`` in place, from the run's checkpoint if there is one.
 
     On a CPU, a run that was killed and resumed has the same losses and weights, bit for bit, as one that was not.
+    The first SIGINT or SIGTERM ends the run after the current step, or with several processes after the next step that
+    is logged, where they agree on it.
 
     Raises:
+        KeyboardInterrupt: a signal came; a checkpoint has been saved.
         TrainingError: the loss is not finite, or a codebook has collapsed; the last good checkpoint is kept.
         CheckpointError: the folder holds a checkpoint of another run.
         ValueError: a recording cannot be read.
@@ -82,8 +86,9 @@ def fit(
         message=message,
     )
     updater = _Updater(model, optimizer, run, batches, distributed, state.scale)
-    saved = time.monotonic()
-    with log:
+    # The first checkpoint comes early: whatever stops a run in its first minutes then loses one minute at most.
+    save_at = time.monotonic() + min(60.0, 60 * run.loop.checkpoint_minutes)
+    with log, StopRequest(message) as stop:
         for step in range(state.step + 1, run.optimizer.steps + 1):
             last = step == run.optimizer.steps
             update = updater(step)
@@ -91,8 +96,9 @@ def fit(
             state = TrainState(step, position, state.seconds + update.seconds, updater.scale)
             log.advance(step, update.seconds)
             logged = last or step % run.loop.log_every == 0
-            checkpoint_due = is_main and time.monotonic() - saved >= 60 * run.loop.checkpoint_minutes
-            if logged or checkpoint_due:
+            checkpoint_due = is_main and time.monotonic() >= save_at
+            stopping = _agree_to_stop(stop, distributed, logged=logged)
+            if logged or checkpoint_due or stopping:
                 # Only rank 0 knows that a checkpoint is due, so without logging nothing here may wait for the others.
                 mean = distributed.sum(update.loss) / distributed.world_size if logged else update.loss
                 values = {"loss": float(mean)}
@@ -101,9 +107,12 @@ def fit(
                 _require_healthy(model, values, step, run.optimizer.warmup, scaled=updater.scale is not None)
                 if logged:
                     log.statistics(step, values, update.position, update.rate)
-            if is_main and (checkpoint_due or last):
+            if is_main and (checkpoint_due or last or stopping):
                 checkpoints.save(model, optimizer, state)
-                saved = time.monotonic()
+                save_at = time.monotonic() + 60 * run.loop.checkpoint_minutes
+            if stopping and not last:
+                message(f"saved a checkpoint after step {step} of {run.optimizer.steps}")
+                raise KeyboardInterrupt
             if run.check is not None and (last or (run.loop.check_every and step % run.loop.check_every == 0)):
                 if is_main:
                     log.check(step, run.check())
@@ -184,6 +193,15 @@ class _Updater:
                 loss, statistics = self._parallel(batch)
             self._scaler.scale(loss / self._config.accumulation).backward()
         return loss.detach(), statistics
+
+
+def _agree_to_stop(stop: StopRequest, distributed: Distributed, *, logged: bool) -> bool:
+    """Whether to stop after this step. Several processes agree on logged steps only, since that makes them wait."""
+    if distributed.group is None:
+        return stop.requested
+    if not logged:
+        return False
+    return bool(distributed.sum(torch.tensor(int(stop.requested), device=distributed.device)))
 
 
 def _require_healthy(model: StageModel, values: Mapping[str, float], step: int, warmup: int, *, scaled: bool) -> None:

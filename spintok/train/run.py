@@ -1,11 +1,12 @@
 """Run a training stage: from a recipe and speech to a tokenizer folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spintok._files import digest
+from spintok._files import digest, lock, remove_orphans
 from spintok.chunking import Window
 from spintok.data.manifest import Utterance, scan
 from spintok.progress import Progress, no_progress
@@ -68,8 +69,31 @@ def train(
         progress, message: report progress and print a line; pass silent ones in processes of rank above 0.
 
     Raises:
-        ValueError: a recipe, recording or transcript cannot be used, or the run failed; the message is one line.
+        ValueError: a recipe, recording or transcript cannot be used, another process is training in the folder, or the
+            run failed; the message is one line.
+        KeyboardInterrupt: SIGINT or SIGTERM came, and a checkpoint has been saved.
     """
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if distributed.rank == 0:
+            try:
+                stack.enter_context(lock(output / ".lock"))
+            except BlockingIOError:
+                raise ValueError(
+                    f"{output}: another process is training in this folder; wait for it, or give another --output"
+                ) from None
+            remove_orphans(output)
+        return _train(recipe, data, output, distributed, progress, message)
+
+
+def _train(
+    recipe: Recipe,
+    data: TrainingData,
+    output: Path,
+    distributed: Distributed,
+    progress: Progress,
+    message: Callable[[str], None],
+) -> Tokenizer:
     if isinstance(recipe, KMeansRecipe):
         tokenizer = kmeans.run(recipe, scan(data.data), progress, distributed.device)
         tokenizer.save(output)
@@ -81,6 +105,8 @@ def train(
         message(note)
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    if distributed.rank == 0:
+        remove_orphans(folder)
     run = Run(
         stage.make_examples(folder, progress),
         stage.plan,

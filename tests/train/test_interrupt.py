@@ -1,0 +1,113 @@
+"""Signals during training, and two runs in one folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from small_models import spin_recipe
+
+from spintok._files import lock
+from spintok.train.distributed import Distributed
+from spintok.train.interrupt import StopRequest
+from spintok.train.recipe_file import read_recipe
+from spintok.train.run import TrainingData, train
+
+
+def rows(output: Path) -> int:
+    try:
+        with (output / "training/log.csv").open() as file:
+            return sum(1 for _ in csv.DictReader(file))
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "times"), [(signal.SIGTERM, 0, 2), (signal.SIGINT, 1, 1)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_saves_a_checkpoint(tiny, speech, tmp_path, number, workers, times) -> None:
+    """The whole process group gets the signal, as from Ctrl-C or a batch system, so workers get it too."""
+    (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=100_000, workers=workers))
+    command = [sys.executable, "-m", "spintok", "train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
+    command += ["--output", tmp_path / "o", "--checkpoint-minutes", "1000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    last = 0
+    for _ in range(times):
+        process = subprocess.Popen(
+            list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while rows(tmp_path / "o") < last + 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+        assert f"{number.name}: saving a checkpoint after this step" in errors
+        assert "spintok: error: stopped; run the same command again" in errors
+        assert "Traceback" not in errors
+        with safe_open(tmp_path / "o/training/checkpoint.safetensors", framework="pt") as file:
+            step = json.loads(file.metadata()["spintok"])["step"]
+        assert f"saved a checkpoint after step {step} of 100000" in errors
+        assert step == rows(tmp_path / "o") >= last + 3
+        assert ("resuming after step" in errors) == (last > 0)
+        last = step
+
+
+def test_a_second_signal_is_handled_as_before() -> None:
+    messages: list[str] = []
+    with StopRequest(messages.append) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert len(messages) == 1
+    ignored = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with StopRequest(messages.append) as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGTERM, ignored)
+
+
+def test_the_first_checkpoint_comes_after_a_minute(tiny, speech, tmp_path, monkeypatch) -> None:
+    from spintok.train import loop
+
+    now, saved = [0.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    real = loop.Checkpoints.save
+
+    def save(self, model, optimizer, state):
+        saved.append(state.step)
+        real(self, model, optimizer, state)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=30, workers=0))
+
+    def half_a_minute(task: str, done: float, total: float, note: str = "") -> None:
+        now[0] += 30
+
+    recipe = read_recipe(tmp_path / "r.toml", ["loop.checkpoint_minutes=5"])
+    train(recipe, TrainingData(speech), tmp_path / "o", Distributed(torch.device("cpu")), half_a_minute)
+    assert saved == [2, 12, 22, 30]
+
+
+def test_a_folder_in_which_another_run_works_is_refused(tiny, speech, tmp_path) -> None:
+    (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=2, workers=0))
+    recipe, output = read_recipe(tmp_path / "r.toml"), tmp_path / "o"
+    output.mkdir()
+    (output / ".config.json.0123456789abcdef.tmp").write_text("{")
+    with lock(output / ".lock"), pytest.raises(ValueError, match="another process is training in this folder"):
+        train(recipe, TrainingData(speech), output, Distributed(torch.device("cpu")))
+    assert not (output / "training").exists()
+    train(recipe, TrainingData(speech), output, Distributed(torch.device("cpu")))
+    assert not list(output.rglob(".*"))
