@@ -16,17 +16,19 @@ __all__ = ["EPILOG", "train"]
 
 EPILOG = """Examples:
 
-  spintok train recipes/tiny_1_pretrain.toml --data speech/ --output one
+  spintok train tiny_1_pretrain --data speech/ --output one
 
-  spintok train recipes/tiny_3_dc_spin.toml --data speech/ --init one --output my-tokenizer
+  spintok train tiny_3_dc_spin --data speech/ --init one --output my-tokenizer
 
-  torchrun --nproc-per-node 8 -m spintok train recipes/spin_hubert_base.toml --data speech/ --output spin
+  torchrun --nproc-per-node 8 -m spintok train spin_hubert_base --data speech/ --output spin
 
 Run the same command again after an interruption: it resumes from the last checkpoint."""
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe: a .toml file such as those in recipes/.")],
+    recipe: Annotated[
+        str, typer.Argument(help="The recipe: a .toml file, or the name of one that ships, such as tiny_3_dc_spin.")
+    ],
     data: Annotated[Path, typer.Option(help="The speech to train on: a folder of audio or a manifest.")],
     output: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
     init: Annotated[

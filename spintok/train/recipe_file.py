@@ -1,8 +1,11 @@
 """Read recipe files: TOML, with ``--set`` overrides, into a validated recipe."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, Recipe, RecipeError, SpinRecipe
 
-__all__ = ["STAGES", "read_recipe"]
+__all__ = ["STAGES", "read_recipe", "shipped_recipes"]
 
 STAGES: Mapping[str, type[Recipe]] = {
     "kmeans": KMeansRecipe,
@@ -26,7 +29,7 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
     """Read and validate a recipe.
 
     Args:
-        path: the TOML file.
+        path: a TOML file, or the name of a recipe that ships with spintok.
         settings: overrides of the form "field=value" or "section.field=value"; list entries are numbered from 0, as in
             "codebooks.0.size=100".
 
@@ -34,9 +37,10 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
         RecipeError: one line with the file, the field and the cause.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(_find(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe") from None
+        known = ", ".join(shipped_recipes())
+        raise RecipeError(f"{path}: no such recipe; give a TOML file or one of {known}") from None
     except IsADirectoryError:
         raise RecipeError(f"{path}: is a folder, not a recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -47,7 +51,45 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
     if stage not in STAGES:
         known = ", ".join(repr(name) for name in STAGES)
         raise RecipeError(f"{path}: stage must be one of {known}, got {stage!r}")
-    return _build(STAGES[stage], table, str(path), "")
+    recipe = _build(STAGES[stage], table, str(path), "")
+    return replace(recipe, name=_fill_in(recipe, str(path)))
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that ship with spintok."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _shipped().iterdir() if entry.name.endswith(".toml"))
+
+
+def _find(path: str | PathLike[str]) -> Traversable:
+    """The file ``path``, or the recipe that ships under this name if there is no such file."""
+    file = Path(path)
+    name = file.name.removesuffix(".toml")
+    if not file.exists() and file.name == str(path) and name in shipped_recipes():
+        return _shipped() / f"{name}.toml"
+    return file
+
+
+def _shipped() -> Traversable:
+    try:
+        return files("spintok.recipes")
+    except ModuleNotFoundError:
+        # Python runs in a checkout and imports spintok from there; ``recipes`` is beside it.
+        return Path(__file__).parents[2] / "recipes"
+
+
+def _fill_in(recipe: Recipe, path: str) -> str:
+    """The recipe's name with fields in braces replaced by their values, as in "kmeans-{kmeans.size}"."""
+
+    def value(match: re.Match[str]) -> str:
+        found: Any = recipe
+        for part in match[1].split("."):
+            try:
+                found = found[int(part)] if isinstance(found, tuple) else getattr(found, part)
+            except (AttributeError, ValueError, IndexError):
+                raise RecipeError(f"{path}: name: there is no field {match[1]!r}") from None
+        return str(found)
+
+    return re.sub(r"\{([^{}]*)\}", value, recipe.name)
 
 
 def _set(table: dict[str, Any], setting: str) -> None:

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ from small_models import TINY, save_tiny
 
 from spintok.models.config import EncoderConfig
 from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, RecipeError, SpinRecipe
-from spintok.train.recipe_file import read_recipe
+from spintok.train.recipe_file import read_recipe, shipped_recipes
 
 SPIN = """
 stage = "spin"
@@ -133,6 +134,34 @@ def test_a_missing_recipe_is_named(tmp_path) -> None:
         read_recipe(tmp_path)
 
 
+def test_recipes_ship_and_are_found_by_name(tmp_path, monkeypatch) -> None:
+    assert shipped_recipes() == [path.stem for path in RECIPES]
+    project = tomllib.loads((RECIPES[0].parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "spintok.recipes" in project["packages"]
+    assert project["package-dir"]["spintok.recipes"] == "recipes"
+    assert project["package-data"]["spintok.recipes"] == ["*.toml"]
+    monkeypatch.chdir(tmp_path)
+    by_path = read_recipe(RECIPES[-1])
+    assert read_recipe(RECIPES[-1].stem) == read_recipe(RECIPES[-1].name) == by_path
+    # A file of the same name comes first.
+    Path(RECIPES[-1].name).write_text(SPIN)
+    assert read_recipe(RECIPES[-1].name).name == "s"
+    with pytest.raises(RecipeError, match="no such recipe; give a TOML file or one of dc_spin_hubert_base, "):
+        read_recipe(f"elsewhere/{RECIPES[-1].stem}")
+
+
+def test_the_name_follows_the_settings(path) -> None:
+    assert read_recipe("mfcc_kmeans_100").name == "mfcc-kmeans-100"
+    assert read_recipe("mfcc_kmeans_100", ["kmeans.size=20"]).name == "mfcc-kmeans-20"
+    assert read_recipe("spin_hubert_base", ["codebooks.0.size=500"]).name == "spin-hubert-base-500"
+    assert read_recipe("mfcc_kmeans_100", ["name=other", "kmeans.size=20"]).name == "other"
+    # Defaults have values too.
+    assert read_recipe(path, ["name=s-{optimizer.kind}-{codebooks.0.width}"]).name == "s-adam-256"
+    for field in ("kmeans.size", "codebooks.1.size", "codebooks.x", "optimizer..kind"):
+        with pytest.raises(RecipeError, match=f"name: there is no field '{field}'"):
+            read_recipe(path, [f"name=s-{{{field}}}"])
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_runs_dry(recipe, tmp_path, speech, capsys, monkeypatch) -> None:
     """With a small encoder of as many layers as the recipe reads, where it starts from one."""
@@ -169,4 +198,4 @@ def test_every_shipped_recipe_runs_dry(recipe, tmp_path, speech, capsys, monkeyp
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_says_how_to_run_it(recipe) -> None:
     header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
-    assert any(f"spintok train recipes/{recipe.name} --data" in line for line in header)
+    assert any(f"spintok train {recipe.stem} --data" in line for line in header)
