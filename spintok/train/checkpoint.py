@@ -75,18 +75,18 @@ class Checkpoints:
             for name in _ADAM_STATE:
                 if name in optimizer.state[parameter]:
                     tensors[f"optimizer.{i}.{name}"] = optimizer.state[parameter][name].detach().cpu().contiguous()
-        about = json.dumps(
-            {
-                "format": _FORMAT,
-                "step": state.step,
-                "position": list(state.position),
-                "seconds": state.seconds,
-                "scale": state.scale,
-                "identity": self._identity,
-            }
-        )
+        about = {
+            "format": _FORMAT,
+            "step": state.step,
+            "position": list(state.position),
+            "seconds": state.seconds,
+            "scale": state.scale,
+            "identity": self._identity,
+        }
+        # One entry: safetensors writes several in random order, and equal runs would differ in their bytes.
+        metadata = {"spintok": json.dumps({**about, "sha256": _digest(about, tensors)})}
         with atomic(self.latest) as temporary:
-            save_file(tensors, temporary, metadata={"spintok": about, "sha256": _digest(about, tensors)})
+            save_file(tensors, temporary, metadata=metadata)
             if self._latest_is_valid:
                 self.latest.replace(self.previous)
         self._latest_is_valid = True
@@ -108,7 +108,7 @@ class Checkpoints:
             try:
                 about, tensors = _read(path)
             except _DamagedError as error:
-                damaged.append(f"{path}: damaged checkpoint ({error})")
+                damaged.append(f"{path}: not a valid checkpoint ({error})")
                 continue
             self._require_same_run(path, about["identity"])
             _restore(path, tensors, model, optimizer)
@@ -140,11 +140,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = metadata["spintok"]
-        if metadata.get("sha256") != _digest(text, tensors):
+        about: dict[str, Any] = json.loads(metadata["spintok"])
+        if about["format"] != _FORMAT:
+            raise _DamagedError(
+                f"its format is {about['format']!r} and not {_FORMAT}: another version of spintok wrote it"
+            )
+        if about.pop("sha256") != _digest(about, tensors):
             raise _DamagedError("its SHA-256 does not match")
-        return json.loads(text), tensors
-    except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        return about, tensors
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise _DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
@@ -163,9 +167,9 @@ def _restore(path: Path, tensors: Mapping[str, Tensor], model: nn.Module, optimi
         }
 
 
-def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+def _digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the metadata and of the names, dtypes, shapes and values of the tensors."""
-    digest = hashlib.sha256(about.encode())
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(tiny, speech, tmp_pat
             Checkpoints(latest.parent, {"other": 1}).resume(model, optimizer, print)
     messages: list[str] = []
     train(recipe(tiny), TrainingData(speech), tmp_path / "o", CPU, message=messages.append)
-    assert re.search(r"checkpoint.safetensors: damaged checkpoint \(.*; using the one before it", messages[0])
+    assert re.search(r"checkpoint.safetensors: not a valid checkpoint \(.*; using the one before it", messages[0])
     assert messages[1] == "resuming after step 5"
     assert previous.read_bytes() == intact_previous
     assert losses(tmp_path / "o") == losses(tmp_path / "whole")
@@ -223,7 +223,7 @@ def test_damaged_checkpoints_without_one_before_are_refused(tiny, speech, tmp_pa
     for name in ("checkpoint", "checkpoint-previous"):
         path = tmp_path / f"training/{name}.safetensors"
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="damaged checkpoint .*; delete it to start again"):
+    with pytest.raises(CheckpointError, match="not a valid checkpoint .*; delete it to start again"):
         train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
 
 
