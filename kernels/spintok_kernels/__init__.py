@@ -3,8 +3,17 @@
 Each operation is a package with one file for each implementation: `torch`, `cpu` (C++) and `triton`.
 """
 
-from spintok_kernels.assign import Assignment, assign
+from spintok_kernels.assign import Assignment, PreparedCodebook, assign, prepare
 from spintok_kernels.backends import Backend, backends
 from spintok_kernels.swapped_prediction import SwappedPrediction, swapped_prediction_loss
 
-__all__ = ["Assignment", "Backend", "SwappedPrediction", "assign", "backends", "swapped_prediction_loss"]
+__all__ = [
+    "Assignment",
+    "Backend",
+    "PreparedCodebook",
+    "SwappedPrediction",
+    "assign",
+    "backends",
+    "prepare",
+    "swapped_prediction_loss",
+]

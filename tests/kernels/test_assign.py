@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spintok_kernels import Assignment, assign, backends, native, reference
+from spintok_kernels import Assignment, assign, backends, native, prepare, reference
 from spintok_kernels.assign import cpu
 from spintok_kernels.native import LEVELS
 from torch import Tensor
@@ -152,17 +152,51 @@ def test_no_rows(core: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_fp16_is_the_argmax_of_rounded_operands(core: str, metric: str) -> None:
-    z, codebook = make("offset", 203, 70, 64)
-    ids = assign(z, codebook, metric=metric, precision="fp16").long()
-    z64, c64 = z.double(), codebook.double()
-    scores = z64 @ c64.t() if metric == "dot" else -torch.cdist(z64, c64).square() / 2
-    lost = scores.amax(1) - scores.gather(1, ids[:, None]).squeeze(1)
-    mean = 0 if metric == "dot" else c64.mean(0)
-    # Half an ulp on either side, twice over (the winner's score and the loser's).
-    bound = 4 * 2.0**-11 * (z64 - mean).norm(dim=1) * (c64 - mean).norm(dim=1).max()
-    assert bool((lost <= bound).all())
-    assert not torch.equal(ids, reference.assign(z, codebook, metric)[0].long())
+@pytest.mark.parametrize("n", [0, 1, 2, 5, 30])
+def test_a_prepared_codebook_is_a_snapshot(core: str, n: int, metric: str) -> None:
+    z, codebook = make("near_ties", n, 150, 37)
+    before = codebook.clone()
+    prepared = prepare(codebook, metric)
+    codebook.fill_(1e30)
+    assert prepared.layout == core
+    assert torch.equal(prepared.codebook, before)
+    found = assign(z, prepared, return_scores=True)
+    check(z, before, metric, found)
+    assert torch.equal(assign(z, prepared, metric=metric), found.ids)
+    for one, alone in zip(found, assign(z, before, metric=metric, return_scores=True), strict=True):
+        assert torch.equal(one, alone)
+    mixed = assign(z, [prepared, before], metric=metric)
+    assert torch.equal(mixed, torch.stack([found.ids, found.ids]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["near_ties", "duplicates", "integers", "offset", "tiny", "huge"])
+def test_single_rows(core: str, kind: str, metric: str) -> None:
+    # One row takes another path through the compiled core.
+    z, codebook = make(kind, 40, 130, 37)
+    z[3], z[4, 2] = 0, torch.nan
+    prepared = prepare(codebook, metric)
+    for row in z[:, None]:
+        check(row, codebook, metric, assign(row.contiguous(), prepared, return_scores=True))
+
+
+def test_prepared_codebooks_are_checked(core: str) -> None:
+    prepared = prepare(OK, "l2")
+    for z, options, message in (
+        (OK, {"metric": "dot"}, "metric: 'dot', but the codebook was prepared for 'l2'"),
+        (torch.ones(4, 7), {}, "codebooks: has D = 8, z has 7"),
+        (OK.double(), {}, "z: float32"),
+        (OK.to("meta"), {}, "z: no implementation for device meta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            assign(z, prepared, **options)
+    for codebook, metric, message in (
+        (torch.ones(0, 8), "dot", "codebook: no codewords"),
+        (torch.full((4, 8), math.nan), "l2", "codebook: a codeword is not finite"),
+        (OK, "cosine", "metric: 'cosine'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare(codebook, metric)
 
 
 OK = torch.ones(4, 8)
@@ -176,17 +210,16 @@ OK = torch.ones(4, 8)
         (OK.double(), OK, {}, "z: float32"),
         (OK.half(), OK.half(), {}, "z: float32"),
         (torch.ones(8, 4).t(), OK, {}, "z: is not contiguous"),
-        (OK.to("meta"), OK, {}, "codebooks: is on cpu, z on meta"),
-        (OK.to("meta"), OK.to("meta"), {}, "z: no kernel for device meta"),
+        (OK.to("meta"), OK, {}, "z: no implementation for device meta"),
+        (OK, OK.to("meta"), {}, "codebooks: no implementation for device meta"),
         (OK, torch.ones(4, 7), {}, "codebooks: has D = 7, z has 8"),
         (OK, torch.ones(0, 8), {}, "codebooks: no codewords"),
         (OK, [], {}, "codebooks: the sequence is empty"),
         (OK, [OK, OK.int()], {}, r"codebooks\[1\]: float32"),
         (OK, [OK, 3], {}, r"codebooks\[1\]: a tensor"),
-        (OK, torch.full((4, 8), math.nan), {}, "codebooks: a codeword is not finite"),
-        (OK, torch.full((4, 8), math.inf), {"metric": "l2"}, "codebooks: a codeword is not finite"),
+        (OK, torch.full((4, 8), math.nan), {}, "codebook: a codeword is not finite"),
+        (OK, torch.full((4, 8), math.inf), {"metric": "l2"}, "codebook: a codeword is not finite"),
         (OK, OK, {"metric": "cosine"}, "metric: 'cosine'"),
-        (OK, OK, {"precision": "bf16"}, "precision: 'bf16'"),
     ],
 )
 def test_bad_input(core: str, z: Tensor, codebooks: Tensor, options: dict[str, str], message: str) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from spintok_kernels import assign
+from spintok_kernels import assign, prepare
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.kernels.inputs import make
@@ -13,12 +13,17 @@ from tests.kernels.inputs import make
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
-@pytest.mark.parametrize("details", [False, True])
+@pytest.mark.parametrize("layout", ["torch", None])
 @pytest.mark.parametrize("metric", ["dot", "l2"])
-def test_opcheck_assign(metric: str, details: bool) -> None:
+def test_opcheck_assign(metric: str, layout: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if layout:
+        monkeypatch.setenv("SPINTOK_ASSIGN_CPU", layout)
     z, codebook = make("unit", 33, 20, 8)
-    arguments = (z, [codebook, codebook[:7].contiguous()], metric, "exact", details)
-    torch.library.opcheck(torch.ops.spintok.assign.default, arguments, test_utils=CHECKS)
+    book = prepare(codebook, metric)
+    ops = torch.ops.spintok
+    torch.library.opcheck(ops.prepare_codebook.default, (codebook, metric, book.layout), test_utils=CHECKS[:3])
+    for op in (ops.assign, ops.assign_scores):
+        torch.library.opcheck(op.default, (z, book.tensors, metric, book.layout), test_utils=CHECKS)
 
 
 def test_compiled_without_breaks_and_once_for_every_length() -> None:
@@ -29,9 +34,11 @@ def test_compiled_without_breaks_and_once_for_every_length() -> None:
         compilations.append(graph)
         return graph.forward
 
+    prepared = prepare(codebook)
+
     def tokens(z: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ids, scores, margins = assign(z * 2, codebook, return_scores=True)
-        return ids + 1, scores + margins
+        return ids + 1, scores + margins, assign(z, prepared) - 1
 
     torch._dynamo.reset()
     compiled = torch.compile(tokens, fullgraph=True, dynamic=True, backend=backend)

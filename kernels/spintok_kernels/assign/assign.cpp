@@ -1,24 +1,23 @@
-// Fused codebook assignment on the CPU: the matrix product, the running best two and the exact decision in one pass.
+// Fused codebook assignment on the CPU: matrix product, running best two and exact decision in one pass.
 //
-// Plain C interface, called through ctypes: no Python and no torch headers. GCC or Clang, for their vector types; the
-// file includes itself once for each instruction set, so one text serves AVX-512, AVX2 and whatever else there is.
+// Plain C interface, called through ctypes.
 //
-// Blocking: the codebook is packed in panels of two vectors of codewords, [panel][D][2 W]; rows are packed by 12
-// (AVX-512) or 6, [group][D][R], so the inner loop reads both streams in order and keeps R x 2 sums in registers. A
-// block of panels stays in the L2 cache while a strip of rows passes by. Each lane keeps its best score, that score's
-// panel and its second best; lanes are merged once a row.
+// Blocking: `pack` stores the codebook in panels of two vectors of codewords, [panel][D][2 W], once for any number of
+// calls. Rows are packed in groups of 12 (AVX-512) or 6, [group][D][R], so the inner loop reads both streams in order and
+// keeps R x 2 sums in registers. A block of panels stays in the L2 cache while a strip of rows passes. Each lane keeps
+// its best score, the panel of that score and its second best score; lanes are merged once a row.
 //
-// Exact ids. With u = 2^-24, n terms and any order of summation, fused or not, a float32 sum of products is off by at
-// most n u / (1 - n u) times the sum of the absolute products, which is at most |z| |c| (Higham, Accuracy and
-// Stability of Numerical Algorithms, section 3.1). So every score of a row is within
-//     err = g32 (|z| max|c| + max|bias|) + n 2^-149 + g64 (...)
-// of the truth: the second term is underflow, the third the rounding of the float64 definition itself. Codewords
-// whose score is more than 2 err below the best cannot win. If one is left it is the answer; the others are decided
-// by the definition: float64 sums over d = 0, 1, ..., the lowest index among equals. Products of two float32 numbers
-// are exact in float64, so those sums have the same bits everywhere, with or without fused multiply-add.
+// Exact ids. With u = 2^-24, n terms and any order of summation, fused or not, the error of a float32 sum of products is
+// at most n u / (1 - n u) times the sum of the absolute products, which is at most |z| |c| (Higham, Accuracy and
+// Stability of Numerical Algorithms, section 3.1). So the error of every score of a row is at most
+//     err = g32 (|z| max|c| + max|bias|) + n 2^-149 + g64 (...),
+// where the second term is underflow and the third the rounding of the float64 definition itself. A codeword whose score
+// is more than 2 err below the best cannot win. If one codeword is left, it is the answer; the others are decided by the
+// definition: float64 sums over d = 0, 1, ..., and the lowest index of equal scores. Products of two float32 numbers are
+// exact in float64, so those sums have the same bits everywhere, with or without fused multiply-add.
 //
-// For L2, argmin |z - c|^2 = argmax z.c - |c|^2 / 2, with the codebook's mean taken from both sides first: the same
-// argmin and a far smaller err. Its rounding, u |z - mean| and u |c - mean|, is in n.
+// For L2, argmin |z - c|^2 = argmax z.c - |c|^2 / 2. Subtracting the mean of the codebook from both sides leaves the
+// argmin and makes err far smaller. Its rounding, u |z - mean| and u |c - mean|, is included in n.
 
 #include <cmath>
 #include <cstdlib>
@@ -35,34 +34,17 @@ enum Status { OK = 0, NONFINITE_CODEBOOK = 1, NO_MEMORY = 2, UNSUPPORTED = 3 };
 constexpr float INF = std::numeric_limits<float>::infinity();
 constexpr int64_t BLOCK_BYTES = 512 << 10;
 constexpr int64_t STRIP_BYTES = 192 << 10;
+// Starting a thread takes as long as about a million products.
+constexpr double PRODUCTS_FOR_THREADS = 2e6;
 
 using Floats = std::unique_ptr<float[], decltype(&std::free)>;
 
+// Uninitialised, aligned to 64 bytes and a multiple of 64 bytes.
 Floats floats(int64_t count) {
-    // 64-byte aligned, a multiple of 64 bytes; not initialised.
     void *memory = std::aligned_alloc(64, (static_cast<size_t>(std::max<int64_t>(count, 1)) * 4 + 63) / 64 * 64);
     if (!memory) throw std::bad_alloc();
     return Floats(static_cast<float *>(memory), &std::free);
 }
-
-struct Problem {
-    const float *z, *c;
-    int64_t n, k, d;
-    bool l2;
-    int32_t *ids;
-    float *scores, *margins;
-
-    // The codebook as the kernels read it: panels, their biases, the mean taken off (L2) and bounds over codewords.
-    Floats panels, bias, mean;
-    double max_norm = 0, max_bias = 0, max_raw_norm = 0, mean_norm = 0;
-
-    // Bound on the error of a row's scores, `norm` long, and the size of what is summed.
-    double g32 = 0, g64 = 0, underflow = 0;
-    double size(double norm) const { return norm * max_norm + max_bias; }
-    double error(double norm) const {
-        return 1.0001 * (g32 * size(norm) + underflow + g64 * (norm + mean_norm + max_raw_norm) * max_raw_norm);
-    }
-};
 
 // n u / (1 - n u) with u = 2^-bits: the relative error of a sum of n terms.
 double gamma(double n, int bits) {
@@ -70,16 +52,44 @@ double gamma(double n, int bits) {
     return x < 0.5 ? x / (1 - x) : static_cast<double>(INF);
 }
 
+// A packed codebook.
+struct Book {
+    const float *codebook;  // (k, d)
+    int64_t k, d;
+    bool l2;
+    float *panels, *bias, *mean;
+    double *bounds;  // the largest norm and bias, the largest norm before centring, the norm of the mean
+
+    double g32 = gamma(terms(), 24), g64 = gamma(terms(), 53), underflow = std::ldexp(terms(), -149);
+
+    // D products, a bias, and the roundings of centring.
+    double terms() const { return static_cast<double>(d) + 8; }
+    // The size of the sums of a row of this norm, and a bound on their errors.
+    double size(double norm) const { return norm * bounds[0] + bounds[1]; }
+    double error(double norm) const {
+        const double raw = bounds[2], mean_norm = bounds[3];
+        return 1.0001 * (g32 * size(norm) + underflow + g64 * (norm + mean_norm + raw) * raw);
+    }
+};
+
+struct Problem {
+    Book book;
+    const float *z;
+    int64_t n;
+    int32_t *ids;
+    float *scores, *margins;  // both null or both (n)
+};
+
 // The definition of a score: float64, in the order of d.
-double exact_score(const Problem &p, const float *z, int64_t code) {
-    const float *c = p.c + code * p.d;
+double exact_score(const Book &b, const float *z, int64_t code) {
+    const float *c = b.codebook + code * b.d;
     double dot = 0, square = 0;
-    for (int64_t d = 0; d < p.d; d++) {
+    for (int64_t d = 0; d < b.d; d++) {
         double x = c[d];
         dot += static_cast<double>(z[d]) * x;
         square += x * x;
     }
-    return p.l2 ? dot - 0.5 * square : dot;
+    return b.l2 ? dot - 0.5 * square : dot;
 }
 
 struct Decision {
@@ -100,18 +110,19 @@ struct Decision {
 void report(const Problem &p, int64_t row, int32_t id, double margin) {
     p.ids[row] = id;
     if (!p.scores) return;
-    const float *z = p.z + row * p.d;
+    const Book &b = p.book;
+    const float *z = p.z + row * b.d;
     double score = std::numeric_limits<double>::quiet_NaN();
     if (id >= 0) {
-        const float *c = p.c + id * p.d;
+        const float *c = b.codebook + id * b.d;
         score = 0;
-        for (int64_t d = 0; d < p.d; d++) {
+        for (int64_t d = 0; d < b.d; d++) {
             double x = z[d], y = c[d];
-            score += p.l2 ? -(x - y) * (x - y) : x * y;
+            score += b.l2 ? -(x - y) * (x - y) : x * y;
         }
     }
     p.scores[row] = static_cast<float>(score);
-    p.margins[row] = static_cast<float>(p.l2 ? 2 * margin : margin);
+    p.margins[row] = static_cast<float>(b.l2 ? 2 * margin : margin);
 }
 
 }  // namespace
@@ -119,31 +130,48 @@ void report(const Problem &p, int64_t row, int32_t id, double margin) {
 #define SPINTOK_BODY "assign/passes.h"
 #include "../each_isa.h"
 
+namespace {
+
+using Pack = int (*)(const Book &, int threads);
+using Solve = void (*)(const Problem &, int threads);
+
+}  // namespace
+
 extern "C" {
 
-// Changes with the functions' arguments, so that a stale build is noticed.
-SPINTOK_EXPORT int spintok_assign_abi() { return 1; }
+// Increased when the arguments of the functions change, so that a stale build is noticed.
+SPINTOK_EXPORT int spintok_assign_abi() { return 2; }
 
-// The best instruction set of this machine that has a kernel: 0 portable, 1 AVX2, 2 AVX-512.
 SPINTOK_EXPORT int spintok_assign_isa() { return best_isa(); }
 
-// ids[n] of z (n, d) in the codebook c (k, d), k >= 1; -1 for rows with NaN or infinities. scores and margins are
-// both null or both [n]. Returns a Status.
-SPINTOK_EXPORT int spintok_assign(const float *z, int64_t n, int64_t d, const float *c,
-                                                          int64_t k, int l2, int isa, int threads, int32_t *ids,
-                                                          float *scores, float *margins) {
-    if (isa > spintok_assign_isa() || isa < 0) return UNSUPPORTED;
-    // Starting a thread costs as much as some million products.
-    if (static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(d) < 2e6) threads = 1;
+// The number of codewords in a panel.
+SPINTOK_EXPORT int spintok_assign_panel(int isa) { return isa == AVX512 ? 32 : isa == AVX2 ? 16 : 8; }
+
+// Packs the codebook (k, d), k >= 1, into panels (ceil(k / P), d, P), bias (ceil(k / P) P), mean (d) and bounds (4),
+// with P = spintok_assign_panel(isa). Returns a Status.
+SPINTOK_EXPORT int spintok_assign_pack(const float *codebook, int64_t k, int64_t d, int l2, int isa, int threads,
+                                       float *panels, float *bias, float *mean, double *bounds) {
+    static const Pack packs[] = SPINTOK_PASSES(pack);
+    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
+    if (static_cast<double>(k) * static_cast<double>(d) < PRODUCTS_FOR_THREADS) threads = 1;
     try {
-        Problem p{z, c, n, k, d, l2 != 0, ids, scores, margins, floats(0), floats(0), floats(0)};
-        switch (isa) {
-#if defined(__x86_64__)
-            case AVX512: return avx512::solve(p, threads);
-            case AVX2: return avx2::solve(p, threads);
-#endif
-            default: return portable::solve(p, threads);
-        }
+        return packs[isa](Book{codebook, k, d, l2 != 0, panels, bias, mean, bounds}, threads);
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+}
+
+// Writes ids (n) of z (n, d) in a codebook that was packed with the same isa; -1 for rows with NaN or infinities. scores
+// and margins are both null or both (n). Returns a Status.
+SPINTOK_EXPORT int spintok_assign(const float *z, int64_t n, int64_t d, const float *codebook, int64_t k, int l2,
+                                  float *panels, float *bias, float *mean, double *bounds, int isa, int threads,
+                                  int32_t *ids, float *scores, float *margins) {
+    static const Solve solves[] = SPINTOK_PASSES(solve);
+    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
+    if (static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(d) < PRODUCTS_FOR_THREADS) threads = 1;
+    try {
+        solves[isa]({{codebook, k, d, l2 != 0, panels, bias, mean, bounds}, z, n, ids, scores, margins}, threads);
+        return OK;
     } catch (const std::bad_alloc &) {
         return NO_MEMORY;
     }

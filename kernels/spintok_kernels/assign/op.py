@@ -1,18 +1,22 @@
-"""Codebook assignment: the best codeword of every row, without ever storing the (N, K) scores."""
+"""Codebook assignment: the best codeword of every row, without storing the (N, K) scores.
+
+A codebook is prepared once (`prepare`) and used for any number of calls. `assign` also takes plain codebooks, which it
+prepares at every call.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args, overload
 
 import torch
 from torch import Tensor
 
-from spintok_kernels.assign.cpu import ASSIGN, assign_native
-from spintok_kernels.assign.torch import assign_torch
+from spintok_kernels.assign import cpu
+from spintok_kernels.assign import torch as torch_assign
 
-__all__ = ["Assignment", "Metric", "Precision", "assign"]
+__all__ = ["Assignment", "Metric", "PreparedCodebook", "assign", "prepare"]
 
 Metric = Literal["dot", "l2"]
-Precision = Literal["exact", "fp16"]
 
 
 class Assignment(NamedTuple):
@@ -23,13 +27,51 @@ class Assignment(NamedTuple):
     margins: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedCodebook:
+    """A codebook in the layout of the implementation that will read it; the result of `prepare`.
+
+    It is a snapshot: later changes of the codebook do not affect it.
+    """
+
+    metric: Metric
+    layout: str
+    """The implementation: "avx512", "avx2", "portable" and "torch" on the CPU, "triton" on CUDA."""
+    tensors: list[Tensor]
+    """The codebook (K, D), followed by tensors that only the implementation reads."""
+
+    @property
+    def codebook(self) -> Tensor:
+        """(K, D) float32."""
+        return self.tensors[0]
+
+
+Codebook = Tensor | PreparedCodebook
+
+
+def prepare(codebook: Tensor, metric: Metric = "dot") -> PreparedCodebook:
+    """Prepare a codebook for `assign`.
+
+    Args:
+        codebook: (K, D) float32, contiguous, on the CPU or a CUDA device.
+        metric: "dot" for the largest inner product, "l2" for the smallest distance.
+
+    Raises:
+        ValueError: the shape, dtype, device or layout is wrong, or a codeword is not finite. On a CUDA device that
+            last check would wait for the device: there all ids of such a codebook are -1.
+    """
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric: {metric!r} is not one of {', '.join(get_args(Metric))}")
+    _check("codebook", codebook)
+    return _prepare(codebook, metric)
+
+
 @overload
 def assign(
     z: Tensor,
-    codebooks: Tensor | Sequence[Tensor],
+    codebooks: Codebook | Sequence[Codebook],
     *,
-    metric: Metric = ...,
-    precision: Precision = ...,
+    metric: Metric | None = ...,
     return_scores: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -37,149 +79,209 @@ def assign(
 @overload
 def assign(
     z: Tensor,
-    codebooks: Tensor | Sequence[Tensor],
+    codebooks: Codebook | Sequence[Codebook],
     *,
-    metric: Metric = ...,
-    precision: Precision = ...,
+    metric: Metric | None = ...,
     return_scores: Literal[True],
 ) -> Assignment: ...
 
 
 def assign(
     z: Tensor,
-    codebooks: Tensor | Sequence[Tensor],
+    codebooks: Codebook | Sequence[Codebook],
     *,
-    metric: Metric = "dot",
-    precision: Precision = "exact",
+    metric: Metric | None = None,
     return_scores: bool = False,
 ) -> Tensor | Assignment:
-    """The id of the codeword with the largest score for every row of z.
+    """Return the id of the codeword with the largest score for every row of z.
+
+    The ids are exact: the argmax of the float32 inputs with float64 sums in the order of D, the lowest index of equal
+    scores, on every device.
 
     Args:
         z: (N, D) float32, contiguous, on the CPU or a CUDA device. N may be 0.
-        codebooks: one codebook (K, D) float32 on z's device, for ids (N,); or a sequence of C codebooks
-            (K_c, D), for ids (C, N). K may differ between them.
-        metric: "dot" for the largest inner product, "l2" for the smallest distance.
-        precision: "exact" is the argmax of the float32 inputs with float64 sums in the order of D, the
-            lowest index on ties: no id differs from that, on any device. "fp16" rounds both sides to float16
-            first (each row of z, and the codebook, scaled by a power of two; for "l2" less the codebook's
-            mean), which a GPU multiplies several times faster: near ties may go the other way. On a CPU it
-            computes the same rounding and is no faster; a small problem on a GPU comes out exact.
-        return_scores: also the winner's score (inner product, or negative squared distance) and its margin
-            over the best other codeword, inf when K = 1. A margin is off by the rounding of a float32 sum of
-            D products; of near ties, by that of a float64 one.
+        codebooks: one codebook, for ids (N,), or a sequence of C codebooks, for ids (C, N). Each is prepared, or (K, D)
+            float32 on the device of z. K may differ between them.
+        metric: "dot" for the largest inner product (the default), "l2" for the smallest distance. A prepared codebook
+            has its own.
+        return_scores: also return the winner's score (inner product, or negative squared distance) and its margin over
+            the best other codeword, which is inf if K = 1. On the CPU the error of a margin is the rounding of a
+            float32 sum of D products, or that of a float64 sum if the margin is small; on CUDA it is that of float64.
 
     Returns:
-        ids int32, -1 for a row with NaN or infinities (score and margin NaN); with `return_scores` an
+        ids int32, -1 for a row with NaN or infinities (its score and margin are NaN); with `return_scores` an
         `Assignment`. Nothing is differentiable.
 
     Raises:
-        ValueError: an argument's shape, dtype, device or layout is wrong, or a codeword is not finite. On a
-            CUDA device that last check would wait for the device: there all ids of such a codebook are -1.
-        RuntimeError: the kernel for this device cannot run.
+        ValueError: an argument's shape, dtype, device or layout is wrong, or a codeword is not finite (see `prepare`).
+        RuntimeError: the implementation for this device cannot run.
     """
-    books = [codebooks] if isinstance(codebooks, Tensor) else list(codebooks)
-    _check(z, books, metric, precision)
-    ids, scores, margins = torch.ops.spintok.assign(
-        z.detach(), [book.detach() for book in books], metric, precision, return_scores
-    )
-    if isinstance(codebooks, Tensor):
-        ids, scores, margins = ids[0], scores[0], margins[0]
-    return Assignment(ids, scores, margins) if return_scores else ids
+    if isinstance(codebooks, PreparedCodebook):
+        # The common case of streaming, kept short: its cost is that of a matrix-vector product.
+        _check_rows(z, codebooks, metric)
+        if not return_scores:
+            return _assign_op(_detached(z), codebooks)
+        return Assignment(*_assign_scores_op(_detached(z), codebooks))
+    _check("z", z)
+    one = isinstance(codebooks, Tensor)
+    books = _prepared([codebooks] if isinstance(codebooks, Tensor) else list(codebooks), metric)
+    for book in books:
+        _check_rows(z, book, metric)
+    z = _detached(z)
+    if not return_scores:
+        ids = [_assign_op(z, book) for book in books]
+        return ids[0] if one else torch.stack(ids)
+    parts = [_assign_scores_op(z, book) for book in books]
+    return Assignment(*parts[0]) if one else Assignment(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
 
-def _check(z: Tensor, books: list[Tensor], metric: str, precision: str) -> None:
-    if metric not in get_args(Metric):
+def _prepared(books: list[Codebook], metric: Metric | None) -> list[PreparedCodebook]:
+    if metric is not None and metric not in get_args(Metric):
         raise ValueError(f"metric: {metric!r} is not one of {', '.join(get_args(Metric))}")
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision: {precision!r} is not one of {', '.join(get_args(Precision))}")
     if not books:
         raise ValueError("codebooks: the sequence is empty")
-    for name, x in [
-        ("z", z),
-        *((f"codebooks[{i}]" if len(books) > 1 else "codebooks", x) for i, x in enumerate(books)),
-    ]:
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{name}: a tensor is needed, not {type(x).__name__}")
-        if x.ndim != 2 or x.shape[1] == 0:
-            raise ValueError(f"{name}: two dimensions are needed, (rows, D), D >= 1; its shape is {tuple(x.shape)}")
-        if x.dtype != torch.float32:
-            raise ValueError(f"{name}: float32 is needed, not {str(x.dtype).removeprefix('torch.')}; call .float()")
-        if x.device != z.device:
-            raise ValueError(f"{name}: is on {x.device}, z on {z.device}")
-        if not x.is_contiguous():
-            raise ValueError(f"{name}: is not contiguous; call .contiguous()")
-        if x.shape[1] != z.shape[1]:
-            raise ValueError(f"{name}: has D = {x.shape[1]}, z has {z.shape[1]}")
-        if x is not z and len(x) == 0:
-            raise ValueError(f"{name}: no codewords")
-    if z.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"z: no kernel for device {z.device.type}; move z and the codebooks to the CPU")
+    prepared = []
+    for i, book in enumerate(books):
+        if not isinstance(book, PreparedCodebook):
+            _check(f"codebooks[{i}]" if len(books) > 1 else "codebooks", book)
+            book = _prepare(book, metric or "dot")
+        prepared.append(book)
+    return prepared
 
 
+def _check(name: str, x: Tensor) -> None:
+    """Require a matrix of float32; a codebook also needs a row."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: a tensor is needed, not {type(x).__name__}")
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{name}: two dimensions are needed, (rows, D), D >= 1; its shape is {tuple(x.shape)}")
+    if x.dtype is not torch.float32:
+        raise ValueError(f"{name}: float32 is needed, not {str(x.dtype).removeprefix('torch.')}; call .float()")
+    if not x.is_contiguous():
+        raise ValueError(f"{name}: is not contiguous; call .contiguous()")
+    if x.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name}: no implementation for device {x.device.type}; move it to the CPU")
+    if name != "z" and len(x) == 0:
+        raise ValueError(f"{name}: no codewords")
+
+
+def _check_rows(z: Tensor, book: PreparedCodebook, metric: str | None) -> None:
+    _check("z", z)
+    codebook = book.tensors[0]
+    if z.device != codebook.device:
+        raise ValueError(f"codebooks: is on {codebook.device}, z on {z.device}")
+    if z.shape[1] != codebook.shape[1]:
+        raise ValueError(f"codebooks: has D = {codebook.shape[1]}, z has {z.shape[1]}")
+    if metric is not None and metric != book.metric:
+        raise ValueError(f"metric: {metric!r}, but the codebook was prepared for {book.metric!r}")
+
+
+def _detached(x: Tensor) -> Tensor:
+    return x.detach() if x.requires_grad else x
+
+
+def _prepare(codebook: Tensor, metric: Metric) -> PreparedCodebook:
+    layout = "triton" if codebook.is_cuda else _cpu_layout()
+    return PreparedCodebook(metric, layout, torch.ops.spintok.prepare_codebook(_detached(codebook), metric, layout))
+
+
+def _cpu_layout() -> str:
+    layout, _ = cpu.ASSIGN.choose()
+    if layout == "torch":
+        cpu.ASSIGN.warn_if_missing()
+    return layout
+
+
+# torch.compiler.assume_constant_result does the same, but it imports Dynamo and with it Triton.
+_cpu_layout._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _assign_op(z: Tensor, book: PreparedCodebook) -> Tensor:
+    ids: Tensor = torch.ops.spintok.assign(z, book.tensors, book.metric, book.layout)
+    return ids
+
+
+def _assign_scores_op(z: Tensor, book: PreparedCodebook) -> tuple[Tensor, Tensor, Tensor]:
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.spintok.assign_scores(z, book.tensors, book.metric, book.layout)
+    return result
+
+
+torch.library.define("spintok::prepare_codebook", "(Tensor codebook, str metric, str layout) -> Tensor[]")
+torch.library.define("spintok::assign", "(Tensor z, Tensor[] codebook, str metric, str layout) -> Tensor")
 torch.library.define(
-    "spintok::assign",
-    "(Tensor z, Tensor[] codebooks, str metric, str precision, bool details) -> (Tensor, Tensor, Tensor)",
+    "spintok::assign_scores", "(Tensor z, Tensor[] codebook, str metric, str layout) -> (Tensor, Tensor, Tensor)"
 )
 
 
-@torch.library.register_fake("spintok::assign")  # type: ignore[untyped-decorator]
-def _assign_fake(
-    z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (len(codebooks), z.shape[0])
-    extra = shape if details else (len(codebooks), 0)
-    return z.new_empty(shape, dtype=torch.int32), z.new_empty(extra), z.new_empty(extra)
+@torch.library.register_fake("spintok::prepare_codebook")  # type: ignore[untyped-decorator]
+def _(codebook: Tensor, metric: str, layout: str) -> list[Tensor]:
+    if layout == "triton":
+        from spintok_kernels.assign import triton as kernels
+
+        return kernels.empty_codebook(codebook, metric)
+    if layout == "torch":
+        return torch_assign.empty_codebook(codebook)
+    return cpu.empty_codebook(codebook, layout)
 
 
-@torch.library.impl("spintok::assign", "cpu")
-def _assign_cpu(
-    z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    core, _ = ASSIGN.choose()
-    if core == "torch":
-        ASSIGN.warn_if_missing()
-    results = []
-    for codebook in codebooks:
-        rows = z
-        if precision == "fp16":
-            rows, codebook = _rounded(z, codebook, metric)
-        if core == "torch":
-            if not bool(codebook.isfinite().all()):
-                raise ValueError("codebooks: a codeword is not finite")
-            results.append(assign_torch(rows, codebook, metric, details))
-        else:
-            results.append(assign_native(rows, codebook, metric, core, details))
-    ids, scores, margins = (torch.stack(parts) for parts in zip(*results, strict=True))
-    return ids, scores, margins
+@torch.library.impl("spintok::prepare_codebook", "cpu")
+def _(codebook: Tensor, metric: str, layout: str) -> list[Tensor]:
+    if layout == "torch":
+        return torch_assign.prepare(codebook, metric)
+    return cpu.prepare(codebook, metric, layout)
 
 
-@torch.library.impl("spintok::assign", "cuda")
-def _assign_cuda(
-    z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.impl("spintok::prepare_codebook", "cuda")
+def _(codebook: Tensor, metric: str, layout: str) -> list[Tensor]:
     # Imported only for CUDA tensors: a machine without a GPU needs no Triton.
     from spintok_kernels.assign import triton as kernels
 
-    return kernels.assign(z, codebooks, metric, precision, details)
+    return kernels.prepare(codebook, metric)
 
 
-def _rounded(z: Tensor, codebook: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Both sides rounded as the GPU's float16 operands are, in float32."""
-    if metric == "l2":
-        mean = codebook.double().mean(dim=0).float()
-        z, codebook = z - mean, codebook - mean
-    scale = _power_of_two(z.abs().amax(dim=1, keepdim=True))
-    half = (z * scale).half().float() / scale
-    scale = _power_of_two(codebook.abs().max())
-    return half, (codebook * scale).half().float() / scale
+def _cpu_assign(
+    z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str, details: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    if layout == "torch":
+        return torch_assign.assign(z, codebook, metric, details)
+    return cpu.assign(z, codebook, metric, layout, details)
 
 
-def _power_of_two(largest: Tensor) -> Tensor:
-    """The power of two taking `largest` into [4096, 8192): far from float16's overflow and its subnormals.
+@torch.library.register_fake("spintok::assign")  # type: ignore[untyped-decorator]
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> Tensor:
+    return z.new_empty(z.shape[0], dtype=torch.int32)
 
-    1 for 0 and for what is not finite; never above 2^100, so that scaling back is exact.
-    """
-    exponent = 13 - torch.frexp(largest).exponent
-    usable = largest.isfinite() & (largest > 0)
-    return torch.ldexp(torch.ones_like(largest), exponent.where(usable, 0).clamp(-100, 100))
+
+@torch.library.impl("spintok::assign", "cpu")
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> Tensor:
+    return _cpu_assign(z, codebook, metric, layout, False)[0]
+
+
+@torch.library.impl("spintok::assign", "cuda")
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> Tensor:
+    from spintok_kernels.assign import triton as kernels
+
+    return kernels.assign(z, codebook, metric, False)[0]
+
+
+@torch.library.register_fake("spintok::assign_scores")  # type: ignore[untyped-decorator]
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> tuple[Tensor, Tensor, Tensor]:
+    return z.new_empty(z.shape[0], dtype=torch.int32), z.new_empty(z.shape[0]), z.new_empty(z.shape[0])
+
+
+@torch.library.impl("spintok::assign_scores", "cpu")
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> tuple[Tensor, Tensor, Tensor]:
+    ids, scores, margins = _cpu_assign(z, codebook, metric, layout, True)
+    assert scores is not None
+    assert margins is not None
+    return ids, scores, margins
+
+
+@torch.library.impl("spintok::assign_scores", "cuda")
+def _(z: Tensor, codebook: Sequence[Tensor], metric: str, layout: str) -> tuple[Tensor, Tensor, Tensor]:
+    from spintok_kernels.assign import triton as kernels
+
+    ids, scores, margins = kernels.assign(z, codebook, metric, True)
+    assert scores is not None
+    assert margins is not None
+    return ids, scores, margins

@@ -13,22 +13,34 @@ struct Lanes {
     Mask panel[2];
 };
 
-// In float64: the squares of float32 numbers can leave float32. Eight sums, as one would wait for itself.
-double norm(const float *x, int64_t n) {
-    double part[8] = {};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++) part[j] += static_cast<double>(x[i + j]) * x[i + j];
-    for (; i < n; i++) part[0] += static_cast<double>(x[i]) * x[i];
-    return std::sqrt(((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7])));
+void clear(Lanes &lanes) {
+    for (int h = 0; h < 2; h++) {
+        lanes.best[h] = lanes.second[h] = -INF - Vector{};
+        lanes.panel[h] = Mask{};
+    }
 }
 
+// In float64, as the squares of float32 numbers may overflow float32; in many sums, as one sum is bound by latency.
+double norm(const float *x, int64_t n) {
+    constexpr int PARTS = 32;
+    double part[PARTS] = {};
+    int64_t i = 0;
+    for (; i + PARTS <= n; i += PARTS)
+#pragma GCC unroll 32
+        for (int j = 0; j < PARTS; j++) part[j] += static_cast<double>(x[i + j]) * x[i + j];
+    for (; i < n; i++) part[0] += static_cast<double>(x[i]) * x[i];
+    for (int half = PARTS / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++) part[j] += part[j + half];
+    return std::sqrt(part[0]);
+}
+
+// Writes x - mean to out and returns it.
 const float *shift(const float *x, const float *mean, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) out[i] = x[i] - mean[i];
     return out;
 }
 
-// out[i][r] = rows[r][i], eight columns of a row at a time: reads fill cache lines, writes stay near each other.
+// out[i][r] = rows[r][i], eight columns of a row at a time, so that reads use whole cache lines and writes are close.
 template <int count> void interleave(const float *const *rows, int64_t n, float *out) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -42,72 +54,105 @@ template <int count> void interleave(const float *const *rows, int64_t n, float 
         for (int r = 0; r < count; r++) out[i * count + r] = rows[r][i];
 }
 
-// sums[r][h] = bias + the products of `rows` packed rows with one panel.
-template <int rows>
-__attribute__((always_inline)) inline void tile(const float *a, const float *panel, const float *bias, int64_t depth,
-                                                Vector (&sums)[rows][2]) {
+// sums[r][h] = bias + the products of R rows `a`, `stride` numbers apart, with one panel.
+SPINTOK_INLINE void tile(const float *a, int64_t stride, const float *panel, const float *bias, int64_t depth,
+                         Vector (&sums)[R][2]) {
     const Vector *b = reinterpret_cast<const Vector *>(panel), *start = reinterpret_cast<const Vector *>(bias);
-    for (int r = 0; r < rows; r++) sums[r][0] = start[0], sums[r][1] = start[1];
-    for (int64_t d = 0; d < depth; d++, a += R, b += 2) {
+    for (int r = 0; r < R; r++) sums[r][0] = start[0], sums[r][1] = start[1];
+    // One pointer for three rows: an x86 address has a scale of 1 or 2 strides, and there are few registers.
+    const float *rows[R / 3];
+    for (int i = 0; i < R / 3; i++) rows[i] = a + 3 * i * stride;
+    for (int64_t d = 0; d < depth; d++, b += 2) {
         const Vector left = b[0], right = b[1];
 #pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            sums[r][0] += a[r] * left;
-            sums[r][1] += a[r] * right;
+        for (int r = 0; r < R; r++) {
+            const Vector x = repeated(rows[r / 3] + r % 3 * stride);
+            sums[r][0] += x * left;
+            sums[r][1] += x * right;
         }
+#pragma GCC unroll 4
+        for (int i = 0; i < R / 3; i++) ++rows[i];
     }
 }
 
-template <int rows>
-void pass(const Problem &p, const float *a, Lanes *lanes, int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; panel++) {
-        Vector sums[rows][2];
-        tile<rows>(a, p.panels.get() + panel * P * p.d, p.bias.get() + panel * P, p.d, sums);
-        const Mask number = static_cast<int32_t>(panel) - Mask{};
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
+SPINTOK_INLINE void update(Lanes &lanes, const Vector (&sums)[2], int64_t panel) {
+    const Mask number = static_cast<int32_t>(panel) - Mask{};
 #pragma GCC unroll 2
-            for (int h = 0; h < 2; h++) {
-                const Vector best = lanes[r].best[h], second = lanes[r].second[h], s = sums[r][h];
-                const Mask wins = s > best;
-                const Vector loser = wins ? best : s;
-                lanes[r].second[h] = loser > second ? loser : second;
-                lanes[r].best[h] = wins ? s : best;
-                lanes[r].panel[h] = wins ? number : lanes[r].panel[h];
-            }
-        }
+    for (int h = 0; h < 2; h++) {
+        const Vector best = lanes.best[h], second = lanes.second[h], s = sums[h];
+        const Mask wins = s > best;
+        const Vector loser = wins ? best : s;
+        lanes.second[h] = larger(loser, second);
+        lanes.best[h] = wins ? s : best;
+        lanes.panel[h] = wins ? number : lanes.panel[h];
     }
 }
 
-// Offers every codeword that scores at least `threshold` to the definition.
-void rescan(const Problem &p, const float *z, const float *a, double threshold, Decision &decision) {
-    const int64_t panels = (p.k + P - 1) / P;
+void pass(const Book &b, const float *a, Lanes *lanes, int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; panel++) {
+        Vector sums[R][2];
+        tile(a, b.d, b.panels + panel * P * b.d, b.bias + panel * P, b.d, sums);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++) update(lanes[r], sums[r], panel);
+    }
+}
+
+// One row `a` with `panels` panels at a time: one panel alone is bound by latency.
+template <int panels>
+SPINTOK_INLINE void row_pass(const Book &b, const float *a, Lanes &lanes, int64_t panel) {
+    Vector sums[panels][2];
+    const float *from = b.panels + panel * P * b.d;
+    for (int i = 0; i < panels; i++)
+        for (int h = 0; h < 2; h++) sums[i][h] = load(b.bias + (panel + i) * P + h * W);
+    for (int64_t d = 0; d < b.d; d++) {
+        const Vector x = repeated(a + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < panels; i++)
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++) sums[i][h] += x * load(from + (i * b.d + d) * P + h * W);
+    }
+    for (int i = 0; i < panels; i++) update(lanes, sums[i], panel + i);
+}
+
+void one_row(const Book &b, const float *a, Lanes &lanes, int64_t first, int64_t last) {
+    int64_t panel = first;
+    for (; panel + 4 <= last; panel += 4) row_pass<4>(b, a, lanes, panel);
+    for (; panel < last; panel++) row_pass<1>(b, a, lanes, panel);
+}
+
+// Offers every codeword that scores at least `threshold` to the definition. `a` is the row, centred for L2.
+void rescan(const Book &b, const float *z, const float *a, double threshold, Decision &decision) {
+    const int64_t panels = (b.k + P - 1) / P;
     for (int64_t panel = 0; panel < panels; panel++) {
-        Vector sums[1][2];
-        tile<1>(a, p.panels.get() + panel * P * p.d, p.bias.get() + panel * P, p.d, sums);
+        // Its best scores are those of this panel alone.
+        Lanes lanes;
+        clear(lanes);
+        row_pass<1>(b, a, lanes, panel);
         for (int lane = 0; lane < P; lane++) {
             const int64_t code = panel * P + lane;
-            if (code < p.k && !(sums[0][lane / W][lane % W] < threshold)) decision.offer(code, exact_score(p, z, code));
+            if (code < b.k && !(lanes.best[lane / W][lane % W] < threshold)) decision.offer(code, exact_score(b, z, code));
         }
     }
 }
 
-void decide(const Problem &p, int64_t row, const float *a, double norm, const Lanes &lanes) {
-    const float *z = p.z + row * p.d;
-    const double infinity = static_cast<double>(INF);
-    if (!std::isfinite(norm) && !std::all_of(z, z + p.d, [](float x) { return std::isfinite(x); }))
+// Decides a row from its lanes. `a` is the row, centred for L2.
+void decide(const Problem &p, int64_t row, const float *a, const Lanes &lanes) {
+    const Book &b = p.book;
+    const float *z = p.z + row * b.d;
+    const double infinity = static_cast<double>(INF), norm = SPINTOK_ISA::norm(a, b.d);
+    if (!std::isfinite(norm) && !std::all_of(z, z + b.d, [](float x) { return std::isfinite(x); }))
         return report(p, row, -1, std::numeric_limits<double>::quiet_NaN());
-    // Nothing to tell the codewords apart by, and padding makes such rows common.
-    if (norm == 0 && !p.l2) return report(p, row, 0, p.k > 1 ? 0 : infinity);
+    // All scores are equal. Padding makes such rows common.
+    if (norm == 0 && !b.l2) return report(p, row, 0, b.k > 1 ? 0 : infinity);
 
-    const double err = p.error(norm);
+    const double err = b.error(norm);
     Decision decision;
-    if (!(p.size(norm) < 1e37) || !(err < 1e37)) {
-        // float32 sums could overflow.
-        for (int64_t code = 0; code < p.k; code++) decision.offer(code, exact_score(p, z, code));
+    if (!(b.size(norm) < 1e37) || !(err < 1e37)) {
+        // float32 sums may overflow.
+        for (int64_t code = 0; code < b.k; code++) decision.offer(code, exact_score(b, z, code));
         return report(p, row, decision.id, decision.best - decision.second);
     }
-    // Halves on halves: as many lanes at once as there are, and the same result in any order.
+    // Merge one half of the lanes into the other until one is left; the order does not change the result.
     alignas(64) float tops[P], seconds[P];
     std::memcpy(tops, lanes.best, sizeof tops);
     std::memcpy(seconds, lanes.second, sizeof seconds);
@@ -129,106 +174,61 @@ void decide(const Problem &p, int64_t row, const float *a, double norm, const La
     bool all_known = true;
     for (int lane = 0; lane < P; lane++) all_known &= lanes.second[lane / W][lane % W] < threshold;
     if (all_known) {
-        // No lane holds two of the candidates, so each is some lane's best.
+        // No lane has two candidates, so each candidate is the best of its lane.
         for (int lane = 0; lane < P; lane++) {
             if (lanes.best[lane / W][lane % W] < threshold) continue;
             const int64_t code = static_cast<int64_t>(lanes.panel[lane / W][lane % W]) * P + lane;
-            decision.offer(code, exact_score(p, z, code));
+            decision.offer(code, exact_score(b, z, code));
         }
     } else {
-        rescan(p, z, a, threshold, decision);
+        rescan(b, z, a, threshold, decision);
     }
     report(p, row, decision.id, decision.best - decision.second);
 }
 
-void strip(const Problem &p, int64_t first_row, int64_t rows) {
-    const int64_t panels = (p.k + P - 1) / P, groups = (rows + R - 1) / R;
-    const int64_t block = std::max<int64_t>(1, BLOCK_BYTES / (4 * P * p.d));
-    Floats a = floats(groups * R * p.d), state = floats(groups * R * static_cast<int64_t>(sizeof(Lanes) / 4));
-    Lanes *lanes = reinterpret_cast<Lanes *>(state.get());
-    std::vector<double> norms(static_cast<size_t>(groups * R));
-    Floats shifted = floats(R * p.d);
-    for (int64_t g = 0; g < groups; g++) {
-        const float *rows_in[R];
-        for (int r = 0; r < R; r++) {
-            const int64_t row = g * R + r;
-            Lanes &lane = lanes[row];
-            for (int h = 0; h < 2; h++) {
-                lane.best[h] = lane.second[h] = -INF - Vector{};
-                lane.panel[h] = Mask{};
-            }
-            // Rows beyond the last are the last again: computed, never looked at.
-            const float *z = p.z + (first_row + std::min(row, rows - 1)) * p.d;
-            rows_in[r] = p.l2 ? shift(z, p.mean.get(), p.d, shifted.get() + r * p.d) : z;
-            norms[static_cast<size_t>(row)] = norm(rows_in[r], p.d);
-        }
-        interleave<R>(rows_in, p.d, a.get() + g * R * p.d);
-    }
-    for (int64_t first = 0; first < panels; first += block) {
-        const int64_t last = std::min(panels, first + block);
-        for (int64_t g = 0; g < groups; g++) {
-            const float *in = a.get() + g * R * p.d;
-            const int64_t left = rows - g * R;
-            if (left > R / 3 * 2) pass<R>(p, in, lanes + g * R, first, last);
-            else if (left > R / 3) pass<R / 3 * 2>(p, in, lanes + g * R, first, last);
-            else if (left > 1) pass<R / 3>(p, in, lanes + g * R, first, last);
-            else pass<1>(p, in, lanes + g * R, first, last);
-        }
-    }
-    for (int64_t row = 0; row < rows; row++)
-        decide(p, first_row + row, a.get() + row / R * R * p.d + row % R, norms[static_cast<size_t>(row)], lanes[row]);
+void single(const Problem &p) {
+    const Book &b = p.book;
+    Floats shifted = floats(b.l2 ? b.d : 0);
+    const float *a = b.l2 ? shift(p.z, b.mean, b.d, shifted.get()) : p.z;
+    Lanes lanes;
+    clear(lanes);
+    one_row(b, a, lanes, 0, (b.k + P - 1) / P);
+    decide(p, 0, a, lanes);
 }
 
-int solve(Problem &p, int threads) {
-    const int64_t panels = (p.k + P - 1) / P;
-    p.panels = floats(panels * P * p.d);
-    p.bias = floats(panels * P);
-    p.mean = floats(p.d);
-    double mean_square = 0;
-    std::vector<double> total(static_cast<size_t>(p.d), 0.0);
-    if (p.l2)
-        for (int64_t j = 0; j < p.k; j++)
-            for (int64_t d = 0; d < p.d; d++) total[static_cast<size_t>(d)] += p.c[j * p.d + d];
-    for (int64_t d = 0; d < p.d; d++) {
-        p.mean[d] = static_cast<float>(total[static_cast<size_t>(d)] / static_cast<double>(p.k));
-        mean_square += static_cast<double>(p.mean[d]) * p.mean[d];
+// At most `rows` rows from `first_row`; the caller's z is read in place but for centred rows and the last group.
+void strip(const Problem &p, int64_t first_row, int64_t rows) {
+    const Book &b = p.book;
+    const int64_t panels = (b.k + P - 1) / P, groups = (rows + R - 1) / R, whole = rows / R * R;
+    const int64_t block = std::max<int64_t>(1, BLOCK_BYTES / (4 * P * b.d));
+    const float *z = p.z + first_row * b.d;
+    Floats copies = floats((b.l2 ? groups * R : R) * b.d);
+    Floats state = floats(groups * R * static_cast<int64_t>(sizeof(Lanes) / 4));
+    Lanes *lanes = reinterpret_cast<Lanes *>(state.get());
+    for (int64_t row = 0; row < groups * R; row++) clear(lanes[row]);
+    // The last group is completed by copies of the last row, whose results are ignored.
+    for (int64_t row = b.l2 ? 0 : whole; row < (b.l2 || whole < rows ? groups * R : 0); row++) {
+        const float *from = z + std::min(row, rows - 1) * b.d;
+        float *to = copies.get() + (b.l2 ? row : row - whole) * b.d;
+        if (b.l2) shift(from, b.mean, b.d, to);
+        else std::copy_n(from, b.d, to);
     }
-    p.mean_norm = std::sqrt(mean_square);
+    const auto group = [&](int64_t g) {
+        if (b.l2) return static_cast<const float *>(copies.get()) + g * R * b.d;
+        return g * R < whole ? z + g * R * b.d : copies.get();
+    };
+    for (int64_t first = 0; first < panels; first += block)
+        for (int64_t g = 0; g < groups; g++) pass(b, group(g), lanes + g * R, first, std::min(panels, first + block));
+    for (int64_t row = 0; row < rows; row++) decide(p, first_row + row, group(row / R) + row % R * b.d, lanes[row]);
+}
 
-    std::vector<double> norms(static_cast<size_t>(panels * P), 0.0), raw(norms);
-    parallel(panels, threads, [&](int64_t panel) {
+void solve(const Problem &p, int threads) {
+    if (p.n == 0) return;
+    if (p.n == 1) {
         const FloatModes modes(FloatModes::DEFAULT);
-        Floats shifted = floats(p.l2 ? P * p.d : 0);
-        const float *codes[P];
-        for (int lane = 0; lane < P; lane++) {
-            const int64_t code = panel * P + lane;
-            const float *c = p.c + std::min(code, p.k - 1) * p.d;
-            codes[lane] = p.l2 ? shift(c, p.mean.get(), p.d, shifted.get() + lane * p.d) : c;
-            // Beyond the last codeword comes the last again, but scoring -inf, so that it is nobody's candidate.
-            p.bias[code] = code < p.k ? 0 : -INF;
-            if (code >= p.k) continue;
-            const double size = norm(codes[lane], p.d);
-            norms[static_cast<size_t>(code)] = size;
-            raw[static_cast<size_t>(code)] = p.l2 ? norm(c, p.d) : size;
-            if (p.l2) p.bias[code] = static_cast<float>(-0.5 * size * size);
-        }
-        interleave<P>(codes, p.d, p.panels.get() + panel * P * p.d);
-    });
-    for (int64_t code = 0; code < p.k; code++) {
-        const size_t j = static_cast<size_t>(code);
-        if (!std::isfinite(raw[j])) return NONFINITE_CODEBOOK;
-        p.max_norm = std::max(p.max_norm, norms[j]);
-        p.max_raw_norm = std::max(p.max_raw_norm, raw[j]);
+        return single(p);
     }
-    if (p.l2) p.max_bias = 0.5 * p.max_norm * p.max_norm;
-    // D products, a bias, and what centring rounds.
-    const double terms = static_cast<double>(p.d) + 8;
-    p.g32 = gamma(terms, 24);
-    p.g64 = gamma(terms, 53);
-    p.underflow = std::ldexp(terms, -149);
-
-    if (p.n == 0) return OK;
-    const int64_t most = std::max<int64_t>(R, STRIP_BYTES / (4 * p.d) / R * R);
+    const int64_t most = std::max<int64_t>(R, STRIP_BYTES / (4 * p.book.d) / R * R);
     const int64_t count = (p.n + most * threads - 1) / (most * threads) * threads;
     const int64_t rows = std::max<int64_t>(R, ((p.n + count - 1) / count + R - 1) / R * R);
     parallel((p.n + rows - 1) / rows, threads, [&](int64_t i) {
@@ -236,6 +236,50 @@ int solve(Problem &p, int threads) {
         const FloatModes modes(FloatModes::DEFAULT);
         strip(p, i * rows, std::min(rows, p.n - i * rows));
     });
+}
+
+int pack(const Book &b, int threads) {
+    const int64_t panels = (b.k + P - 1) / P;
+    double mean_square = 0;
+    std::vector<double> total(static_cast<size_t>(b.d), 0.0);
+    if (b.l2)
+        for (int64_t j = 0; j < b.k; j++)
+            for (int64_t d = 0; d < b.d; d++) total[static_cast<size_t>(d)] += b.codebook[j * b.d + d];
+    for (int64_t d = 0; d < b.d; d++) {
+        b.mean[d] = static_cast<float>(total[static_cast<size_t>(d)] / static_cast<double>(b.k));
+        mean_square += static_cast<double>(b.mean[d]) * b.mean[d];
+    }
+
+    std::vector<double> norms(static_cast<size_t>(panels * P), 0.0), raw(norms);
+    parallel(panels, threads, [&](int64_t panel) {
+        const FloatModes modes(FloatModes::DEFAULT);
+        Floats shifted = floats(b.l2 ? P * b.d : 0);
+        const float *codes[P];
+        for (int lane = 0; lane < P; lane++) {
+            const int64_t code = panel * P + lane;
+            const float *c = b.codebook + std::min(code, b.k - 1) * b.d;
+            codes[lane] = b.l2 ? shift(c, b.mean, b.d, shifted.get() + lane * b.d) : c;
+            // The last panel is completed by copies of the last codeword that score -inf, so that none is a candidate.
+            b.bias[code] = code < b.k ? 0 : -INF;
+            if (code >= b.k) continue;
+            const double size = norm(codes[lane], b.d);
+            norms[static_cast<size_t>(code)] = size;
+            raw[static_cast<size_t>(code)] = b.l2 ? norm(c, b.d) : size;
+            if (b.l2) b.bias[code] = static_cast<float>(-0.5 * size * size);
+        }
+        interleave<P>(codes, b.d, b.panels + panel * P * b.d);
+    });
+    double largest_norm = 0, largest_raw = 0;
+    for (int64_t code = 0; code < b.k; code++) {
+        const size_t j = static_cast<size_t>(code);
+        if (!std::isfinite(raw[j])) return NONFINITE_CODEBOOK;
+        largest_norm = std::max(largest_norm, norms[j]);
+        largest_raw = std::max(largest_raw, raw[j]);
+    }
+    b.bounds[0] = largest_norm;
+    b.bounds[1] = b.l2 ? 0.5 * largest_norm * largest_norm : 0;
+    b.bounds[2] = largest_raw;
+    b.bounds[3] = std::sqrt(mean_square);
     return OK;
 }
 

@@ -1,36 +1,59 @@
 """Exact assignment in torch, for machines without the compiled core and for comparison with it.
 
-It uses the method of `assign.cpp` on chunks of rows: a float32 matrix product, a bound on its error, and the
-float64 definition for the codewords that the bound does not exclude.
+It uses the method of assign.cpp on chunks of rows: a float32 matrix product, a bound on its error, and the float64
+definition for the codewords that the bound does not exclude.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["assign_torch"]
+__all__ = ["assign", "empty_codebook", "prepare"]
 
-# Rows at once: fewer make the matrix product slow on several threads, more fall out of the cache.
+# Rows of a chunk: with fewer the matrix product is slow on several threads, with more the scores leave the cache.
 CHUNK_ROWS = 1024
-# Candidates decided at once, so that many ties (a collapsed codebook) cost time and not memory.
+# Candidates decided at once: bounds the memory that many ties (a collapsed codebook) need.
 CHUNK_CANDIDATES = 1 << 14
 
 
-def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """ids (N,) and, with `details`, scores and margins (N,), else empty ones. The codebook must be finite."""
+def empty_codebook(codebook: Tensor) -> list[Tensor]:
+    """Return uninitialised tensors for `prepare`: codebook, centred codebook, float32 biases, mean and bounds."""
+    k, depth = codebook.shape
+    return [
+        codebook.new_empty(k, depth),
+        codebook.new_empty(k, depth),
+        codebook.new_empty(k),
+        codebook.new_empty(depth),
+        codebook.new_empty(4, dtype=torch.float64),
+    ]
+
+
+def prepare(codebook: Tensor, metric: str) -> list[Tensor]:
+    """Centre a codebook and compute its bounds. ValueError if a codeword is not finite."""
+    if not bool(codebook.isfinite().all()):
+        raise ValueError("codebook: a codeword is not finite")
+    codebook = codebook.clone()
+    # For L2, subtracting the mean from both sides leaves the argmin and makes the error smaller, see assign.cpp.
+    mean = codebook.double().mean(dim=0).float() if metric == "l2" else torch.zeros(codebook.shape[1])
+    centred = codebook - mean if metric == "l2" else codebook.clone()
+    norms = _norms(centred)
+    bias = -0.5 * norms.square() if metric == "l2" else torch.zeros_like(norms)
+    bounds = torch.stack([norms.max(), bias.abs().max(), _norms(codebook).max(), _norms(mean)])
+    return [codebook, centred, bias.float(), mean, bounds]
+
+
+def assign(
+    z: Tensor, prepared: Sequence[Tensor], metric: str, details: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return ids (N,) and, with `details`, scores and margins (N,). Arguments are not checked."""
     l2 = metric == "l2"
     n, depth = z.shape
+    codebook, centred, bias, mean, bounds = prepared
+    max_norm, max_bias, raw_norm, mean_norm = bounds.tolist()
     ids = torch.empty(n, dtype=torch.int32)
     scores, margins = torch.empty(n if details else 0), torch.empty(n)
-
-    # See assign_cpu.cpp: for L2 the mean taken from both sides leaves the argmin and shrinks the error.
-    mean = codebook.double().mean(dim=0).float() if l2 else torch.zeros(depth)
-    centred = codebook - mean if l2 else codebook
-    norms = _norms(centred)
-    bias = -0.5 * norms.square() if l2 else torch.zeros_like(norms)
-    raw_norm = _norms(codebook).max()
-    mean_norm = _norms(mean)
 
     rows = max(1, min(n, CHUNK_ROWS))
     products = torch.empty(rows, len(codebook))
@@ -38,22 +61,22 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tup
         part = z[start : start + rows]
         shifted = part - mean if l2 else part
         out = products[: len(part)]
-        _multiply(shifted, centred, bias.float() if l2 else None, out)
+        _multiply(shifted, centred, bias if l2 else None, out)
         best, first = out.max(dim=1)
 
         sizes = _norms(shifted)
-        size = sizes * norms.max() + bias.abs().max()
+        size = sizes * max_norm + max_bias
         raw = (sizes + mean_norm + raw_norm) * raw_norm
         err = 1.0001 * (_gamma(depth + 8, 24) * size + (depth + 8) * 2.0**-149 + _gamma(depth + 8, 53) * raw)
         finite = torch.linalg.vector_norm(part, torch.inf, dim=1).isfinite()
-        # Sums that could overflow rule nothing out.
+        # Sums that may overflow exclude nothing.
         sound = (size < 1e37) & (err < 1e37)
         threshold = (best.double() - 2 * err).where(sound, -math.inf)
 
         ours = slice(start, start + len(part))
         out.scatter_(1, first[:, None], -math.inf)
         second = out.amax(dim=1)
-        # Nothing to tell the codewords apart by, and padding makes such rows common.
+        # All scores of a zero row are equal. Padding makes such rows common.
         empty = (sizes == 0) & (not l2)
         first = first.where(~empty, 0)
         close = finite & ~empty & ~(second.double() < threshold)
@@ -68,17 +91,17 @@ def assign_torch(z: Tensor, codebook: Tensor, metric: str, details: bool) -> tup
             exact = -(part.double() - winners).square().sum(1) if l2 else (part.double() * winners).sum(1)
             scores[ours] = exact.float().where(finite, math.nan)
             margins[ours] = (2 * margins[ours] if l2 else margins[ours]).where(finite, math.nan)
-    return ids, scores, margins if details else margins[:0]
+    return (ids, scores, margins) if details else (ids, None, None)
 
 
 def _norms(x: Tensor) -> Tensor:
-    """float64, as the squares of float32 numbers can leave float32."""
+    """Norms in float64, as the squares of float32 numbers may overflow float32."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
     return norms
 
 
 def _multiply(z: Tensor, codebook: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    """out = z codebook^T (+ bias) in true float32, whatever torch.set_float32_matmul_precision allows."""
+    """Write z codebook^T (+ bias) to `out` in true float32, whatever torch.set_float32_matmul_precision is."""
     allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -91,7 +114,7 @@ def _multiply(z: Tensor, codebook: Tensor, bias: Tensor | None, out: Tensor) -> 
 
 
 def _gamma(n: int, bits: int) -> float:
-    """n u / (1 - n u), the relative error of a sum of n terms with unit roundoff u = 2^-bits."""
+    """Return n u / (1 - n u), the relative error of a sum of n terms with unit roundoff u = 2^-bits."""
     x = n * 2.0**-bits
     return x / (1 - x) if x < 0.5 else math.inf
 
@@ -106,14 +129,14 @@ def _decide(
     ids: Tensor,
     margins: Tensor,
 ) -> None:
-    """Write ids and margins of the rows `close`, by the definition over every codeword that may win."""
-    # Not below, so that NaN (overflow) stays a candidate.
+    """Write ids and margins of the rows `close` by the definition, over every codeword that may win."""
+    # Written as "not below", so that NaN (overflow) stays a candidate.
     pairs = (~(approximate[close].double() < threshold[close, None])).nonzero()
     exact = torch.empty(len(pairs), dtype=torch.float64)
     for start in range(0, len(pairs), CHUNK_CANDIDATES):
         chunk = pairs[start : start + CHUNK_CANDIDATES]
         c = codebook[chunk[:, 1]].double()
-        # A running sum keeps the definition's order, which a plain sum does not.
+        # Unlike a plain sum, a running sum has the order of the definition.
         exact[start : start + len(chunk)] = (z[close[chunk[:, 0]]].double() * c).cumsum(1)[:, -1]
         if l2:
             exact[start : start + len(chunk)] -= 0.5 * (c * c).cumsum(1)[:, -1]

@@ -370,18 +370,25 @@ def scores_kernel(
     tl.store(scores_ptr + rows, tl.where(ids < 0, float("nan"), total).to(tl.float32), mask=rows < n)
 
 
+def empty_codebook(codebook: Tensor, metric: str) -> list[Tensor]:
+    return [torch.empty_like(codebook)]
+
+
+def prepare(codebook: Tensor, metric: str) -> list[Tensor]:
+    return [codebook.clone()]
+
+
 def assign(
-    z: Tensor, codebooks: Sequence[Tensor], metric: str, precision: str, details: bool, small: int = SMALL
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Checked arguments in; ids (C, N) and, with `details`, scores and margins (C, N), else (C, 0)."""
+    z: Tensor, prepared: Sequence[Tensor], metric: str, details: bool, small: int = SMALL
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return ids (N,) and, with `details`, scores and margins (N,)."""
     n = len(z)
-    ids = torch.empty(len(codebooks), n, dtype=torch.int32, device=z.device)
-    scores, margins = (torch.empty(len(codebooks), n if details else 0, device=z.device) for _ in range(2))
+    ids = torch.empty(n, dtype=torch.int32, device=z.device)
+    scores, margins = (torch.empty(n if details else 0, device=z.device) for _ in range(2))
     if n:
         with torch.cuda.device_of(z):
-            for i, codebook in enumerate(codebooks):
-                _assign(z, codebook, metric == "l2", precision == "exact", ids[i], scores[i], margins[i], small)
-    return ids, scores, margins
+            _assign(z, prepared[0], metric == "l2", True, ids, scores, margins, small)
+    return (ids, scores, margins) if details else (ids, None, None)
 
 
 def _assign(
