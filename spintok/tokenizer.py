@@ -128,6 +128,8 @@ class Tokenizer(Featurizer):
         long recording, once for a short one.
         """
         chosen = {name: self.codebook(name) for name in (self.codebook_names if codebooks is None else codebooks)}
+        with full_precision(self.device):
+            prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
         found: list[dict[str, list[Tensor]]] = [{name: [] for name in chosen} for _ in recordings]
         samples: dict[int, int] = {}
         for batch in self.iter_features(recordings, batch_seconds=batch_seconds):
@@ -136,7 +138,7 @@ class Tokenizer(Featurizer):
             lengths = [len(part) for part in batch.features]
             for name, codebook in chosen.items():
                 with full_precision(self.device):
-                    codes = codebook.codes(flat).cpu().split(lengths)
+                    codes = codebook.codes(flat, prepared[name]).cpu().split(lengths)
                 for i, part in zip(batch.indices, codes, strict=True):
                     found[i][name].append(part)
             for i, count in zip(batch.indices, batch.samples, strict=True):

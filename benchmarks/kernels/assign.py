@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from spintok_kernels import assign
+from spintok_kernels import assign, prepare
 from spintok_kernels.assign.cpu import ASSIGN
 from torch import Tensor
 
@@ -75,21 +75,19 @@ def _providers(z: Tensor, codebook: Tensor, metric: str) -> list[Provider]:
             Provider("torch TF32", lambda: eager, checks.within(2.0**-8), 1.1 * scores, tf32),
             Provider("torch.compile TF32", compiled, checks.within(2.0**-8), 1.1 * scores, tf32),
             Provider("torch autocast float16", lambda: lambda: eager(torch.float16), checks.within(2.0**-8), scores),
-            Provider("spintok fp16", lambda: lambda: _ours(z, codebook, metric, "fp16"), checks.within(2.0**-9), 0),
         ]
         if metric == "l2":
             found.append(Provider("flash-kmeans", lambda: _flash(z, codebook), checks.within(2.0**-8), 0))
-        found.append(Provider("spintok exact", lambda: lambda: _ours(z, codebook, metric), checks.exact, 0))
+        found.append(Provider("spintok exact", lambda: _ours(z, codebook, metric), checks.exact, 0))
         return found
     if metric == "l2":
         found.append(Provider("scikit-learn", lambda: _sklearn(z, codebook), checks.within(2.0**-18), 0))
     cores = [core for core in ("torch", "avx2", "avx512") if switches.runs_here(ASSIGN, core)]
     for core in cores:
-        call = lambda: lambda: _ours(z, codebook, metric)  # noqa: E731
         found.append(
             Provider(
                 f"spintok exact ({core})",
-                call,
+                lambda: _ours(z, codebook, metric),
                 checks.exact,
                 0,
                 lambda core=core: switches.core(ASSIGN, core),
@@ -133,8 +131,9 @@ class _Checks:
         return check
 
 
-def _ours(z: Tensor, codebook: Tensor, metric: Any, precision: Any = "exact") -> Tensor:
-    return assign(z, codebook, metric=metric, precision=precision)
+def _ours(z: Tensor, codebook: Tensor, metric: Any) -> Callable[[], Tensor]:
+    prepared = prepare(codebook, metric)
+    return lambda: assign(z, prepared)
 
 
 def _faiss(z: Tensor, codebook: Tensor, metric: str) -> Callable[[], Any]:

@@ -47,9 +47,9 @@ def encode_all(
     of_utterance: dict[str, list[Segment]] = {}
     for segment in segments:
         of_utterance.setdefault(segment.key, []).append(segment)
-    encoded = Encoded()
+    encoded, prepared = Encoded(), codebook.prepare()
     for done, (utterance, features) in enumerate(utterance_features(tokenizer, dataset.utterances), start=1):
-        codes = codebook.codes(features).cpu().numpy()
+        codes = codebook.codes(features, prepared).cpu().numpy()
         array = features.float().cpu().numpy()
         encoded.tokens[utterance.key] = Tokens(codes, size)
         encoded.mean_features[utterance.key] = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from spintok_kernels import assign
+from spintok_kernels import PreparedCodebook, assign, prepare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,12 +68,14 @@ class Codebook(nn.Module):
         return F.normalize(self.codewords, dim=-1) if self.config.metric == "dot" else self.codewords
 
     @torch.no_grad()
-    def codes(self, features: Tensor) -> Tensor:
-        """The code of each row of features (N, D): (N,) int32 on the same device."""
-        codes: Tensor = assign(
-            self.embed(features).contiguous(), self.normalized_codewords(), metric=self.config.metric
-        )
-        return codes
+    def prepare(self) -> PreparedCodebook:
+        """The present codewords in the layout that ``codes`` reads, to keep for many calls while they do not change."""
+        return prepare(self.normalized_codewords(), self.config.metric)
+
+    @torch.no_grad()
+    def codes(self, features: Tensor, prepared: PreparedCodebook | None = None) -> Tensor:
+        """The code of each row of features (N, D): (N,) int32 on the same device. ``prepared`` saves preparing anew."""
+        return assign(self.embed(features).contiguous(), prepared or self.prepare())
 
 
 class Codebooks(nn.ModuleDict):

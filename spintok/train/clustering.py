@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from spintok_kernels import assign
+from spintok_kernels import assign, prepare
 from torch import Tensor
 
 __all__ = ["Features", "KMeansConfig", "KMeansResult", "fit"]
@@ -107,6 +107,7 @@ def fit(
 def _torch_pass(features: Features, device: torch.device) -> _Pass:
     def one_pass(codewords: Tensor) -> tuple[Tensor, float]:
         size, width = codewords.shape
+        prepared = prepare(codewords.to(device), "l2")
         sums = torch.zeros(size, width, dtype=torch.float64)
         counts = torch.zeros(size, dtype=torch.int64)
         total = 0.0
@@ -114,7 +115,7 @@ def _torch_pass(features: Features, device: torch.device) -> _Pass:
         far: list[tuple[float, Tensor]] = []
         for block in _blocks(features):
             # Sums stay on the CPU: on a GPU their order, and so the last digits, would change from run to run.
-            codes = assign(block.to(device), codewords.to(device), metric="l2").cpu().long()
+            codes = assign(block.to(device), prepared).cpu().long()
             distances = (block - codewords[codes]).square().sum(1)
             total += float(distances.double().sum())
             sums.index_add_(0, codes, block.double())

@@ -54,7 +54,7 @@ def test_what_takes_too_long_is_said() -> None:
 def test_checks_tell_right_from_wrong(metric: str) -> None:
     z, codebook = assign._inputs(70, 9, 16, metric, "cpu")
     checks = assign._Checks(z, codebook, metric)
-    ids = assign._ours(z, codebook, metric)
+    ids = assign._ours(z, codebook, metric)()
     assert checks.exact(ids) == checks.within(1e-6)(ids) == ""
     assert "ids differ" in checks.exact((ids + 1) % 9)
     assert "ids differ" in checks.within(1e-3)((ids + 1) % 9)
