@@ -34,7 +34,7 @@ run() { # OUTPUT DATA OPTIONS...
     [ -e "growth/$1/config.json" ] || spintok train "$recipes/small_3_phones.toml" --data "growth/$2.jsonl" \
         --output "growth/$1" --set "labels=$phones" --set optimizer.steps=1000 --set optimizer.warmup=150 \
         --set data.seconds=16 --set data.max_seconds=8 --set loop.check_every=0 --set data.workers=1 \
-        --set disguised=0.5 --set views.snr_min=5.0 --set views.reverb=0.2 \
+        --set second_view_probability=0.5 --set views.snr_min=5.0 --set views.reverb=0.2 \
         --dev held.jsonl --alignments "$phones" --set loop.check_utterances=150 "${@:3}"
 }
 
@@ -46,7 +46,7 @@ done
 run hours-9-again hours-9 --init growth/hours-9 --set optimizer.steps=1500 --set loop.check_every=500
 # Updates: many, with larger batches.
 run phones-long hours-1 --init phones --set optimizer.steps=6500 --set optimizer.warmup=100 --set loop.check_every=1000 \
-    --set data.seconds=24 --set data.max_seconds=15 --set disguised=0.6 --set views.snr_min=0.0 --set views.reverb=0.3
+    --set data.seconds=24 --set data.max_seconds=15 --set second_view_probability=0.6 --set views.snr_min=0.0 --set views.reverb=0.3
 # Sizes, from nothing, on all hours.
 encoder=(--set encoder.front_end=log_mel --set 'encoder.conv_channels=[64, 256]' --set 'encoder.conv_kernels=[240, 2]'
     --set 'encoder.conv_strides=[160, 2]' --set encoder.norm_position=pre --set encoder.positional_kernel=64

@@ -1,6 +1,6 @@
-"""Noise and reverberation for batches of waveforms: views in training, robustness in evaluation.
+"""Noise, reverberation and band limits for batches of waveforms.
 
-The length never changes and padding stays zero. Random material comes from an explicit generator.
+They keep lengths, and padding stays zero. Random draws come from a generator that the caller passes.
 """
 
 import math
@@ -17,16 +17,18 @@ from spintok.masks import length_mask
 
 __all__ = ["add_noise", "add_reverb", "babble", "band_limit", "colored_noise", "excerpt", "impulse_responses"]
 
-# Samples of a block of the convolution with a room: 32,768 are alike, a whole recording takes six times as long.
+# FFT size of the blocks of a convolution. 32,768 is as fast; one FFT over a whole recording takes six times as long.
 _BLOCK = 16_384
 
 
 def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
-    """Add ``noise`` (B, M) to ``waveforms`` (B, S), both float32, at ``snr_db`` (B,) decibels. Returns (B,
-    S).
+    """Add ``noise`` (B, M) to ``waveforms`` (B, S), both float32, at ``snr_db`` (B,) decibels: (B, S).
 
-    Both powers are means over the utterance's ``lengths`` (B,) samples. Noise that is shorter than S is
-    repeated. A silent utterance, and silent noise, leave a row as it is.
+    Both powers are means over the ``lengths`` (B,) samples of the utterance. Noise shorter than S is repeated. A row is
+    unchanged if the utterance or the noise is silent.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
     valid = _valid(waveforms, lengths)
     if noise.ndim != 2 or len(noise) != len(waveforms) or noise.shape[1] == 0:
@@ -36,7 +38,7 @@ def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor)
     samples = waveforms.shape[1]
     noise = noise.repeat(1, -(-samples // noise.shape[1]))[:, :samples].masked_fill(~valid, 0.0)
     speech = waveforms.masked_fill(~valid, 0.0)
-    # Both means have the same denominator, so sums do.
+    # Sums instead of means: their denominators cancel.
     wanted = speech.square().sum(1) / torch.pow(10.0, snr_db / 10)
     present = noise.square().sum(1)
     scale = torch.where(present > 0, wanted / present.clamp_min(torch.finfo(noise.dtype).tiny), 0.0).sqrt()
@@ -44,10 +46,13 @@ def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr_db: Tensor)
 
 
 def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
-    """Convolve ``waveforms`` (B, S) with room impulse ``responses`` (B, R), both float32. Returns (B, S).
+    """Convolve ``waveforms`` (B, S) with room impulse ``responses`` (B, R), both float32: (B, S).
 
-    A response is shifted so that its largest sample, the direct sound, causes no delay, and scaled to unit
-    energy so that the level stays about the same. What rings on past the utterance's ``lengths`` (B,) is cut.
+    A response is shifted so that its largest sample, the direct sound, causes no delay, and scaled to unit energy so
+    that the level stays about the same. Reverberation after the end of the utterance, ``lengths`` (B,), is cut off.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
     valid = _valid(waveforms, lengths)
     if responses.ndim != 2 or len(responses) != len(waveforms) or responses.shape[1] == 0:
@@ -63,19 +68,18 @@ def add_reverb(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
 
 
 def babble(voices: Sequence[Tensor]) -> Tensor:
-    """People who talk at once: the sum (S,) of ``voices``, each (S,) float32, made equally loud first."""
+    """The sum (S,) of several ``voices``, each (S,) float32, scaled to equal power first."""
     return torch.stack([voice / voice.square().mean().sqrt().clamp_min(1e-8) for voice in voices]).sum(0)
 
 
 def excerpt(waveform: Tensor, samples: int, rng: np.random.Generator) -> Tensor:
-    """``samples`` samples of a waveform (S,) from a random place on, the waveform repeated as often as needed."""
+    """``samples`` samples of a waveform (S,) from a random start; the waveform is repeated as often as needed."""
     start = int(rng.integers(len(waveform)))
     return waveform.repeat(-(-(start + samples) // len(waveform)))[start : start + samples]
 
 
 def band_limit(waveform: Tensor, top: float) -> Tensor:
-    """A waveform (S,), float32 at 16 kHz, without what lies above ``top`` Hz, as a narrower channel leaves it. Returns
-    (S,)."""
+    """A waveform (S,), float32 at 16 kHz, low-passed at ``top`` Hz by resampling there and back: (S,)."""
     low = soxr.resample(waveform.numpy(), SAMPLE_RATE, 2 * top, quality="HQ")
     back = torch.from_numpy(soxr.resample(low, 2 * top, SAMPLE_RATE, quality="HQ"))
     return F.pad(back, (0, max(0, len(waveform) - len(back))))[: len(waveform)]
@@ -84,12 +88,12 @@ def band_limit(waveform: Tensor, top: float) -> Tensor:
 def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: float = 0.0) -> Tensor:
     """Gaussian noise (``batch``, ``samples``), float32, of unit power.
 
-    Its power falls as f ** -``slope``: 0 white, 1 pink, 2 brown; flat below 20 Hz.
+    Its power spectrum is f ** -``slope``: 0 is white, 1 pink, 2 brown. It is flat below 20 Hz.
     """
     if samples == 0:
         return torch.zeros(batch, 0)
     size = _fast_size(samples)
-    # White noise has a spectrum of independent Gaussian numbers, which may as well be drawn there.
+    # The spectrum of white noise is independent and Gaussian, so it is drawn directly.
     drawn = rng.standard_normal((batch, size // 2 + 1, 2), dtype=np.float32)
     spectrum = torch.view_as_complex(torch.from_numpy(drawn))
     frequency = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).clamp_min(20.0)
@@ -98,11 +102,13 @@ def colored_noise(rng: np.random.Generator, batch: int, samples: int, slope: flo
 
 
 def impulse_responses(rng: np.random.Generator, rt60: Tensor, direct_db: float = 0.0) -> Tensor:
-    """Synthetic rooms: (B, R) float32 for reverberation times ``rt60`` (B,) in seconds; R = the longest of
-    them.
+    """Impulse responses (B, R), float32, of synthetic rooms with reverberation times ``rt60`` (B,) in seconds.
 
-    Sample 0 is the direct sound. Gaussian noise follows it, which falls by 60 dB in ``rt60``; the direct
-    sound has ``direct_db`` decibels more energy than the rest.
+    R is the longest of the times. Sample 0 is the direct sound. Gaussian noise follows, decaying by 60 dB in ``rt60``;
+    the direct sound has ``direct_db`` decibels more energy than the noise.
+
+    Raises:
+        ValueError: a time is not positive.
     """
     if rt60.ndim != 1 or not (rt60 > 0).all():
         raise ValueError(f"rt60 must be (B,) positive seconds, got {rt60.tolist()}")
@@ -117,7 +123,7 @@ def impulse_responses(rng: np.random.Generator, rt60: Tensor, direct_db: float =
 
 
 def _convolve(waveforms: Tensor, responses: Tensor) -> Tensor:
-    """(B, S) with (B, R) to (B, S + R - 1), in blocks that stay in the cache, added where they overlap."""
+    """Convolve (B, S) with (B, R) to (B, S + R - 1) by overlap-add, in blocks that fit into the cache."""
     (batch, samples), taps = waveforms.shape, responses.shape[1]
     length = samples + taps - 1
     size = max(_BLOCK, 1 << (2 * taps - 1).bit_length())
@@ -131,14 +137,13 @@ def _convolve(waveforms: Tensor, responses: Tensor) -> Tensor:
     spectra = torch.fft.rfft(F.pad(waveforms, (0, blocks * step - samples)).view(batch, blocks, step), size)
     parts = torch.fft.irfft(spectra * torch.fft.rfft(responses, size)[:, None], size)
     out = F.pad(parts[..., :step], (0, 0, 0, 1))
-    # What rings on is no longer than the next block.
+    # The overlap of a block is no longer than the next block.
     out[:, 1:, : taps - 1] += parts[..., step:]
     return out.flatten(1)[:, :length]
 
 
 def _fast_size(samples: int) -> int:
-    """The least number from ``samples`` on with no prime factor above 5: an FFT of a large prime takes ten times as
-    long."""
+    """The smallest size from ``samples`` on without a prime factor above 5, for which FFTs are fast."""
     best = 1 << (samples - 1).bit_length()
     five = 1
     while five < best:

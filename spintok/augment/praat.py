@@ -77,7 +77,7 @@ class Praat:
         child = self._child
         assert child.stdin is not None
         header = REQUEST.pack(len(samples), parameter.formant, parameter.median, parameter.spread)
-        # A child that died is noticed, with its own words, when nothing can be read.
+        # If the child has died, reading fails below, after its error message on standard error.
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(header + samples.astype("<f4").tobytes())
             child.stdin.flush()
@@ -104,6 +104,6 @@ class Praat:
                 part = stream.read1(size - len(received))  # type: ignore[attr-defined]
                 if not part:
                     self.close()
-                    raise RuntimeError("the Praat process ended; its last words are above")
+                    raise RuntimeError("the Praat process ended; its error message is above")
                 received += part
         return received

@@ -1,8 +1,8 @@
-"""Praat in a process of its own, which can be ended when Praat hangs; started by ``spintok.augment.praat``.
+"""Praat in a child process that can be killed if it hangs; started by ``spintok.augment.praat``.
 
-It reads requests from standard input and answers on standard output: a header and float32 samples, until the
-input ends. A request's header is (samples, formant ratio, median ratio, range ratio), an answer's the number
-of samples or, after an error, minus the length of its message.
+It reads requests from standard input and writes answers to standard output until the input ends. Both have a header and
+float32 samples. The header of a request is (samples, formant ratio, median ratio, range ratio); that of an answer is
+the number of samples or, after an error, minus the length of the message that follows.
 """
 
 import struct
@@ -16,23 +16,22 @@ __all__ = ["ANSWER", "REQUEST", "change_gender", "serve"]
 REQUEST = struct.Struct("<qddd")
 ANSWER = struct.Struct("<q")
 SAMPLE_RATE = 16_000
-FLOOR, CEILING = 60.0, 600.0  # hertz, before the speaker's range is known
+FLOOR, CEILING = 60.0, 600.0  # hertz, of the first pass, before the speaker's range is known
 LOWEST = 40.0  # hertz, of the new pitch
 
 Samples: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def change_gender(samples: Samples, formant: float, median: float, spread: float) -> Samples:
-    """Praat's "Change gender" with the pitch range estimated from the file; the input where nothing is
-    voiced.
+    """Praat's "Change gender" with the pitch range estimated from the file; the input if nothing is voiced.
 
-    Praat can loop for ever when the pitch it is to make reaches zero, so the range ratio is lowered until the
-    lowest new pitch is LOWEST or, where the new median itself is below twice that, half the new median.
+    Praat can loop forever if the new pitch reaches zero. The range ratio is therefore lowered until the lowest new
+    pitch is ``LOWEST``, or half the new median if the new median is below twice ``LOWEST``.
     """
     import parselmouth
     from parselmouth.praat import call, run
 
-    # Praat wants three periods of the lowest pitch.
+    # Praat needs three periods of the lowest pitch.
     if len(samples) < 3 * SAMPLE_RATE / FLOOR:
         return samples
     sound = parselmouth.Sound(samples, SAMPLE_RATE)
@@ -51,7 +50,7 @@ def change_gender(samples: Samples, formant: float, median: float, spread: float
     room = new_median - min(LOWEST, new_median / 2)
     if depth * spread > room:
         spread = room / depth
-    # Praat fills unvoiced stretches at random; seeded, the result depends on the arguments alone.
+    # Praat fills unvoiced parts at random; with a seed, the result depends on the arguments only.
     run("random_initializeWithSeedUnsafelyButPredictably (1)")
     changed = call([sound, pitch], "Change gender", formant, new_median, spread, 1.0).values[0]
     fitted = np.zeros_like(samples)
@@ -60,7 +59,7 @@ def change_gender(samples: Samples, formant: float, median: float, spread: float
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until they end."""
+    """Answer requests until the input ends."""
     while header := requests.read(REQUEST.size):
         count, formant, median, spread = REQUEST.unpack(header)
         samples = np.frombuffer(requests.read(4 * count), dtype="<f4").astype(np.float64)

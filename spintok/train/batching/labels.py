@@ -66,7 +66,7 @@ def code_labels(
     size = tokenizer.codebook_size
     listed = digest((u.key, str(u.path)) for u in utterances)
     name = f"labels-{tokenizer.fingerprint[:12]}-{listed[:12]}"
-    path = folder / f"{name}.codes"
+    shards, path = folder / name, folder / f"{name}.codes"
     if not ArrayFile.exists(path):
         options = Options(
             codebooks=(tokenizer.codebook_names[0],),
@@ -74,7 +74,6 @@ def code_labels(
             rank=distributed.rank,
             ranks=distributed.world_size,
         )
-        shards = folder / name
         done, total = 0, len(utterances) // distributed.world_size
 
         def advance(files: int, seconds: float) -> None:
@@ -89,8 +88,10 @@ def code_labels(
         distributed.barrier()
         if distributed.rank == 0:
             _merge_shards(shards, path, size)
-            shutil.rmtree(shards)
-        distributed.barrier()
+    # Here, not above: a run that was killed before it had removed them all left some.
+    if distributed.rank == 0 and shards.exists():
+        shutil.rmtree(shards)
+    distributed.barrier()
     return Labels(ArrayFile(path), size, utterances)
 
 
