@@ -130,6 +130,9 @@ class CtcRecipe(TrainedRecipe):
         train_front_end: whether the convolutions and everything else below the first layer train too.
         width: dimension of the symbol embeddings.
         temperature: divides the cosine similarities.
+        blank_prior: prior probability of the blank; the other symbols share the rest by their frequency in the
+            transcripts. The logarithms are added to the logits. Without a prior (0) CTC first learns to emit blanks
+            everywhere, by features that are all alike, and takes thousands of updates to unlearn it.
     """
 
     symbols: Literal["characters", "phonemes"] = "characters"
@@ -140,10 +143,13 @@ class CtcRecipe(TrainedRecipe):
     train_front_end: bool = False
     width: int = 256
     temperature: float = 0.1
+    blank_prior: float = 0.0
 
     def __post_init__(self) -> None:
         require_at_least(1, width=self.width)
         require_at_least(0, train_layers=self.train_layers or 0)
+        if not 0 <= self.blank_prior < 1:
+            raise ValueError(f"blank_prior must be in [0, 1), got {self.blank_prior}")
         require_positive(temperature=self.temperature)
         if (self.symbols == "phonemes") != (self.lexicon is not None):
             raise ValueError("symbols = 'phonemes' needs a lexicon, and a lexicon needs symbols = 'phonemes'")

@@ -107,6 +107,13 @@ def _train(
     folder.mkdir(parents=True, exist_ok=True)
     if distributed.rank == 0:
         remove_orphans(folder)
+
+    def check() -> Mapping[str, float]:
+        assert validation is not None
+        assert data.dev is not None
+        metrics = validation(_tokenizer(stage.model, recipe))
+        return metrics if stage.validate is None else metrics | dict(stage.validate(validation.utterances, data.dev))
+
     run = Run(
         stage.make_examples(folder, progress),
         stage.plan,
@@ -115,7 +122,7 @@ def _train(
         recipe.data.workers,
         folder,
         _identity(recipe, corpus.utterances, distributed),
-        None if validation is None else lambda: validation(_tokenizer(stage.model, recipe)),
+        None if validation is None else check,
     )
     fit(stage.model, run, distributed, progress, message)
     tokenizer = _tokenizer(stage.model, recipe)

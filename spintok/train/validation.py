@@ -29,8 +29,8 @@ class Validation:
 
     def __init__(self, utterances: Sequence[Utterance], count: int, alignments: Path | None = None) -> None:
         rows = np.linspace(0, len(utterances) - 1, min(count, len(utterances))).round().astype(int)
-        self._utterances = [utterances[row] for row in rows]
-        keys = [utterance.key for utterance in self._utterances]
+        self.utterances = [utterances[row] for row in rows]
+        keys = [utterance.key for utterance in self.utterances]
         self._alignments = {} if alignments is None else match(keys, read_alignments(alignments))
 
     def __call__(self, tokenizer: Tokenizer) -> dict[str, float]:
@@ -41,10 +41,10 @@ class Validation:
         Raises:
             ValueError: rapidfuzz is not installed, or a file cannot be read.
         """
-        speaker = robustness(tokenizer, self._utterances, [Condition("speaker")], NoiseSources()).values()
+        speaker = robustness(tokenizer, self.utterances, [Condition("speaker")], NoiseSources()).values()
         parts = []
         codes = np.zeros(tokenizer.codebook_size)
-        for utterance in self._utterances:
+        for utterance in self.utterances:
             tokens = tokenizer.encode(utterance.path)
             codes += np.bincount(tokens.codes, minlength=len(codes))
             if utterance.key in self._alignments:

@@ -117,12 +117,15 @@ class Stage:
         make_examples: returns the function that prepares batches. It may compute labels or features first, which takes
             long; it stores them in the given folder.
         notes: messages for the user, such as how many utterances are skipped.
+        validate: further metrics of the model on utterances of a development set, given with the folder or manifest
+            that lists them; None if the stage has none.
     """
 
     model: StageModel
     plan: BatchPlan
     make_examples: Callable[[Path, Progress], Examples]
     notes: tuple[str, ...] = ()
+    validate: Callable[[Sequence[Utterance], Path], Mapping[str, float]] | None = None
 
     @staticmethod
     def plan_batches(recipe: TrainedRecipe, samples: NDArray[np.int64], distributed: Distributed) -> BatchPlan:

@@ -6,13 +6,14 @@ import pytest
 import torch
 from small_models import tiny_encoder
 
+from spintok.data.audio import read
 from spintok.data.ctc_targets import CtcTargets, read_lexicon
-from spintok.data.manifest import Utterance
+from spintok.data.manifest import Utterance, scan
 from spintok.data.transcripts import TranscriptError
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.plan import Position
 from spintok.train.distributed import Distributed
-from spintok.train.stages.ctc import CtcModel
+from spintok.train.stages.ctc import CtcModel, symbol_prior
 from spintok.train.trainable import TrainableEncoder
 
 UTTERANCES = [Utterance(key, Path(f"{key}.wav")) for key in ("a", "b", "c")]
@@ -73,3 +74,46 @@ def test_the_loss_sums_over_all_ways_to_say_the_transcript() -> None:
         total -= math.log(likelihood)
     assert float(loss.detach()) == pytest.approx(total / 4, rel=1e-4)
     assert float(figures["blank"]) == pytest.approx(blanks / 7)
+
+
+def test_the_prior_is_that_of_the_transcripts_and_is_added_to_the_logits() -> None:
+    targets = CtcTargets(("<blank>", "a", "b", "c"), ((1, 1, 2), None, (1, 2, 2, 2)))
+    prior = symbol_prior(targets, 0.4)
+    # Counts 3, 4 and 0, plus one each, of ten.
+    torch.testing.assert_close(prior, torch.tensor([0.4, 0.6 * 0.4, 0.6 * 0.5, 0.6 * 0.1]))
+    torch.manual_seed(0)
+    model = CtcModel(TrainableEncoder(tiny_encoder()), 4, 3, 0.5, Distributed(torch.device("cpu")), prior)
+    # Features that say nothing leave the prior: each of 4 frames is a blank with .4, the symbol with .24.
+    torch.nn.init.zeros_(model.primary.projection.weight)
+    torch.nn.init.zeros_(model.primary.projection.bias)
+    lengths = torch.tensor([400 + 3 * 320])
+    batch = Batch(Position(), 0.1, 0.1 * torch.randn(1, 1360), lengths, labels=torch.tensor([[1]]))
+    loss, statistics = model(batch)
+    likelihood = sum((5 - run) * 0.24**run * 0.4 ** (4 - run) for run in range(1, 5))
+    assert float(loss.detach()) == pytest.approx(-math.log(likelihood), rel=1e-4)
+    assert float(statistics["blank"]) == 1.0
+    assert "log_prior" not in model.state_dict()
+
+
+def test_the_symbol_error_rate(speech) -> None:
+    """Against jiwer, on symbols that the model recognizes without having learned anything."""
+    jiwer = pytest.importorskip("jiwer")
+    torch.manual_seed(1)
+    model = CtcModel(TrainableEncoder(tiny_encoder()), 5, 8, 0.5, Distributed(torch.device("cpu")))
+    model.train()
+    utterances = scan(speech)
+    symbols = ("<blank>", "a", "b", "c", "d")
+    # The references have other numbers than the model's symbols, and one that it does not know.
+    names = ("<blank>", "z", "d", "c", "b", "a")
+    targets = tuple(tuple(1 + (i * row) % 5 for i in range(1, 20 + row)) for row in range(len(utterances) - 1))
+    found = model.error_rate(utterances, CtcTargets(names, (*targets, None)), symbols)
+    recognized, expected = [], []
+    for utterance, target in zip(utterances, targets, strict=False):
+        waveform = read(utterance.path)
+        model.eval()
+        features, _ = model.encoder(waveform[None], torch.tensor([len(waveform)]))
+        best = (model.primary.embed(features[0]) @ model.primary.normalized_codewords().T).argmax(1).tolist()
+        recognized.append(" ".join(symbols[symbol] for symbol, _ in itertools.groupby(best) if symbol))
+        expected.append(" ".join(names[symbol] for symbol in target))
+    assert any(recognized)
+    assert found == pytest.approx(jiwer.wer(expected, recognized))

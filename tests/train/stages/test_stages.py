@@ -55,7 +55,7 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
     (tmp_path / "text.toml").write_text(CTC)
     stages = {
         "one": (PRETRAIN, []),
-        "two": (CTC, ["--init", "one", "--set", f"transcripts={tmp_path / 'text'}"]),
+        "two": (CTC, ["--init", "one", "--set", f"transcripts={tmp_path / 'text'}", "--dev", speech]),
         "three": (SPIN, ["--init", "two"]),
         "again": (PRETRAIN, ["--init", "three", "--set", "labels=three"]),
         "four": (KMEANS, ["--init", "three"]),
@@ -77,6 +77,10 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
             assert losses[-1] < losses[0], name
             # Training heard 5 s at a time.
             assert tokenizer.window == Window(keep=250 - 2 * 41, context=41), name
+    with (tmp_path / "two/training/checks.csv").open() as file:
+        (check,) = csv.DictReader(file)
+    assert check.keys() == {"step", "perplexity", "ued_pooled_speaker", "symbol_error_rate"}
+    assert float(check["symbol_error_rate"]) > 0
     assert load("three").codebook_names == ["primary", "auxiliary"]
     assert load("again").codebook_size == 9
     # What did not train is what it was.
