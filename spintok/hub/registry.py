@@ -147,7 +147,7 @@ def read_card(folder: Path) -> dict[str, str]:
     Empty if there is no README.md or no such block.
     """
     path = folder / "README.md"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     if lines[:1] != ["---"] or "---" not in lines[1:]:
         return {}
     head = lines[1 : lines.index("---", 1)]

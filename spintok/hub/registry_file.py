@@ -19,6 +19,8 @@ FILES = (*REQUIRED, "README.md")
 _FIELDS = ("description", "licence", "codebooks", "files")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 2**53
+"""Above every size of a file or a codebook."""
 
 
 class EntryError(ValueError):
@@ -103,9 +105,12 @@ def write_entry(entry: Entry) -> str:
 
 def _parse(text: str, path: Path) -> dict[str, Entry]:
     try:
-        return {name: _entry(name, fields, path) for name, fields in tomllib.loads(text).items()}
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: integers of thousands of digits and deep nesting have errors of their own.
         raise EntryError(f"{path}: not TOML: {error}") from None
+    try:
+        return {name: _entry(name, fields, path) for name, fields in tables.items()}
     except EntryError as error:
         raise EntryError(f"{path}: {error}") from None
 
@@ -182,13 +187,13 @@ def _check_fields(where: str, fields: Mapping[str, Any], known: tuple[str, ...],
 
 def _line(name: str, field: str, fields: Mapping[str, Any]) -> str:
     value = fields[field]
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) > 1:
+    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) > 1 or not value.isprintable():
         raise EntryError(f"[{name}]: {field} must be one line of text, got {value!r}")
     return value.strip()
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST
 
 
 def _quoted(text: str) -> str:
