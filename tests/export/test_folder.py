@@ -188,6 +188,19 @@ def test_damage_without_checksums_is_one_error(target, folder, tmp_path) -> None
         (out / name).write_bytes(whole)
 
 
+@pytest.mark.parametrize("duration", [2**31 - 1, 10**12])
+def test_a_damaged_duration_allocates_nothing(duration, folder, tmp_path) -> None:
+    out = tmp_path / "out"
+    export_files([folder], out, "slamkit")
+    lines = (out / "tokens.jsonl").read_text().splitlines()
+    row = json.loads(lines[0])
+    row["duration"][0] = duration
+    (out / "tokens.jsonl").write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    change(out, sha256={}, files={"tokens.jsonl": (out / "tokens.jsonl").stat().st_size})
+    with pytest.raises(ExportError, match=r"damaged \(runs of \d+ frames in a recording of \d+ samples\)"):
+        list(read_export(out)[1])
+
+
 def test_two_processes_do_not_write_one_folder(folder, tmp_path) -> None:
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
         pool.apply(hold_and_export, (folder, tmp_path / "out"))

@@ -6,6 +6,7 @@ names, and calls ``read``. A reader may accept what it can still read, or raise 
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,10 +213,69 @@ def _build_transcripts(folder: Path) -> None:
 
 
 def _read_transcripts(folder: Path) -> None:
-    from spintok.data.transcripts import read_lexicon, read_transcripts
+    from spintok.data.ctc_targets import read_lexicon
+    from spintok.data.transcripts import Transcripts
 
-    read_transcripts(folder / "text.jsonl")
+    dict(Transcripts(folder / "text.jsonl"))
     read_lexicon(folder / "lexicon.txt")
+
+
+def _build_export(target: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        from spintok.export import export_bpe, export_files, export_packed
+
+        _build_tokens("jsonl")(folder / "tokens")
+        match target:
+            case "packed":
+                export_packed([folder / "tokens"], folder / "out")
+            case "bpe":
+                export_bpe([folder / "tokens"], folder / "out", [101])
+                (folder / "out/bpe-101").rename(folder / "bpe-101")
+            case _:
+                export_files([folder / "tokens"], folder / "out", target)
+        for path in (folder / "out").iterdir():
+            path.rename(folder / path.name)
+        # Without checksums, damage reaches the readers.
+        sidecar = json.loads((folder / "spintok.json").read_text())
+        (folder / "spintok.json").write_text(json.dumps(sidecar | {"sha256": {}, "files": {}}))
+        shutil.rmtree(folder / "tokens")
+
+    return build
+
+
+def _read_export(folder: Path) -> None:
+    from spintok.export import read_export
+
+    _keep_files(folder)
+    deque(read_export(folder)[1], maxlen=0)
+
+
+def _read_packed(folder: Path) -> None:
+    from spintok.export import read_packed
+
+    deque(read_packed(folder)[1], maxlen=0)
+
+
+def _build_bpe(folder: Path) -> None:
+    _build_export("bpe")(folder)
+    for path in (folder / "bpe-101").iterdir():
+        path.rename(folder / path.name)
+
+
+def _read_bpe(folder: Path) -> None:
+    from spintok.export import UnitBpe
+
+    UnitBpe.load(folder)
+
+
+def _keep_files(folder: Path) -> None:
+    """List the files in the sidecar with their present sizes, so that damage reaches the readers."""
+    try:
+        sidecar = json.loads((folder / "spintok.json").read_text())
+        sidecar["files"] = {p.name: p.stat().st_size for p in folder.glob("tokens*")}
+    except (ValueError, TypeError, RecursionError):
+        return
+    (folder / "spintok.json").write_text(json.dumps(sidecar))
 
 
 def _build_statistics(folder: Path) -> None:
@@ -244,5 +304,14 @@ TARGETS: dict[str, Target] = {
     "alignments": Target(_build_alignments, _read_alignments, ("*",), text=True),
     "manifests": Target(_build_manifests, _read_manifests, ("*",), text=True),
     "transcripts": Target(_build_transcripts, _read_transcripts, ("*",), text=True),
+    "export-slamkit": Target(_build_export("slamkit"), _read_export, ("*.json*",), text=True),
+    "export-fairseq": Target(_build_export("fairseq"), _read_export, ("tokens*", "utterances.jsonl"), text=True),
+    "export-gslm": Target(_build_export("gslm"), _read_export, ("*.txt", "utterances.jsonl"), text=True),
+    "export-npz": Target(_build_export("npz"), _read_export, ("tokens*",)),
+    "export-parquet": Target(_build_export("parquet"), _read_export, ("tokens*",)),
+    "export-webdataset": Target(_build_export("webdataset"), _read_export, ("tokens*",)),
+    "packed": Target(_build_export("packed"), _read_packed, ("tokens*",)),
+    "packed-json": Target(_build_export("packed"), _read_packed, ("*.json",), text=True),
+    "bpe": Target(_build_bpe, _read_bpe, ("tokenizer.json", "bpe.spintok.json"), text=True),
     "statistics": Target(_build_statistics, _read_statistics, ("stats.json",), text=True),
 }

@@ -4,13 +4,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from spintok._files import json_line, read_json_lines
-from spintok.corpus.token_formats import Record, utterance_of
+from spintok.corpus.token_formats import Record, array_names, tokens_of, utterance_of
 from spintok.export.errors import ExportError
 from spintok.export.source import Header
 from spintok.tokens import Tokens
 
-__all__ = ["only", "read_utterances", "record_of", "together", "utterance_line"]
+__all__ = [
+    "only",
+    "read_utterances",
+    "record_of",
+    "together",
+    "tokens_of_arrays",
+    "tokens_of_runs",
+    "utterance_line",
+]
+
+_FEWEST_SAMPLES = 80
+"""Samples per frame of the fastest tokenizer imaginable, 200 frames a second."""
+
+_MOST_FRAMES = 2**26
+"""Frames of the longest recording whose samples are not known: two weeks."""
 
 
 def only(record: Record, header: Header) -> Tokens:
@@ -31,6 +48,29 @@ def read_utterances(path: Path) -> Iterator[dict[str, Any]]:
 def record_of(utterance: Mapping[str, Any], tokens: Mapping[str, Tokens]) -> Record:
     """The record of an utterance that ``utterance_of`` described, with its tokens."""
     return Record(utterance["key"], utterance["file_name"], tokens, utterance["speaker"])
+
+
+def tokens_of_runs(units: ArrayLike, durations: ArrayLike, size: int, num_samples: int | None) -> Tokens:
+    """Like ``Tokens.from_runs``, for runs from a file, whose durations may be damaged.
+
+    Raises ``ValueError`` for durations that are longer than the recording, before allocating memory for them.
+    """
+    _check_durations(durations, num_samples)
+    return Tokens.from_runs(units, durations, size, num_samples)
+
+
+def tokens_of_arrays(arrays: Mapping[str, Any], header: Header, num_samples: int | None) -> dict[str, Tokens]:
+    """Like ``token_formats.tokens_of``, for arrays from a file, whose durations may be damaged."""
+    for name in array_names(header) if header.dedup else ():
+        if name.endswith("duration"):
+            _check_durations(arrays[name], num_samples)
+    return tokens_of(arrays, header, num_samples)
+
+
+def _check_durations(durations: ArrayLike, num_samples: int | None) -> None:
+    frames = sum(np.asarray(durations).tolist())
+    if frames > (_MOST_FRAMES if num_samples is None else num_samples // _FEWEST_SAMPLES + 1):
+        raise ValueError(f"runs of {frames} frames in a recording of {num_samples} samples")
 
 
 def together(utterances: Iterable[Any], rows: Iterable[Any], what: Path) -> Iterator[tuple[Any, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
 from spintok.export.folder import text_files
-from spintok.export.formats.columns import only, read_utterances, record_of, together, utterance_line
+from spintok.export.formats.columns import only, read_utterances, record_of, together, tokens_of_runs, utterance_line
 from spintok.export.source import Header
 from spintok.tokens import Tokens
 
@@ -46,7 +46,7 @@ def read_gslm(folder: Path, header: Header) -> Iterator[Record]:
             numbers = [np.array(line.rpartition("|")[2].split(), dtype=np.int32) for line in lines]
             samples = utterance["num_samples"]
             if header.dedup:
-                tokens = Tokens.from_runs(numbers[0], numbers[1], size, samples)
+                tokens = tokens_of_runs(numbers[0], numbers[1], size, samples)
             else:
                 tokens = Tokens(numbers[0], size, samples)
             yield record_of(utterance, {header.codebook: tokens})

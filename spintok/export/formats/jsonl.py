@@ -12,7 +12,7 @@ import numpy as np
 from spintok._files import json_line, read_json_lines
 from spintok.corpus.token_formats import Record
 from spintok.export.folder import text_files
-from spintok.export.formats.columns import only, read_utterances, record_of, together, utterance_line
+from spintok.export.formats.columns import only, read_utterances, record_of, together, tokens_of_runs, utterance_line
 from spintok.export.source import Header
 from spintok.tokens import Tokens
 
@@ -36,7 +36,7 @@ def write_slamkit(folder: Path, records: Iterable[Record], header: Header) -> li
 def read_slamkit(folder: Path, header: Header) -> Iterator[Record]:
     """The records of files of ``write_slamkit``."""
     for utterance, row in _rows(folder):
-        tokens = Tokens.from_runs(
+        tokens = tokens_of_runs(
             row["units"], row["duration"], header.codebooks[header.codebook], utterance["num_samples"]
         )
         yield record_of(utterance, {header.codebook: tokens})

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from spintok._files import atomic
-from spintok.corpus.token_formats import Record, arrays_of, tokens_of, utterance_of
-from spintok.export.formats.columns import record_of
+from spintok.corpus.token_formats import Record, arrays_of, utterance_of
+from spintok.export.formats.columns import record_of, tokens_of_arrays
 from spintok.export.source import Header
 
 __all__ = ["read_npz", "write_npz"]
@@ -53,4 +53,4 @@ def read_npz(path: Path, header: Header) -> Iterator[Record]:
             "file_name": str(arrays["file_name"][i]),
             "speaker": str(arrays["speaker"][i]) or None,
         }
-        yield record_of(utterance, tokens_of(row, header, None if samples < 0 else samples))
+        yield record_of(utterance, tokens_of_arrays(row, header, None if samples < 0 else samples))

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spintok.corpus import token_formats
-from spintok.corpus.token_formats import Record, tokens_of
+from spintok.corpus.token_formats import Record
 from spintok.export.errors import ExportError
-from spintok.export.formats.columns import record_of
+from spintok.export.formats.columns import record_of, tokens_of_arrays
 from spintok.export.source import Header
 
 __all__ = ["read_parquet", "write_parquet"]
@@ -25,4 +25,4 @@ def read_parquet(path: Path, header: Header) -> Iterator[Record]:
     if metadata.get(FINGERPRINT) != header.fingerprint.encode():
         raise ExportError(f"{path}: holds tokens of another tokenizer than its folder")
     for row, arrays in rows:
-        yield record_of(row, tokens_of(arrays, header, row["num_samples"]))
+        yield record_of(row, tokens_of_arrays(arrays, header, row["num_samples"]))

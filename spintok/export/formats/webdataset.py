@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from spintok._files import atomic
-from spintok.corpus.token_formats import Record, arrays_of, tokens_of, utterance_of
+from spintok.corpus.token_formats import Record, arrays_of, utterance_of
 from spintok.export.errors import ExportError
-from spintok.export.formats.columns import record_of
+from spintok.export.formats.columns import record_of, tokens_of_arrays
 from spintok.export.source import Header
 
 __all__ = ["read_webdataset", "write_webdataset"]
@@ -44,7 +44,7 @@ def read_webdataset(path: Path, header: Header) -> Iterator[Record]:
             assert file is not None
             if name == "json":
                 if utterance:
-                    yield record_of(utterance, tokens_of(arrays, header, utterance["num_samples"]))
+                    yield record_of(utterance, tokens_of_arrays(arrays, header, utterance["num_samples"]))
                 utterance, arrays = json.loads(file.read()), {}
                 if utterance["fingerprint"] != header.fingerprint:
                     raise ExportError(f"{path}: holds tokens of another tokenizer than its folder")
@@ -53,7 +53,7 @@ def read_webdataset(path: Path, header: Header) -> Iterator[Record]:
                     io.BytesIO(file.read()), allow_pickle=False
                 )
         if utterance:
-            yield record_of(utterance, tokens_of(arrays, header, utterance["num_samples"]))
+            yield record_of(utterance, tokens_of_arrays(arrays, header, utterance["num_samples"]))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from spintok.corpus.token_formats import Record
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
-from spintok.export.formats.columns import record_of
+from spintok.export.formats.columns import record_of, tokens_of_runs
 from spintok.export.packed.dataset import beside
 from spintok.export.packed.indexed import IndexedDataset, indexed_paths
 from spintok.export.sequences.base import Form, read_speech
 from spintok.export.sidecar import check_file, header_of, read_sidecar
 from spintok.export.source import Header
 from spintok.export.vocabulary import Vocabulary
-from spintok.tokens import Tokens
 
 __all__ = ["Windows", "read_packed"]
 
@@ -82,7 +81,7 @@ def _records(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, b
                 units = bpe.decode(units)
             if durations is not None:
                 runs = durations[i]
-            tokens = Tokens.from_runs(units, runs, size, utterance["num_samples"])
+            tokens = tokens_of_runs(units, runs, size, utterance["num_samples"])
             yield record_of(utterance, {header.codebook: tokens})
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise ExportError(f"{indexed_paths(prefix)[0]}: damaged ({error})") from None
