@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ __all__ = [
     "digest",
     "json_line",
     "lock",
+    "open_locked",
     "read_json_lines",
     "remove_orphans",
     "require",
@@ -86,7 +88,7 @@ def remove_orphans(folder: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
+def lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Hold an advisory lock on the file ``path`` while the block runs.
 
     Any number of processes can hold it ``shared``, or one alone. The lock ends with the process that holds it,
@@ -94,10 +96,35 @@ def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
     without locks this only warns.
 
     Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is false.
+    """
+    while True:
+        try:
+            descriptor = open_locked(path, shared=shared)
+            break
+        except BlockingIOError:
+            if not wait:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if _try_lock(descriptor) and _is_at(descriptor, path):
+                path.unlink()
+        os.close(descriptor)
+
+
+def open_locked(path: Path, *, shared: bool = False) -> int:
+    """Open a file for reading and appending, create it when it is missing, and lock it as long as it is open.
+
+    Returns the descriptor. Links are not followed.
+
+    Raises:
         BlockingIOError: another process holds the lock.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666)
         try:
             if not _try_lock(descriptor, shared=shared):
                 warnings.warn(f"{path.parent}: this file system has no locks: run one process at a time", stacklevel=3)
@@ -106,14 +133,7 @@ def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
             raise
         # Its last holder may have deleted the file after it was opened here.
         if _is_at(descriptor, path):
-            break
-        os.close(descriptor)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if _try_lock(descriptor) and _is_at(descriptor, path):
-                path.unlink()
+            return descriptor
         os.close(descriptor)
 
 

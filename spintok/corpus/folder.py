@@ -1,0 +1,191 @@
+"""The output folder of a job: its lock, its description, and which of its files spintok wrote."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from spintok._files import digest, lock, remove_orphans, write_text
+from spintok.corpus.job_options import JobOptions
+from spintok.corpus.shard_writer import ShardWriter
+from spintok.data.manifest import Utterance
+
+__all__ = ["CorpusError", "lock_folder", "prepare_folder", "read_description", "refuse_other_kind", "shard_paths"]
+
+_MARKERS = {"tokens": ("tokenizer.json", "spintok_tokens"), "features": ("features.json", "spintok_features")}
+"""The file that describes a folder's shards, and the field in it that holds the version of the layout."""
+_LAYOUT = 1
+_PART = r"(-\d{5,}-of-(\d{5,}))?"
+_README_MARK = "# Written by spintok encode"
+
+
+class CorpusError(ValueError):
+    """A folder of shards that cannot be used or does not fit the job; the message says what to do."""
+
+
+@contextmanager
+def lock_folder(output: Path, options: JobOptions) -> Iterator[None]:
+    """Keep other jobs out of a folder: all of them, or with ranks those without ranks and those of the same rank.
+
+    Raises ``CorpusError`` when another process holds the folder.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(output / ".lock", shared=options.ranks > 1))
+        except BlockingIOError:
+            raise CorpusError(
+                f"{output}: another spintok encode is writing here; wait for it, or name another output folder"
+            ) from None
+        if options.ranks > 1:
+            try:
+                stack.enter_context(lock(output / f".lock{options.part}"))
+            except BlockingIOError:
+                raise CorpusError(
+                    f"{output}: another process is rank {options.rank} of {options.ranks} here; give each its own rank"
+                ) from None
+        yield
+
+
+def prepare_folder(
+    output: Path, writer: ShardWriter[Any], utterances: Sequence[Utterance], options: JobOptions
+) -> None:
+    """Check that the folder fits the job, and describe it; the caller holds its lock.
+
+    Raises ``CorpusError`` when it holds something else.
+    """
+    with lock(output / ".lock-description", wait=True):
+        remove_orphans(output)
+        marker = output / _MARKERS[writer.stem][0]
+        description = {
+            **writer.describe(),
+            "shard_size": options.shard_size,
+            "utterances": len(utterances),
+            "utterance_list": _list_digest(utterances),
+        }
+        # Also before overwriting: another program's tokenizer.json is not ours to replace.
+        found = read_description(output, writer.stem) if marker.exists() else None
+        if found is None:
+            foreign = next((path for path in output.iterdir() if _ours(path, writer.stem, hidden=False)), None)
+            if foreign is not None:
+                raise CorpusError(f"{output}: holds {foreign.name} but no {marker.name}; name another output folder")
+        if found is None or options.overwrite:
+            for path in output.iterdir():
+                if _ours(path, writer.stem):
+                    path.unlink()
+        else:
+            _check_same(output, writer, found, description, utterances)
+            changed = {name: description[name] for name in ("utterances", "utterance_list")}
+            description = {**found, **changed}
+        _remove_other_parts(output, options)
+        if description != found:
+            write_text(marker, json.dumps(description, indent=2) + "\n")
+        _write_readme(output, writer)
+
+
+def refuse_other_kind(output: Path, stem: str) -> None:
+    """Raise ``CorpusError`` when a folder for ``stem`` holds shards of the other kind."""
+    for other, (marker, field) in _MARKERS.items():
+        if other != stem and (_field(output / marker, field) or any(output.glob(f"{other}-*"))):
+            raise CorpusError(f"{output}: holds {other}, which {stem} cannot join; name another output folder")
+
+
+def read_description(folder: Path, stem: str) -> dict[str, Any]:
+    """The description of a folder of "tokens" or "features". Raises ``CorpusError``."""
+    marker, field = _MARKERS[stem]
+    try:
+        description = json.loads((folder / marker).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CorpusError(f"{folder}: no {marker}, so this is not a folder of {stem}") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{folder}/{marker}: damaged ({error!r})") from None
+    if not isinstance(description, dict) or field not in description:
+        raise CorpusError(f"{folder}/{marker}: not written by spintok encode, so this is not a folder of {stem}")
+    if description[field] != _LAYOUT:
+        raise CorpusError(f"{folder}/{marker}: layout {description[field]!r}; this release reads {_LAYOUT}")
+    return description
+
+
+def shard_paths(folder: Path, stem: str, description: dict[str, Any]) -> list[Path]:
+    """All shards of a described folder in order. Raises ``CorpusError`` when the description or a shard is missing."""
+    try:
+        count = -(-int(description["utterances"]) // int(description["shard_size"]))
+        suffix = str(description["format"])
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged ({error!r})") from None
+    present = {path.name for path in folder.glob(f"{stem}-*.{suffix}")}
+    if len(present) < count:
+        raise CorpusError(f"{folder}: {len(present)} of {count} shards; run spintok encode again to finish it")
+    names = [f"{stem}-{index:05d}.{suffix}" for index in range(count)]
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise CorpusError(f"{folder}: {missing[0]} is missing; run spintok encode again to finish it")
+    return [folder / name for name in names]
+
+
+def _list_digest(utterances: Sequence[Utterance]) -> str:
+    return digest((utterance.key, str(utterance.path)) for utterance in utterances)
+
+
+def _check_same(
+    output: Path,
+    writer: ShardWriter[Any],
+    found: dict[str, Any],
+    description: dict[str, Any],
+    utterances: Sequence[Utterance],
+) -> None:
+    """Raise ``CorpusError`` when the folder holds something else than the job would write.
+
+    A longer list that begins with the folder's own continues it: the shards it has stay as they are.
+    """
+    for name, what in {**writer.mismatches, "shard_size": "shards of another size"}.items():
+        if found.get(name) != description[name]:
+            raise CorpusError(f"{output}: holds {what}; name another output folder, or add --overwrite")
+    if found.get("utterance_list") == description["utterance_list"]:
+        return
+    count = found.get("utterances")
+    if isinstance(count, int) and 0 <= count < len(utterances):
+        if _list_digest(utterances[:count]) == found.get("utterance_list"):
+            return
+        grown = "; files were added before its end: list the new ones last in a manifest, or encode them to a folder"
+        grown += " of their own (stats and export add folders up)"
+    else:
+        grown = "; name another output folder, or add --overwrite"
+    raise CorpusError(f"{output}: holds the {writer.stem} of another list of files{grown}")
+
+
+def _ours(path: Path, stem: str, *, hidden: bool = True) -> bool:
+    """Whether a job wrote this file, by its name; ``hidden`` also counts journals, records and scratch files."""
+    shard = rf"{stem}-\d{{5,}}\.(jsonl|parquet|km|tsv|safetensors)"
+    pattern = rf"{shard}|failed{_PART}\.jsonl|stats{_PART}\.json"
+    if hidden:
+        pattern += rf"|\.{shard}\.(journal|record\.json|data)"
+    return re.fullmatch(pattern, path.name) is not None and not path.is_dir()
+
+
+def _remove_other_parts(output: Path, options: JobOptions) -> None:
+    """Delete failure lists and statistics of earlier jobs that were divided among another number of ranks."""
+    for path in output.iterdir():
+        found = re.fullmatch(rf"(failed|stats){_PART}\.jsonl?", path.name)
+        if found is not None and int(found[3] or 1) != options.ranks:
+            path.unlink()
+
+
+def _write_readme(output: Path, writer: ShardWriter[Any]) -> None:
+    """A dataset card for ``datasets.load_dataset(folder)``; somebody else's README.md stays."""
+    readme, text = output / "README.md", writer.dataset_card(_README_MARK)
+    ours = readme.is_file() and _README_MARK in readme.read_text(encoding="utf-8", errors="replace")[:100]
+    if text is None:
+        if ours:
+            readme.unlink()
+    elif ours or not readme.exists():
+        write_text(readme, text)
+
+
+def _field(path: Path, field: str) -> bool:
+    """Whether a JSON object in a file has a field."""
+    try:
+        return field in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False

@@ -1,0 +1,88 @@
+"""The journal of a shard: its finished utterances, appended one by one, so that a killed run loses at most one.
+
+The journal lies beside the shard under a hidden name and is deleted when the shard is complete. Each line is the
+CRC-32 of a JSON value in eight hexadecimal digits, a space, and the value. A process killed while it appends leaves an
+incomplete last line, and a power failure may lose more; replaying ends at the first line that is not whole.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from spintok._files import json_line, open_locked
+
+__all__ = ["Journal", "journal_path"]
+
+_SYNC_SECONDS = 5.0
+"""Between flushes to the disk. What a process has written outlives the process without them, but not the machine."""
+
+
+def journal_path(shard: Path) -> Path:
+    """The journal of a shard."""
+    return shard.with_name(f".{shard.name}.journal")
+
+
+class Journal:
+    """An open journal. While it is open, no other process can open it.
+
+    Args:
+        path: the file; created when it is missing.
+        identity: what all entries depend on. The entries of a journal with another identity are discarded.
+
+    Attributes:
+        entries: the values appended by earlier runs, in order.
+
+    Raises:
+        BlockingIOError: another process has it open.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self._file = os.fdopen(open_locked(path), "r+b")
+        header, *self.entries = self._replay() or [None]
+        if header != identity:
+            self.entries = []
+            self._file.truncate(0)
+            self.append(identity)
+        self._synced = time.monotonic()
+
+    def append(self, value: Mapping[str, Any]) -> None:
+        """Add an entry; it outlives this process at once, and the machine within seconds."""
+        line = json_line(value).encode()
+        self._file.write(b"%08x %b" % (zlib.crc32(line), line))
+        self._file.flush()
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def delete(self) -> None:
+        """Delete the file; its entries are no longer needed."""
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _replay(self) -> list[Any]:
+        """All values up to the first line that is not whole; the file is cut there."""
+        values, end = [], 0
+        for line in self._file:
+            try:
+                checksum, value = int(line[:8], 16), line[9:]
+                if not value.endswith(b"\n") or zlib.crc32(value) != checksum:
+                    break
+                values.append(json.loads(value))
+            except ValueError:
+                break
+            end += len(line)
+        self._file.truncate(end)
+        return values

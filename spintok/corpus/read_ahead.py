@@ -1,0 +1,64 @@
+"""Read audio ahead in threads, in portions of a few seconds."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from spintok.corpus.shard_record import Source, source_of
+from spintok.data.audio import Recording
+from spintok.data.manifest import Utterance
+from spintok.frames import SAMPLE_RATE
+from spintok.tokenizer import Tokenizer
+
+__all__ = ["OpenRecording", "ReadAhead"]
+
+
+@dataclass(frozen=True)
+class OpenRecording:
+    """A recording, and the size and time of its file just before it was read."""
+
+    recording: Recording
+    source: Source | None
+
+
+@dataclass(frozen=True)
+class ReadAhead:
+    """Reads audio ahead, at most ``depth`` files."""
+
+    tokenizer: Tokenizer
+    pool: ThreadPoolExecutor
+    depth: int
+
+    def portions(
+        self, utterances: Sequence[Utterance], seconds: float, fail: Callable[[Utterance, Exception], None]
+    ) -> Iterator[dict[Utterance, OpenRecording]]:
+        """Recordings in portions of about ``seconds``; ``fail`` is called for each that cannot be read."""
+        pending: deque[tuple[Utterance, Future[OpenRecording]]] = deque()
+        portion: dict[Utterance, OpenRecording] = {}
+        remaining = iter(utterances)
+        held = 0.0
+        while True:
+            while len(pending) < self.depth and (utterance := next(remaining, None)) is not None:
+                pending.append((utterance, self.pool.submit(self._open, utterance)))
+            if not pending:
+                break
+            utterance, future = pending.popleft()
+            try:
+                opened = future.result()
+            except Exception as error:
+                # Whatever a library raises for a damaged file concerns this file only.
+                fail(utterance, error)
+                continue
+            portion[utterance] = opened
+            waveform = opened.recording.waveform
+            held += 0.0 if waveform is None else len(waveform) / SAMPLE_RATE
+            if held >= seconds:
+                yield portion
+                portion, held = {}, 0.0
+        if portion:
+            yield portion
+
+    def _open(self, utterance: Utterance) -> OpenRecording:
+        source = source_of(utterance.path)
+        return OpenRecording(self.tokenizer.record(utterance.path), source)
