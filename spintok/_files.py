@@ -18,6 +18,7 @@ __all__ = [
     "MissingPackageError",
     "atomic",
     "digest",
+    "encodable",
     "json_line",
     "lock",
     "open_locked",
@@ -149,11 +150,15 @@ def digest(rows: Iterable[Sequence[str]]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def encodable(text: str) -> bool:
+    """Whether a string can be encoded in UTF-8; file names that are not UTF-8 have lone surrogates in Python."""
+    return _LONE_SURROGATE.search(text) is None
+
+
 def json_line(value: Any) -> str:
     """``value`` as one line of JSON, ending in a newline; it can be encoded in UTF-8 whatever strings it holds."""
     line = json.dumps(value, ensure_ascii=False)
-    if _LONE_SURROGATE.search(line):
-        # File names that are not UTF-8 have lone surrogates in Python.
+    if not encodable(line):
         line = json.dumps(value)
     return line + "\n"
 

@@ -27,6 +27,8 @@ from spintok.corpus.token_formats import ShardError, load_pyarrow
 
 __all__ = [
     "DTYPES",
+    "LARGEST_PARQUET_VALUE",
+    "RESERVED_KEY",
     "Dtype",
     "FeatureFormat",
     "FeatureKind",
@@ -43,10 +45,10 @@ Dtype = Literal["float16", "bfloat16", "float32"]
 DTYPES: dict[Dtype, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 _CODES: dict[Dtype, str] = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
-_METADATA = "__metadata__"
-_MOST_HEADER = 100_000_000
+RESERVED_KEY = "__metadata__"
+_LARGEST_HEADER = 100_000_000
 """Bytes of the largest header that the safetensors library reads."""
-_MOST_VALUE = 2**31 - 2**20
+LARGEST_PARQUET_VALUE = 2**31 - 2**20
 """Bytes of the largest value that a Parquet page holds, and some for the page itself."""
 _BLOCK = 4096
 """Frames in memory at a time."""
@@ -150,18 +152,18 @@ def _write_safetensors(path: Path, records: Sequence[StoredFeatures], kind: Feat
         {"key": r.key, "file_name": r.file_name, "num_samples": r.num_samples, "speaker": r.speaker} for r in records
     ]
     metadata = {**_metadata(kind), "utterances": json.dumps(utterances, ensure_ascii=False)}
-    header: dict[str, Any] = {_METADATA: metadata}
+    header: dict[str, Any] = {RESERVED_KEY: metadata}
     end = 0
     for record in records:
-        if record.key == _METADATA:
-            raise ShardError(f"{record.file_name}: safetensors keeps the key {_METADATA} to itself; rename the file")
+        if record.key == RESERVED_KEY:
+            raise ShardError(f"{record.file_name}: safetensors keeps the key {RESERVED_KEY} to itself; rename the file")
         start, end = end, end + record.num_frames * kind.row_bytes
         shape = [record.num_frames, kind.width]
         header[record.key] = {"dtype": _CODES[kind.dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
     # The format asks for data at a multiple of 8 bytes, and allows spaces after the header.
     text += b" " * (-len(text) % 8)
-    if len(text) > _MOST_HEADER:
+    if len(text) > _LARGEST_HEADER:
         raise ShardError(f"{path}: too many utterances for a safetensors header; use a smaller --shard-size")
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
@@ -202,7 +204,7 @@ def _write_parquet(path: Path, records: Sequence[StoredFeatures], kind: FeatureK
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema, **plain) as writer:
         for record in records:
-            if record.num_frames * kind.row_bytes > _MOST_VALUE:
+            if record.num_frames * kind.row_bytes > LARGEST_PARQUET_VALUE:
                 raise ShardError(f"{record.file_name}: too long for a Parquet value of 2 GiB; use --format safetensors")
             row = {name: getattr(record, name) for name in columns}
             row |= {"width": kind.width, "features": b"".join(record.blocks())}

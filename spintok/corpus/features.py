@@ -1,10 +1,11 @@
-"""A list of utterances to a folder of feature shards, for models that read features instead of codes.
+"""A list of utterances to a folder of feature shards, for models that read features instead of codes, and back.
 
-The books are those of tokens (``spintok.corpus.job``). Every recording runs through the encoder alone, on a GPU too:
-codes hide the rounding that differs with the batch, features would show it.
+``spintok.corpus.job`` makes it resumable. Every recording goes through the encoder alone, on a GPU too: codes hide the
+rounding differences between batches, features would show them.
 """
 
-import tempfile
+import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from spintok._files import encodable, open_locked
 from spintok.corpus.feature_formats import (
     DTYPES,
+    LARGEST_PARQUET_VALUE,
+    RESERVED_KEY,
     Dtype,
     FeatureFormat,
     FeatureKind,
@@ -26,7 +30,11 @@ from spintok.corpus.feature_formats import (
     to_bytes,
     write_feature_shard,
 )
-from spintok.corpus.job import CorpusError, JobOptions, JobProgress, JobSummary, ShardWriter, read_description, run_job
+from spintok.corpus.folder import CorpusError, read_description, shard_paths
+from spintok.corpus.job import JobProgress, JobSummary, run_job
+from spintok.corpus.job_options import JobOptions
+from spintok.corpus.shard_record import check_shard
+from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
@@ -42,10 +50,10 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(JobOptions):
-    """What the shards hold and how the work is shared.
+    """What the shards hold and how the work is divided.
 
     Attributes:
-        layer: of the tokenizer's encoder, from 0, the transformer's input; 0 for MFCC.
+        layer: of the tokenizer's encoder; 0 is the input of the transformer, and the features of an MFCC tokenizer.
         dtype: of the stored numbers, rounded to nearest from float32.
         format: of the shards.
     """
@@ -69,15 +77,17 @@ def encode_features(
     options: FeatureOptions,
     progress: JobProgress = lambda utterances, seconds: None,
 ) -> JobSummary:
-    """Write the features of utterances into the folder ``output``; run again after a crash, it goes on.
+    """Write the features of utterances to the folder ``output``; after a crash, the same call continues.
 
-    Writes ``features-00000.safetensors`` and so on, ``features.json``, and ``failed.jsonl`` when files failed.
-    Memory does not grow with a recording's length (Parquet: one recording's stored features are held).
+    Writes ``features-00000.safetensors`` and so on, ``features.json``, and ``failed.jsonl`` when files failed, such as
+    those with features that the dtype cannot hold. Memory does not grow with the length of a recording (Parquet: the
+    stored features of one recording are in memory).
 
     Raises:
-        CorpusError: the folder holds tokens, or the features of another encoder, layer, dtype, list or format; or
-            a feature has no finite value in the dtype.
+        CorpusError: the folder holds tokens, or the features of another encoder, layer, dtype, list or format, a shard
+            is damaged, or another process is writing to it.
         ValueError: the encoder has no such layer.
+        MissingPackageError: the format needs a package that is not installed.
     """
     if options.format == "parquet":
         load_pyarrow()
@@ -85,29 +95,40 @@ def encode_features(
         tokenizer.encoder_fingerprint(options.layer), options.layer, tokenizer.encoder.num_features, options.dtype
     )
     summary = JobSummary()
-    run_job(_Features(tokenizer, kind, options.format), tokenizer, utterances, output, options, summary, progress)
+    writer = _FeatureWriter(tokenizer, kind, options.format)
+    run_job(writer, tokenizer, utterances, output, options, summary, progress)
     return summary
 
 
 def read_features(folder: Path) -> tuple[dict[str, Any], Iterator[FeatureRecord]]:
-    """A feature folder's description (its ``features.json``) and its records, one in memory at a time, in order.
+    """The description of a feature folder (its ``features.json``) and its records in order, one in memory at a time.
 
-    Raises ``CorpusError`` for a folder of something else, and ``ShardError`` for a damaged shard.
+    Every shard is compared with its recorded SHA-256 before it is read.
+
+    Raises:
+        CorpusError: not a feature folder, or shards are missing.
+        ShardError: a shard is damaged; raised while iterating.
     """
     description = read_description(folder, "features")
     try:
         kind = FeatureKind(
             description["encoder"], int(description["layer"]), int(description["width"]), description["dtype"]
         )
-        format: FeatureFormat = description["format"]
+        DTYPES[kind.dtype]
     except (ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"{folder}/features.json: damaged ({error!r})") from None
-    paths = sorted(folder.glob(f"features-*.{format}"))
-    return description, (stored.load(kind) for path in paths for stored in read_feature_shard(path, kind))
+    return description, _records(shard_paths(folder, "features", description), kind)
 
 
-class _Features(ShardWriter[StoredFeatures]):
-    """Shards of features, which wait in a nameless file until their shard is written: memory holds one window."""
+def _records(shards: Sequence[Path], kind: FeatureKind) -> Iterator[FeatureRecord]:
+    for shard in shards:
+        check_shard(shard, [shard])
+        for stored in read_feature_shard(shard, kind):
+            yield stored.load(kind)
+
+
+class _FeatureWriter(ShardWriter[StoredFeatures]):
+    """Shards of features. Until a shard is written, its features are in a scratch file beside it, not in memory."""
 
     stem = "features"
     mismatches = {  # noqa: RUF012
@@ -121,7 +142,9 @@ class _Features(ShardWriter[StoredFeatures]):
         self.tokenizer = tokenizer
         self.kind = kind
         self.format = format
-        self._waiting: IO[bytes] | None = None
+        self._scratch: IO[bytes] | None = None
+        # Start in the scratch file and CRC-32 of each utterance's features, by key.
+        self._spans: dict[str, tuple[int, int]] = {}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -139,32 +162,63 @@ class _Features(ShardWriter[StoredFeatures]):
     def path(self, folder: Path, index: int) -> Path:
         return feature_shard_path(folder, index, self.format)
 
-    def read(self, path: Path) -> dict[str, StoredFeatures]:
-        try:
-            return {stored.key: stored for stored in read_feature_shard(path, self.kind)}
-        except ShardError as error:
-            raise CorpusError(f"{error}; delete this shard to encode it again") from None
+    def check(self, utterance: Utterance) -> None:
+        names = (utterance.key, str(utterance.path), utterance.speaker or "")
+        if not all(map(encodable, names)):
+            raise ShardError(f"{utterance.path!s}: not UTF-8, and shards of features hold no other text; rename it")
+        if self.format == "safetensors" and utterance.key == RESERVED_KEY:
+            raise ShardError(f"{utterance.path}: safetensors reserves the key {RESERVED_KEY}; rename the file")
+
+    def read(self, shard: Path) -> dict[str, StoredFeatures]:
+        return {stored.key: stored for stored in read_feature_shard(shard, self.kind)}
 
     @contextmanager
-    def scratch(self, folder: Path) -> Iterator[None]:
-        # The system frees a nameless file however this process ends; it lies where a shard has room anyway.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            self._waiting = file
+    def scratch(self, shard: Path) -> Iterator[None]:
+        with os.fdopen(open_locked(_scratch_path(shard)), "r+b") as file:
+            self._scratch = file
             yield
-        self._waiting = None
+        self._scratch = None
+        self._spans.clear()
+
+    def discard_scratch(self, shard: Path) -> None:
+        _scratch_path(shard).unlink(missing_ok=True)
 
     def encode(self, batch: Mapping[Utterance, Recording]) -> list[tuple[StoredFeatures, int]]:
         return [self._encode(utterance, recording) for utterance, recording in batch.items()]
 
     def _encode(self, utterance: Utterance, recording: Recording) -> tuple[StoredFeatures, int]:
-        file = self._waiting
+        file = self._scratch
         assert file is not None
         start = file.seek(0, 2)
-        frames = samples = 0
+        frames = samples = checksum = 0
         for batch in self.tokenizer.iter_features([recording], [self.kind.layer], batch_seconds=0.0):
             (features,), (samples,) = batch.features, batch.samples
-            file.write(to_bytes(self._rounded(features, utterance)))
+            block = to_bytes(self._rounded(features))
+            checksum = zlib.crc32(block, checksum)
+            file.write(block)
             frames += len(features)
+        # In the hands of the system before the journal names it.
+        file.flush()
+        if self.format == "parquet" and frames * self.kind.row_bytes > LARGEST_PARQUET_VALUE:
+            raise ShardError(f"{utterance.path}: too long for a Parquet value of 2 GiB; use --format safetensors")
+        self._spans[utterance.key] = start, checksum
+        blocks = self._blocks(start, frames)
+        key, path, speaker = utterance.key, str(utterance.path), utterance.speaker
+        return StoredFeatures(key, path, frames, blocks, num_samples=samples, speaker=speaker), samples
+
+    def _rounded(self, features: Tensor) -> Tensor:
+        rounded = features.to(DTYPES[self.kind.dtype])
+        if not bool(torch.isfinite(rounded).all()):
+            raise ValueError(
+                f"layer {self.kind.layer} has features that are not finite in {self.kind.dtype}; "
+                "bfloat16 and float32 hold larger numbers than float16"
+            )
+        return rounded
+
+    def _blocks(self, start: int, frames: int) -> Any:
+        """What reads the features of ``frames`` frames from the scratch file, in blocks of bytes."""
+        file = self._scratch
+        assert file is not None
 
         def blocks() -> Iterator[bytes]:
             end = start + frames * self.kind.row_bytes
@@ -172,19 +226,35 @@ class _Features(ShardWriter[StoredFeatures]):
                 file.seek(at)
                 yield file.read(min(_BLOCK, end - at))
 
-        stored = StoredFeatures(
-            utterance.key, str(utterance.path), frames, blocks, num_samples=samples, speaker=utterance.speaker
+        return blocks
+
+    def write(self, shard: Path, records: Sequence[StoredFeatures]) -> None:
+        write_feature_shard(shard, records, self.kind, self.format)
+
+    def to_entry(self, record: StoredFeatures) -> dict[str, Any]:
+        start, checksum = self._spans[record.key]
+        return {
+            "key": record.key,
+            "file_name": record.file_name,
+            "speaker": record.speaker,
+            "num_samples": record.num_samples,
+            "num_frames": record.num_frames,
+            "start": start,
+            "crc32": checksum,
+        }
+
+    def from_entry(self, entry: Mapping[str, Any]) -> StoredFeatures:
+        frames = int(entry["num_frames"])
+        blocks = self._blocks(int(entry["start"]), frames)
+        checksum = size = 0
+        for block in blocks():
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+        if (checksum, size) != (entry["crc32"], frames * self.kind.row_bytes):
+            raise ValueError("the scratch file does not hold these features")
+        return StoredFeatures(
+            entry["key"], entry["file_name"], frames, blocks, int(entry["num_samples"]), entry["speaker"]
         )
-        return stored, samples
 
-    def _rounded(self, features: Tensor, utterance: Utterance) -> Tensor:
-        rounded = features.to(DTYPES[self.kind.dtype])
-        if not bool(torch.isfinite(rounded).all()):
-            raise CorpusError(
-                f"{utterance.path}: layer {self.kind.layer} has features that are not finite in {self.kind.dtype}; "
-                "bfloat16 and float32 reach further than float16"
-            )
-        return rounded
 
-    def write(self, path: Path, records: Sequence[StoredFeatures]) -> None:
-        write_feature_shard(path, records, self.kind, self.format)
+def _scratch_path(shard: Path) -> Path:
+    return shard.with_name(f".{shard.name}.data")

@@ -69,7 +69,7 @@ def prepare_folder(
         if found is None:
             foreign = next((path for path in output.iterdir() if _ours(path, writer.stem, hidden=False)), None)
             if foreign is not None:
-                raise CorpusError(f"{output}: holds {foreign.name} but no {marker.name}; name another output folder")
+                raise CorpusError(f"{output}: holds {foreign.name} without a {marker.name}; name another output folder")
         if found is None or options.overwrite:
             for path in output.iterdir():
                 if _ours(path, writer.stem):

@@ -146,8 +146,9 @@ class _ShardJob(Generic[R]):
                 self._count_resumed()
                 self._encode_missing(reader, journal)
                 self._write()
+                # The scratch file first: without its journal nothing would delete it.
+                self.writer.discard_scratch(self.path)
                 journal.delete()
-            self.writer.discard_scratch(self.path)
         else:
             self._count_resumed()
         self.writer.shard_done(self._ordered())

@@ -44,17 +44,16 @@ class Journal:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._file = os.fdopen(open_locked(path), "r+b")
+        self._synced = time.monotonic()
         header, *self.entries = self._replay() or [None]
         if header != identity:
             self.entries = []
             self._file.truncate(0)
             self.append(identity)
-        self._synced = time.monotonic()
 
     def append(self, value: Mapping[str, Any]) -> None:
         """Add an entry; it outlives this process at once, and the machine within seconds."""
-        line = json_line(value).encode()
-        self._file.write(b"%08x %b" % (zlib.crc32(line), line))
+        self._file.write(_line(json_line(value).encode()))
         self._file.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             os.fsync(self._file.fileno())
@@ -76,13 +75,14 @@ class Journal:
         """All values up to the first line that is not whole; the file is cut there."""
         values, end = [], 0
         for line in self._file:
-            try:
-                checksum, value = int(line[:8], 16), line[9:]
-                if not value.endswith(b"\n") or zlib.crc32(value) != checksum:
-                    break
-                values.append(json.loads(value))
-            except ValueError:
+            value = line[9:]
+            if not value.endswith(b"\n") or line != _line(value):
                 break
+            values.append(json.loads(value))
             end += len(line)
         self._file.truncate(end)
         return values
+
+
+def _line(value: bytes) -> bytes:
+    return b"%08x %b" % (zlib.crc32(value), value)

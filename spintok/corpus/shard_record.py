@@ -6,7 +6,6 @@ earlier version of spintok, or copied without hidden files) is read unchecked.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def check_shard(shard: Path, files: Sequence[Path]) -> bool:
 def source_of(path: Path) -> Source | None:
     """Size and time of an audio file; None when it cannot be examined."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns

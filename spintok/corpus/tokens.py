@@ -1,4 +1,4 @@
-"""A list of utterances to a folder of token shards: resumable, audited, never wrong (``spintok.corpus.job``)."""
+"""A list of utterances to a folder of token shards, and back; ``spintok.corpus.job`` makes it resumable."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from spintok._files import write_text
-from spintok.corpus.job import (
-    CorpusError,
-    Failure,
-    JobOptions,
-    JobProgress,
-    JobSummary,
-    ShardWriter,
-    read_description,
-    run_job,
+from spintok.corpus.dataset_card import dataset_card
+from spintok.corpus.folder import CorpusError, read_description, shard_paths
+from spintok.corpus.job import Failure, JobProgress, JobSummary, run_job
+from spintok.corpus.job_options import JobOptions
+from spintok.corpus.shard_record import check_shard
+from spintok.corpus.shard_writer import ShardWriter
+from spintok.corpus.token_formats import (
+    Format,
+    Record,
+    TokenLayout,
+    array_names,
+    check_format,
+    check_names,
+    read_shard,
+    record_of_row,
+    row_of,
+    shard_files,
+    shard_path,
+    write_shard,
 )
-from spintok.corpus.token_formats import Format, Record, ShardError, check_format, read_shard, shard_path, write_shard
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 from spintok.stats import TokenCounts, to_json
@@ -31,12 +40,12 @@ LAYOUT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Options(JobOptions):
-    """What the shards hold and how the work is shared.
+    """What the shards hold and how the work is divided.
 
     Attributes:
-        codebooks: the codebooks to write, the first one's codes in the fields without a prefix.
+        codebooks: the codebooks to write; the fields of the one named "primary" have no prefix.
         format: of the shards.
-        dedup: runs with durations, or a code a frame.
+        dedup: store runs with durations, or a code per frame.
         batch_seconds: audio in one padded batch on a GPU.
     """
 
@@ -50,14 +59,14 @@ class Options(JobOptions):
         if self.batch_seconds <= 0:
             raise ValueError(f"batch_seconds must be above 0, got {self.batch_seconds}")
         if self.format == "km" and self.dedup:
-            raise ValueError("a .km file holds a code a frame: durations would be lost; add --no-dedup")
+            raise ValueError("a .km file holds a code per frame: durations would be lost; add --no-dedup")
         if self.format == "km" and len(self.codebooks) > 1:
             raise ValueError("a .km file holds one codebook; name it with --codebook")
 
 
 @dataclass
 class TokenSummary(JobSummary):
-    """What a run did, and the statistics of its tokens. Utterances in = out + failed."""
+    """What a job did, and the counts of its tokens from the first codebook."""
 
     counts: TokenCounts = field(kw_only=True)
 
@@ -69,41 +78,57 @@ def encode_corpus(
     options: Options,
     progress: JobProgress = lambda utterances, seconds: None,
 ) -> TokenSummary:
-    """Encode utterances into the folder ``output``; run again after a crash, it goes on where it was.
+    """Encode utterances to tokens in the folder ``output``; after a crash, the same call continues.
 
     Writes ``tokens-00000.jsonl`` and so on, ``tokenizer.json``, ``stats.json``, and ``failed.jsonl`` when files
-    failed. Raises ``CorpusError`` when the folder holds the tokens of another tokenizer, list or format.
+    failed.
+
+    Raises:
+        CorpusError: the folder holds the tokens of another tokenizer, list or format, a shard is damaged, or another
+            process is writing to it.
+        MissingPackageError: the format needs a package that is not installed.
     """
     check_format(options.format)
     sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
-    summary = TokenSummary(counts=TokenCounts.empty(sizes[options.codebooks[0]]))
+    first = options.codebooks[0]
+    summary = TokenSummary(counts=TokenCounts.empty(sizes[first]))
 
-    def collect(records: Sequence[Record]) -> None:
-        spoken = ((record.tokens[options.codebooks[0]], record.speaker) for record in records)
-        summary.counts += TokenCounts.collect(spoken, summary.counts.codebook_size)
+    def count(records: Sequence[Record]) -> None:
+        utterances = ((record.tokens[first], record.speaker) for record in records)
+        summary.counts += TokenCounts.collect(utterances, sizes[first])
 
-    contents = _Codes(tokenizer, options, sizes, collect)
-    if len({contents.name(utterance) for utterance in utterances}) < len(utterances):
-        raise CorpusError("a file is listed twice: a .km folder tells utterances apart by their files")
-    run_job(contents, tokenizer, utterances, output, options, summary, progress)
+    run_job(_TokenWriter(tokenizer, options, sizes, count), tokenizer, utterances, output, options, summary, progress)
     write_text(output / f"stats{options.part}.json", to_json(summary.counts))
     return summary
 
 
 def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
-    """A token folder's description (its ``tokenizer.json``) and its records, shard by shard, in order."""
+    """The description of a token folder (its ``tokenizer.json``) and its records in order, shard by shard.
+
+    Every shard is compared with its recorded SHA-256 before it is read.
+
+    Raises:
+        CorpusError: not a token folder, or shards are missing.
+        ShardError: a shard is damaged; raised while iterating.
+    """
     description = read_description(folder, "tokens")
     try:
-        sizes = dict(description["codebooks"])
-        format: Format = description["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        sizes = {str(name): int(size) for name, size in description["codebooks"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{folder}/tokenizer.json: damaged ({error!r})") from None
-    paths = sorted(folder.glob(f"tokens-*.{format}"))
-    return description, (record for path in paths for record in read_shard(path, sizes))
+    if not sizes:
+        raise CorpusError(f"{folder}/tokenizer.json: damaged (no codebooks)")
+    return description, _records(shard_paths(folder, "tokens", description), sizes)
 
 
-class _Codes(ShardWriter[Record]):
-    """Shards of codes."""
+def _records(shards: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Record]:
+    for shard in shards:
+        check_shard(shard, shard_files(shard))
+        yield from read_shard(shard, sizes)
+
+
+class _TokenWriter(ShardWriter[Record]):
+    """Shards of tokens."""
 
     stem = "tokens"
     mismatches = {  # noqa: RUF012
@@ -118,43 +143,48 @@ class _Codes(ShardWriter[Record]):
         tokenizer: Tokenizer,
         options: Options,
         sizes: Mapping[str, int],
-        collect: Callable[[Sequence[Record]], None],
+        shard_done: Callable[[Sequence[Record]], None],
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
-        self.sizes = sizes
-        self.collect = collect
-        # A CPU encodes one recording at a time; a GPU sorts some batches' worth by length.
+        self.layout = TokenLayout(sizes, options.dedup)
+        self._shard_done = shard_done
+        self._description = {
+            "spintok_tokens": LAYOUT,
+            "tokenizer": tokenizer.name,
+            "fingerprint": tokenizer.fingerprint,
+            "codebooks": sizes,
+            "sample_rate": tokenizer.sample_rate,
+            "frame_rate": tokenizer.frame_rate,
+            "format": options.format,
+            "dedup": options.dedup,
+        }
+        # A CPU encodes one recording at a time; a GPU sorts the audio of a few batches by length.
         self.portion_seconds = 0.0 if tokenizer.device.type == "cpu" else 4 * options.batch_seconds
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "spintok_tokens": LAYOUT,
-            "tokenizer": self.tokenizer.name,
-            "fingerprint": self.tokenizer.fingerprint,
-            "codebooks": self.sizes,
-            "sample_rate": self.tokenizer.sample_rate,
-            "frame_rate": self.tokenizer.frame_rate,
-            "format": self.options.format,
-            "dedup": self.options.dedup,
-        }
+        return self._description
+
+    def dataset_card(self, mark: str) -> str | None:
+        if self.options.format == "km":
+            return None
+        return dataset_card(mark, self.options.format, self.tokenizer.name, array_names(self.layout))
 
     def path(self, folder: Path, index: int) -> Path:
         return shard_path(folder, index, self.options.format)
 
+    def files(self, shard: Path) -> list[Path]:
+        return shard_files(shard)
+
     def name(self, utterance: Utterance) -> str:
-        """The key, or in fairseq's files, which have none, the path."""
+        """The key; in fairseq's files, which have no keys, the path."""
         return os.path.abspath(utterance.path) if self.options.format == "km" else utterance.key  # noqa: PTH100
 
-    def read(self, path: Path) -> dict[str, Record]:
-        try:
-            records = read_shard(path, self.sizes)
-        except ShardError as error:
-            if path.suffix == ".km":
-                # A crash between the two files of the pair: the shard was not finished.
-                return {}
-            raise CorpusError(f"{error}; delete this shard to encode it again") from None
-        return {record.key: record for record in records}
+    def check(self, utterance: Utterance) -> None:
+        check_names((self.name(utterance), str(utterance.path), utterance.speaker or ""), self.options.format)
+
+    def read(self, shard: Path) -> dict[str, Record]:
+        return {record.key: record for record in read_shard(shard, self.layout.codebooks)}
 
     def encode(self, batch: Mapping[Utterance, Recording]) -> list[tuple[Record, int]]:
         options = self.options
@@ -166,8 +196,15 @@ class _Codes(ShardWriter[Record]):
             found.append((Record(utterance.key, file_name, tokens, utterance.speaker), samples))
         return found
 
-    def write(self, path: Path, records: Sequence[Record]) -> None:
-        write_shard(path, records, self.options.format, dedup=self.options.dedup)
+    def write(self, shard: Path, records: Sequence[Record]) -> None:
+        options = self.options
+        write_shard(shard, records, options.format, dedup=options.dedup, codebooks=self.layout.codebooks)
 
-    def finished(self, records: Sequence[Record]) -> None:
-        self.collect(records)
+    def to_entry(self, record: Record) -> dict[str, Any]:
+        return row_of(record, self.layout)
+
+    def from_entry(self, entry: Mapping[str, Any]) -> Record:
+        return record_of_row(entry, self.layout.codebooks)
+
+    def shard_done(self, records: Sequence[Record]) -> None:
+        self._shard_done(records)

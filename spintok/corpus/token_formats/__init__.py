@@ -1,10 +1,11 @@
 """Token formats: one record per utterance, in JSON lines, Parquet, or fairseq's .km, written atomically."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from spintok.corpus.token_formats.jsonl import read_jsonl, write_jsonl
+from spintok._files import encodable
+from spintok.corpus.token_formats.jsonl import read_jsonl, record_of_row, row_of, write_jsonl
 from spintok.corpus.token_formats.km import codes_line, manifest_line, read_km, write_km
 from spintok.corpus.token_formats.parquet import load_pyarrow, read_parquet, write_parquet
 from spintok.corpus.token_formats.record import (
@@ -30,12 +31,16 @@ __all__ = [
     "array_names",
     "arrays_of",
     "check_format",
+    "check_names",
     "codes_line",
     "load_pyarrow",
     "manifest_line",
     "read_km",
     "read_parquet",
     "read_shard",
+    "record_of_row",
+    "row_of",
+    "shard_files",
     "shard_path",
     "tokens_of",
     "utterance_of",
@@ -58,13 +63,40 @@ def shard_path(folder: Path, index: int, format: Format) -> Path:
     return folder / f"tokens-{index:05d}.{format}"
 
 
-def write_shard(path: Path, records: Sequence[Record], format: Format, *, dedup: bool) -> None:
+def shard_files(shard: Path) -> list[Path]:
+    """All files of a shard: a .km comes with its .tsv."""
+    return [shard.with_suffix(".tsv"), shard] if shard.suffix == ".km" else [shard]
+
+
+def check_names(names: Iterable[str], format: Format) -> None:
+    """Raise ``ShardError`` when shards of this format cannot hold these keys, paths and speakers."""
+    for name in names:
+        if format == "parquet" and not encodable(name):
+            raise ShardError(f"{name!r}: not UTF-8, and Parquet holds no other text; rename it or use --format jsonl")
+        if format == "km":
+            manifest_line(name, 0)
+
+
+def write_shard(
+    path: Path,
+    records: Sequence[Record],
+    format: Format,
+    *,
+    dedup: bool,
+    codebooks: Mapping[str, int] | None = None,
+) -> None:
     """Write one shard atomically.
 
-    With ``dedup`` it holds the code and the duration of each run, otherwise a code per frame.
+    Args:
+        path: the shard; see ``shard_path``.
+        records: in the order of the shard.
+        format: of the shard.
+        dedup: store the code and the duration of each run, or a code per frame.
+        codebooks: K of each codebook to write; those of the first record by default.
     """
-    sizes = {name: tokens.codebook_size for record in records[:1] for name, tokens in record.tokens.items()}
-    layout = TokenLayout(sizes, dedup)
+    if codebooks is None:
+        codebooks = {name: tokens.codebook_size for record in records[:1] for name, tokens in record.tokens.items()}
+    layout = TokenLayout(codebooks, dedup)
     match format:
         case "jsonl":
             write_jsonl(path, records, layout)
