@@ -28,6 +28,7 @@ import torch
 
 import spintok
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features
+from spintok.corpus.token_formats import load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import scan
 from spintok.tokenizer import Tokenizer
@@ -35,6 +36,9 @@ from spintok.tokenizer import Tokenizer
 __all__ = ["FORMATS", "Outcome", "kill_encode", "make_audio"]
 
 FORMATS = ("jsonl", "parquet", "km", "safetensors", "features-parquet")
+
+
+_KILLS_PER_FOLDER = 8
 
 
 @dataclass
@@ -83,8 +87,9 @@ def kill_encode(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kill
         while True:
             child = _fork(partial(job, output))
             # Long enough that some runs get far, short enough that each folder sees several kills.
-            time.sleep(rng.uniform(0.0, 0.4 * whole))
-            os.kill(child, signal.SIGKILL)
+            if len(counts) < _KILLS_PER_FOLDER:
+                time.sleep(rng.uniform(0.0, 0.4 * whole))
+                os.kill(child, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if status != -signal.SIGKILL:
                 break
@@ -168,6 +173,9 @@ def main(argv: list[str] | None = None) -> int:
     # Forked processes must not inherit threads.
     torch.set_num_threads(1)
     tokenizer = spintok.load(options.tokenizer)
+    if any("parquet" in format for format in options.formats):
+        # Or every child would spend its time on importing it.
+        load_pyarrow()
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         audio = make_audio(Path(folder, "audio"), options.files, options.seconds)
