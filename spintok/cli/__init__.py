@@ -51,4 +51,6 @@ def _message(error: Exception) -> str:
     # Errors in arguments have this method; their class is private to typer.
     if hasattr(error, "format_message"):
         return str(error.format_message())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"

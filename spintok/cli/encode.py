@@ -42,7 +42,7 @@ EPILOG = """Examples:
 
 def encode(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(help="A folder, an audio file, a manifest (.tsv, wav.scp, .jsonl), or - for standard input."),
     ],
     output: Annotated[
@@ -109,7 +109,10 @@ def encode(
     shared: dict[str, Any] = {
         "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite
     }  # fmt: skip
-    _check_output(source, output)
+    if not source:
+        raise ValueError("the source is an empty string; name a folder, a file or a manifest")
+    path = Path(source)
+    _check_output(path, output)
     if features is not None:
         given = {
             "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None
@@ -119,22 +122,23 @@ def encode(
                 raise ValueError(f"{option} is for tokens: leave it out with --features")
         if format in ("jsonl", "km"):
             raise ValueError(f"--format {format} is for tokens: features are written as safetensors or parquet")
-        if _is_stream(source):
+        if _is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
         shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
-        return _features(load_tokenizer(tokenizer, device, offline, quiet), source, output, shared, quiet)
+        return _features(load_tokenizer(tokenizer, device, offline, quiet), path, output, shared, quiet)
     if features_dtype is not None:
         raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
+    codebook = "primary" if codebook is None else codebook
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
     shared |= {
-        "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook or "primary",),
+        "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),
         "format": format or "jsonl",
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
-    return _tokens(loaded, source, output, shared, stats, quiet)
+    return _tokens(loaded, path, output, shared, stats, quiet)
 
 
 def _tokens(
@@ -201,8 +205,8 @@ def _default_folder(source: Path, suffix: str) -> Path:
 
 
 def _is_stream(source: Path) -> bool:
-    """Return whether the source is standard input or a pipe such as ``<(command)``."""
-    return str(source) == "-" or source.is_fifo()
+    """Return whether the source is standard input, a pipe such as ``<(command)``, or a device."""
+    return str(source) == "-" or (source.exists() and not source.is_file() and not source.is_dir())
 
 
 @contextmanager

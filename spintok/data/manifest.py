@@ -40,8 +40,10 @@ def scan(source: str | os.PathLike[str]) -> list[Utterance]:
     if path.is_dir():
         files, unreadable = _audio_below(path)
         if not files and not unreadable:
-            known = " ".join(sorted(EXTENSIONS))
-            raise ManifestError(f"{path}: no audio files in this folder (looked for {known})")
+            raise ManifestError(
+                f"{path}: no audio files in this folder: no name ends in .wav, .flac, .mp3, .m4a or another of the "
+                f"{len(EXTENSIONS)} known endings"
+            )
         folders = [Utterance(_utf8(f"{folder.relative_to(path).as_posix()}/"), folder) for folder in unreadable]
         return [*_keyed(path, files), *folders]
     if not path.exists():

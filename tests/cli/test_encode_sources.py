@@ -1,5 +1,6 @@
 """What ``spintok encode`` takes as its source, and what it refuses."""
 
+import json
 import os
 import re
 import subprocess
@@ -61,3 +62,44 @@ def test_a_long_file_shows_its_progress_in_time_of_audio(capsys, tmp_path, monke
     assert times == sorted(set(times))
     assert times[-1] == "0:01:20"
     assert run(capsys, *command, "--quiet") == (0, out, "")
+
+
+@pytest.mark.parametrize("source", ["", "/dev/null"])
+def test_an_empty_source_is_refused(capsys, source, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros(999), 16_000)
+    code, out, err = run(capsys, "encode", source)
+    assert (code, out, err.count("\n")) == (cli.USAGE, "", 1)
+    assert "empty" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_tail_of_some_milliseconds_that_is_missing_is_a_warning_in_one_line(speech, tmp_path) -> None:
+    samples, rate = soundfile.read(speech / "fred_yes.flac")
+    soundfile.write(tmp_path / "a.wav", samples, rate)
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(data[:-100])
+    done = subprocess.run(
+        [sys.executable, "-m", "spintok", "encode", tmp_path / "a.wav"], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(
+        r"spintok: warning: \S+a\.wav: the last 3\.1 ms are missing: .* bytes of samples\n", done.stderr
+    )
+
+
+def test_a_subfolder_that_cannot_be_read_is_listed_and_makes_the_exit_code_1(capsys, tmp_path, monkeypatch) -> None:
+    (tmp_path / "in/closed").mkdir(parents=True)
+    soundfile.write(tmp_path / "in/a.wav", np.zeros(999), 16_000)
+    real = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, out, _ = run(capsys, "encode", tmp_path / "in", tmp_path / "out")
+    assert code == cli.FAILED
+    assert "2 files in = 1 files out + 1 failed" in out
+    (failed,) = map(json.loads, (tmp_path / "out/failed.jsonl").read_text().splitlines())
+    assert failed["error"].endswith("closed: Permission denied")
