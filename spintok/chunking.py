@@ -12,6 +12,10 @@ from spintok.frames import HOP, SAMPLE_RATE, num_frames, num_samples
 __all__ = ["Chunk", "Window", "chunks"]
 
 
+# Some 1,300 hours: more is a damaged configuration.
+_LONGEST = 1 << 28
+
+
 @dataclass(frozen=True)
 class Window:
     """The size of the chunks: each keeps ``keep`` frames and reads ``context`` more frames on either side."""
@@ -20,6 +24,10 @@ class Window:
     context: int = 250
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in (self.keep, self.context)):
+            raise ValueError(f"keep and context of a window must be integers, got {self}")
+        if max(self.keep, self.context) > _LONGEST:
+            raise ValueError(f"a window is limited to {_LONGEST} frames, got {self}")
         if self.keep < 1 or self.context < 0:
             raise ValueError(f"a window must keep at least 1 frame, with a context of at least 0 frames, got {self}")
 

@@ -1,6 +1,7 @@
 """``spintok.load``: a tokenizer from a folder, by name, or from a checkpoint of Spin's authors."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from spintok.hub import registry
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import Encoder
 from spintok.models.extractors import extractor_from_config
-from spintok.models.importers import load_spin
+from spintok.models.importers import CheckpointError, load_spin
+from spintok.models.importers.weights import check_weights
 from spintok.progress import Progress
 from spintok.serialization import TokenizerError, read_folder
 from spintok.tokenizer import Tokenizer
@@ -60,27 +62,59 @@ def load(
 def _from_folder(folder: Path) -> Tokenizer:
     config, weights = read_folder(folder)
     try:
+        check_weights({name: tensor for name, tensor in weights.items() if tensor.is_floating_point()})
         tokenizer = _build(config)
     except TokenizerError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {error!r}") from None
-    try:
-        tokenizer.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise TokenizerError(f"{folder}: model.safetensors does not fit config.json ({reason})") from None
+    except CheckpointError as error:
+        raise TokenizerError(f"{folder}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"{error!r}".splitlines()[0][:300]
+        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {reason}") from None
+    _load_weights(tokenizer, weights, folder)
     return tokenizer
 
 
 def _build(config: dict[str, Any]) -> Tokenizer:
-    return Tokenizer(
-        extractor_from_config(config["encoder"]),
-        [Codebook(CodebookConfig(**codebook)) for codebook in config["codebooks"]],
-        layer=config["layer"],
-        name=config["name"],
-        window=Window(**config["window"]),
-    )
+    """The tokenizer without its weights, for which nothing is allocated before their sizes are known to fit."""
+    name = config["name"]
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a text, got {str(name)[:80]}")
+    layer = config["layer"]
+    if layer is not None and (not isinstance(layer, int) or isinstance(layer, bool)):
+        raise ValueError(f"layer must be an integer or null, got {str(layer)[:80]}")
+    encoder = extractor_from_config(config["encoder"])
+    configs = [CodebookConfig(**codebook) for codebook in config["codebooks"]]
+    for codebook in configs:
+        if codebook.features != encoder.num_features:
+            raise ValueError(
+                f"codebook {codebook.name!r} reads {codebook.features} features, but the encoder has "
+                f"{encoder.num_features}"
+            )
+    with torch.device("meta"):
+        codebooks = [Codebook(codebook) for codebook in configs]
+    return Tokenizer(encoder, codebooks, layer=layer, name=name, window=Window(**config["window"]))
+
+
+def _load_weights(tokenizer: Tokenizer, weights: Mapping[str, Tensor], folder: Path) -> None:
+    needed = {name: _form(tensor) for name, tensor in tokenizer.state_dict().items()}
+    given = {name: _form(tensor) for name, tensor in weights.items()}
+    for name in sorted(needed.keys() | given.keys()):
+        if needed.get(name) != given.get(name):
+            raise TokenizerError(
+                f"{folder}: model.safetensors does not fit config.json: {name} should be "
+                f"{needed.get(name, 'absent')} and is {given.get(name, 'absent')}"
+            )
+    # Copies: the tensors of a safetensors file may be its mapped pages.
+    copies = {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in weights.items()
+    }
+    tokenizer.load_state_dict(copies, assign=True)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{'' if tensor.is_floating_point() else 'integer '}{tuple(tensor.shape)}"
 
 
 def _from_spin(path: Path) -> Tokenizer:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -56,25 +55,42 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         TokenizerError: a file is missing or damaged, or the folder holds something else.
     """
+    config = _read_config(folder)
+    path = folder / "model.safetensors"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "spintok_format" not in config:
-            raise TokenizerError(
-                f"{folder}: contains an encoder, not a tokenizer: train a codebook on it (spintok train recipes/...)"
-            )
-        if config["spintok_format"] != FORMAT:
-            raise TokenizerError(
-                f"{folder}: config.json has the format {config['spintok_format']!r}; this release reads {FORMAT}"
-            )
-        return config, load_file(folder / "model.safetensors")
-    except TokenizerError:
-        raise
-    except FileNotFoundError as error:
-        raise TokenizerError(f"{error.filename}: missing, so this tokenizer is incomplete") from None
-    except SafetensorError as error:
-        raise TokenizerError(f"{folder}: model.safetensors does not fit config.json ({error})") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {error!r}") from None
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise TokenizerError(f"{path}: missing, so this tokenizer is incomplete") from None
+    except Exception as error:
+        # A damaged header fails in any way, inside safetensors or torch.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TokenizerError(f"{folder}: model.safetensors is damaged ({reason[:200]})") from None
+    for name, tensor in weights.items():
+        if tensor.dtype not in (torch.float32, torch.float16) and tensor.is_floating_point():
+            raise TokenizerError(f"{folder}: {name} is stored as {tensor.dtype}; float32 and float16 are read")
+    return config, weights
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TokenizerError(f"{path}: missing, so this tokenizer is incomplete") from None
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {error!r}"[:300]) from None
+    if not isinstance(config, dict):
+        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: it is not a JSON object")
+    if "spintok_format" not in config:
+        raise TokenizerError(
+            f"{folder}: contains an encoder, not a tokenizer: train a codebook on it (spintok train recipes/...)"
+        )
+    if config["spintok_format"] != FORMAT:
+        found = str(config["spintok_format"])[:80]
+        raise TokenizerError(f"{folder}: config.json has the format {found}; this release reads {FORMAT}")
+    return config
 
 
 def _stored(name: str, tensor: Tensor, dtype: StoredDtype) -> Tensor:

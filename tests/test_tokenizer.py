@@ -284,7 +284,7 @@ DAMAGES = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "missing"),
     "cut weights": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:999]),
-        "model.safetensors does not fit",
+        "model.safetensors is damaged",
     ),
     "other weights": (
         lambda f: damage(f, codebooks=ssl_tokenizer()._config({})["codebooks"][:1]),

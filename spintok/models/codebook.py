@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 __all__ = ["Codebook", "CodebookConfig", "Codebooks"]
 
+# A limit that no codebook comes near; more is a damaged configuration.
+_LARGEST = 1 << 24
+
 Metric = Literal["dot", "l2"]
 
 
@@ -35,6 +38,13 @@ class CodebookConfig:
     projection: bool
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.projection, bool):
+            raise ValueError("a codebook's name must be a text, and projection true or false")
+        for size in (self.size, self.features, self.width):
+            if not isinstance(size, int) or isinstance(size, bool) or size > _LARGEST:
+                raise ValueError(
+                    f"codebook {self.name!r}: sizes must be integers up to {_LARGEST}, got {str(size)[:80]}"
+                )
         if self.metric not in ("dot", "l2"):
             raise ValueError(f"codebook {self.name!r}: metric must be 'dot' or 'l2', got {self.metric!r}")
         if min(self.size, self.features, self.width) < 1:

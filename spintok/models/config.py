@@ -10,31 +10,42 @@ from spintok.models.transformer import NormPosition
 __all__ = ["EncoderConfig"]
 
 
+# Limits that no encoder comes near. They keep a damaged or hostile configuration from taking all memory.
+_MOST_CONVOLUTIONS = 64
+_MOST_LAYERS = 200
+_LARGEST = 1 << 24
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """The architecture of an encoder; the defaults are HuBERT Base.
 
     Attributes:
-        front_end: "waveform" convolves samples, as HuBERT does. In "log_mel" the first of the convolutions is a bank
-            of filters that is not trained: ``conv_channels[0]`` mel bands, from windows of ``conv_kernels[0]`` samples
-            every ``conv_strides[0]`` (``spintok.models.log_mel``); ``conv_norm`` is "group".
-        conv_channels, conv_kernels, conv_strides: of each convolution of the front end.
-        conv_bias: whether these convolutions have a bias.
-        conv_norm: "group" normalises the first convolution over time (Base), "layer" normalises every
-            convolution over channels (Large).
-        feature_norm: whether a layer norm comes before the projection to ``width``.
-        projection: whether there is a projection; without it the last ``conv_channels`` is ``width``.
-        normalize_waveform: bring each waveform to zero mean and unit variance first.
-        waveform_eps: added to that variance: 1e-7 in Hugging Face's processors, 1e-5 in fairseq, s3prl and
-            torchaudio.
-        width, heads, feed_forward, layers: of the transformer.
+        front_end: "waveform" convolves samples, as HuBERT does. In "log_mel" a fixed filter bank takes the place of the
+            first convolution (``spintok.models.log_mel``): ``conv_channels[0]`` mel bands from windows of
+            ``conv_kernels[0]`` samples every ``conv_strides[0]`` samples. It needs ``conv_norm`` = "group".
+        conv_channels, conv_kernels, conv_strides: output channels, kernel and stride of each convolution.
+        conv_bias: whether the convolutions have a bias.
+        conv_norm: "group" normalises the first convolution over time (Base), "layer" normalises every convolution
+            over channels (Large).
+        feature_norm: whether a layer norm precedes the projection to ``width``.
+        projection: whether there is a projection; without it the last of ``conv_channels`` must be ``width``.
+        normalize_waveform: whether each waveform is first normalised to zero mean and unit variance.
+        waveform_eps: added to that variance: 1e-7 in Hugging Face's processors, 1e-5 in fairseq, s3prl and torchaudio.
+        width, heads, feed_forward, layers: the dimensions of the transformer.
         norm_position: layer norms after each residual ("post", Base) or before each block ("pre", Large).
-        positional_kernel, positional_groups: of the positional convolution.
-        position_buckets: rows of WavLM's relative position bias; 0 for a model without it.
-        position_max_distance: frames from which on the bias no longer changes.
-        norm_eps: of the transformer's layer norms.
-        dropout: in training, on residual branches and the transformer's input.
-        layer_dropout: in training, the chance to skip a layer.
+        final_norm: with "pre", whether the output of the last layer passes a final layer norm. False gives the layer's
+            own output (``hidden_states[-1]`` of transformers 5, torchaudio, Spin); True gives ``last_hidden_state``
+            of transformers, ``hidden_states[-1]`` of transformers 4, and the last layer of s3prl.
+        positional_kernel, positional_groups: kernel and groups of the positional convolution.
+        position_buckets: rows of WavLM's relative position bias; 0 for models without it.
+        position_max_distance: the distance in frames from which on that bias stays the same.
+        norm_eps: the epsilon of the transformer's layer norms.
+        dropout: in training, on residual branches and on the transformer's input.
+        layer_dropout: in training, the probability of skipping a layer.
+
+    Raises:
+        ValueError: a value has the wrong type, is out of range, or does not fit the others.
     """
 
     front_end: Literal["waveform", "log_mel"] = "waveform"
@@ -52,6 +63,7 @@ class EncoderConfig:
     feed_forward: int = 3072
     layers: int = 12
     norm_position: NormPosition = "post"
+    final_norm: bool = False
     positional_kernel: int = 128
     positional_groups: int = 16
     position_buckets: int = 0
@@ -62,13 +74,16 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("conv_channels", "conv_kernels", "conv_strides"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple) or not 1 <= len(values) <= _MOST_CONVOLUTIONS:
+                raise ValueError(f"{name} must list 1 to {_MOST_CONVOLUTIONS} numbers, got {str(values)[:80]}")
+            object.__setattr__(self, name, tuple(values))
+            for value in values:
+                _check_int(name, value, 1, _LARGEST)
+        self._check_numbers()
+        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):
             raise ValueError("conv_channels, conv_kernels and conv_strides must have the same length")
         check_geometry(self.conv_kernels, self.conv_strides)
-        sizes = (*self.conv_channels, self.width, self.heads, self.feed_forward, self.positional_kernel)
-        if min(sizes) < 1 or self.positional_groups < 1 or self.layers < 0 or self.position_buckets < 0:
-            raise ValueError(f"sizes must be positive, got {self}")
         if self.width % self.heads or self.width % self.positional_groups:
             raise ValueError(
                 f"width {self.width} must be a multiple of heads {self.heads} "
@@ -84,36 +99,60 @@ class EncoderConfig:
             raise ValueError(
                 'front_end "log_mel" normalises its bands: conv_norm is "group", normalize_waveform is false'
             )
+        if self.front_end == "log_mel" and self.conv_channels[0] > self.conv_kernels[0]:
+            raise ValueError(f"{self.conv_channels[0]} mel bands are more than the samples of their windows")
         if self.norm_position not in ("post", "pre"):
             raise ValueError(f'norm_position is "post" or "pre", got {self.norm_position!r}')
-        if not (0 <= self.dropout < 1 and 0 <= self.layer_dropout < 1):
-            raise ValueError("dropout and layer_dropout must be in [0, 1)")
+        if self.final_norm and (self.norm_position != "pre" or self.layers == 0):
+            raise ValueError('final_norm is for encoders with norm_position "pre" and at least one layer')
+        if self.position_buckets and not 4 <= self.position_buckets < 4 * self.position_max_distance:
+            raise ValueError("position_buckets must be at least 4 and less than 4 position_max_distance")
+
+    def _check_numbers(self) -> None:
+        for name in ("conv_bias", "feature_norm", "projection", "normalize_waveform", "final_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        for name in ("width", "heads", "feed_forward", "positional_kernel", "positional_groups"):
+            _check_int(name, getattr(self, name), 1, _LARGEST)
+        for name in ("position_buckets", "position_max_distance"):
+            _check_int(name, getattr(self, name), 0, _LARGEST)
+        _check_int("layers", self.layers, 0, _MOST_LAYERS)
+        # NaN fails every comparison.
+        for name in ("waveform_eps", "norm_eps", "dropout", "layer_dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {str(value)[:80]}")
+        if min(self.waveform_eps, self.norm_eps) == 0:
+            raise ValueError("waveform_eps and norm_eps must be above 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON holds."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """Values for JSON. ``final_norm`` is left out if it is False, as before there was such a field."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return values if self.final_norm else {name: v for name, v in values.items() if name != "final_norm"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EncoderConfig":
-        """The inverse of ``to_dict``; missing fields take their defaults.
+        """The inverse of ``to_dict``. Missing fields take their defaults.
 
         Raises:
-            ValueError: a field that no encoder has, or an impossible value.
+            ValueError: an unknown field, or an impossible value.
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown encoder field {', '.join(unknown)}: written by a newer spintok?")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"a value of the encoder's configuration has the wrong type: {error}") from error
+        return cls(**values)
 
     def truncated(self, layers: int) -> "EncoderConfig":
-        """The same with only the lowest ``layers`` layers, whose outputs stay the same.
+        """The configuration with only the lowest ``layers`` layers, which compute the same.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: there are not so many layers.
         """
         if not 0 <= layers <= self.layers:
             raise ValueError(f"layers must be in 0 ... {self.layers}, got {layers}")
-        return replace(self, layers=layers)
+        return replace(self, layers=layers, final_norm=self.final_norm and layers == self.layers)
+
+
+def _check_int(name: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} must be an integer in {least} ... {most}, got {str(value)[:80]}")

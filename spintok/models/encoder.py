@@ -4,7 +4,7 @@ Layer ``n`` is the output of the n-th transformer layer, counted from 1. Layer 0
 projected features plus the positional convolution (and the layer norm, if norms come after the residuals, "post").
 With "pre" norms (Large models) the output of every layer is taken before any norm, also that of the last layer, as in
 fairseq's ``extract_features``, torchaudio, and ``hidden_states`` of transformers 5. In s3prl, in transformers 4, and in
-every ``last_hidden_state``, a final layer norm follows the last layer.
+every ``last_hidden_state``, a final layer norm follows the last layer: ``EncoderConfig.final_norm`` asks for it.
 
 The features of an utterance do not depend on its batch: ``spintok.models.conv_frontend`` normalises each waveform over
 its own samples, padded frames are zero before the positional convolution, and attention masks them.
@@ -52,7 +52,8 @@ class Encoder(FeatureExtractor):
         self.feature_norm = nn.LayerNorm(channels, eps=config.norm_eps) if config.feature_norm else None
         self.projection = nn.Linear(channels, config.width) if config.projection else None
         self.positional = PositionalConv(config.width, config.positional_kernel, config.positional_groups)
-        has_norm = config.norm_position == "post"
+        # "post": of the transformer's input; "pre" with final_norm: of the last layer's output.
+        has_norm = config.norm_position == "post" or config.final_norm
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if has_norm else None
         self.positions = (
             RelativePositions(config.position_buckets, config.position_max_distance, config.heads)
@@ -87,7 +88,9 @@ class Encoder(FeatureExtractor):
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> "Encoder":
-        return cls(EncoderConfig.from_dict(values))
+        # On the meta device nothing is allocated, however large the sizes are.
+        with torch.device("meta"):
+            return cls(EncoderConfig.from_dict(values))
 
     @classmethod
     def from_state(cls, config: EncoderConfig, state: Mapping[str, Tensor]) -> "Encoder":
@@ -119,6 +122,7 @@ class Encoder(FeatureExtractor):
             name: tensor
             for name, tensor in self.state_dict().items()
             if not (name.startswith("layers.") and int(name.split(".")[1]) >= layers)
+            and not (name.startswith("norm.") and self.config.final_norm and not config.final_norm)
         }
         return Encoder.from_state(config, kept)
 
@@ -173,7 +177,7 @@ class Encoder(FeatureExtractor):
         if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
         x = features + self.positional(features)
-        if self.norm is not None:
+        if self.norm is not None and not self.config.final_norm:
             x = self.norm(x)
         if self.training and self.config.dropout > 0:
             x = F.dropout(x, self.config.dropout)
@@ -204,8 +208,15 @@ class Encoder(FeatureExtractor):
             else:
                 x = layer(x, keys, positions)
             if index in layers:
-                found[index] = x
+                found[index] = self._output(x, index)
         return [zero_padding(found[index], mask) for index in layers]
+
+    def _output(self, x: Tensor, layer: int) -> Tensor:
+        """The features of a layer from its output."""
+        if self.norm is None or not self.config.final_norm or layer != self.num_layers:
+            return x
+        normed: Tensor = self.norm(x)
+        return normed
 
     def statistics(self, blocks: Iterable[Tensor]) -> WaveformStatistics:
         return self.front_end.stream_statistics(blocks)

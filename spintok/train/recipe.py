@@ -43,6 +43,7 @@ class KMeansRecipe:
         name: of the resulting tokenizer.
         encoder: "mfcc", the name or folder of a tokenizer whose encoder is used, or another library's checkpoint.
         layer: the encoder layer whose features are clustered; omit it for MFCC.
+        final_norm: whether the last layer of a Large checkpoint includes its final layer norm (``EncoderConfig``).
         share: fraction of each utterance's frames to use, drawn at random with ``kmeans.seed``.
         kmeans: the clustering itself.
     """
@@ -51,6 +52,7 @@ class KMeansRecipe:
     encoder: str
     kmeans: KMeansConfig
     layer: int | None = None
+    final_norm: bool = False
     share: float = 1.0
 
     def __post_init__(self) -> None:

@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 
-def load_encoder(source: str | os.PathLike[str], *, layers: int | None = None, heads: int | None = None) -> Encoder:
+def load_encoder(
+    source: str | os.PathLike[str], *, layers: int | None = None, heads: int | None = None, final_norm: bool = False
+) -> Encoder:
     """An encoder with another library's weights, in evaluation mode, on the CPU, in float32.
 
     Args:
@@ -39,19 +41,22 @@ def load_encoder(source: str | os.PathLike[str], *, layers: int | None = None, h
             which is downloaded. "s3prl:hubert_local:FILE" gives an s3prl upstream a local checkpoint.
         layers: keep only this many of the lowest transformer layers.
         heads: the number of attention heads, for a torchaudio file of a width that no published model has.
+        final_norm: for encoders with norms before each block (Large models), apply the final layer norm to the output
+            of the last layer, as every ``last_hidden_state``, transformers 4 and s3prl do. By default the last
+            layer's own output is returned, as in torchaudio, transformers 5 and Spin. See ``EncoderConfig``.
 
     Raises:
         CheckpointError: one line that names the source, the problem and, if there is one, the fix.
         ImportError: the library that a name needs is not installed.
     """
     try:
-        encoder = Encoder.from_state(*_convert(str(source), heads))
+        encoder = Encoder.from_state(*_convert(str(source), heads, final_norm))
         return encoder if layers is None else encoder.truncated(layers)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
 
 
-def load_extractor(source: str | os.PathLike[str]) -> FeatureExtractor:
+def load_extractor(source: str | os.PathLike[str], *, final_norm: bool = False) -> FeatureExtractor:
     """As ``load_encoder``, but "s3prl:NAME" may be any upstream; it need not have an architecture of spintok's own.
 
     Raises:
@@ -59,13 +64,16 @@ def load_extractor(source: str | os.PathLike[str]) -> FeatureExtractor:
     """
     origin, _, rest = str(source).partition(":")
     if origin != "s3prl" or not rest:
-        return load_encoder(source)
+        return load_encoder(source, final_norm=final_norm)
     name, _, ckpt = rest.partition(":")
     try:
         upstream = build_upstream(name, ckpt or None)
         try:
-            return Encoder.from_state(*convert_upstream(upstream))
+            return Encoder.from_state(*convert_upstream(upstream, final_norm=final_norm))
         except CheckpointError:
+            # s3prl itself decides about the norm, as it does about everything else in an upstream.
+            if final_norm:
+                raise
             return Upstream(name, upstream, ckpt=ckpt or None)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
@@ -80,38 +88,39 @@ def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
     try:
         values = _read(Path(path))
         if not is_spin(values):
-            raise CheckpointError("it is no Spin checkpoint: it has no loss_module.codebook.weight")
+            raise CheckpointError("it is not a Spin checkpoint: it has no loss_module.codebook.weight")
         return from_spin(values)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _convert(source: str, heads: int | None) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def _convert(source: str, heads: int | None, final_norm: bool) -> tuple[EncoderConfig, dict[str, Tensor]]:
     origin, _, name = source.partition(":")
     if origin == "torchaudio" and name:
-        return load_bundle(name)
+        return load_bundle(name, final_norm=final_norm)
     if origin == "s3prl" and name:
         name, _, ckpt = name.partition(":")
-        return native_upstream(name, ckpt or None)
+        return native_upstream(name, ckpt or None, final_norm=final_norm)
     path = Path(source)
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise CheckpointError("it is no Hugging Face folder: it has no config.json")
-        return load_huggingface(path)
+            raise CheckpointError("it is not a Hugging Face folder: it has no config.json")
+        return load_huggingface(path, final_norm=final_norm)
     values = _read(path)
     if is_spin(values):
         spin = from_spin(values)
         return spin.config, spin.encoder_state
     if is_s3prl(values):
-        return from_s3prl(values)
+        return from_s3prl(values, final_norm=final_norm)
     if is_fairseq(values):
-        return from_fairseq(values)
+        return from_fairseq(values, final_norm=final_norm)
     if is_torchaudio(values):
-        return from_torchaudio(values, heads=heads)
+        return from_torchaudio(values, heads=heads, final_norm=final_norm)
     if any("encoder.pos_conv_embed." in name for name in values):
         raise CheckpointError("these are Hugging Face weights without their config.json: give the folder that has both")
     raise CheckpointError(
-        f"it is no checkpoint of torchaudio, fairseq, s3prl or Spin; it holds {', '.join(sorted(values)[:5])}"
+        "it is not a checkpoint of torchaudio, fairseq, s3prl or Spin; it holds "
+        + ", ".join(name[:60] for name in sorted(values)[:5])
     )
 
 
@@ -121,4 +130,4 @@ def _read(path: Path) -> Mapping[str, Any]:
     values = read_checkpoint(path)
     if not isinstance(values, Mapping):
         raise CheckpointError(f"it holds a {type(values).__name__}, not a checkpoint")
-    return {str(name): value for name, value in values.items()}
+    return {name: value for name, value in values.items() if isinstance(name, str)}

@@ -1,11 +1,10 @@
-"""fairseq's names and settings: its own checkpoints, Microsoft's WavLM and what s3prl converts from either.
+"""Checkpoints of fairseq, of Microsoft's WavLM, and of s3prl, which converts either.
 
-HuBERT, wav2vec 2.0 and WavLM, pre-trained or fine-tuned for CTC. fairseq itself is not needed:
-``spintok.models.importers.read`` reads the argparse and omegaconf settings of its checkpoints without those packages.
+They hold HuBERT, wav2vec 2.0 or WavLM, pre-trained or fine-tuned for CTC, with weights and settings under fairseq's
+names. fairseq is not needed: ``spintok.models.importers.read`` reads its argparse and omegaconf settings.
 """
 
 import ast
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,10 @@ from spintok.models.config import EncoderConfig
 from spintok.models.importers.read import plain
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename, usual_heads
 
-__all__ = ["convert_fairseq", "from_fairseq", "from_s3prl", "is_fairseq", "is_s3prl"]
+__all__ = ["convert_fairseq", "from_fairseq", "from_s3prl", "is_fairseq", "is_s3prl", "number_list"]
+
+# Of a list of convolutions.
+_MOST_ENTRIES = 1000
 
 _PREFIX = r"(?:w2v_encoder\.w2v_model\.|w2v_model\.)?"
 _LAYER = _PREFIX + r"encoder\.layers\.(\d+)\."
@@ -38,54 +40,56 @@ RULES = [
 
 
 def is_fairseq(values: Mapping[str, Any]) -> bool:
-    """Whether this is a checkpoint of fairseq, or of WavLM's authors."""
+    """Whether this is a checkpoint of fairseq or of WavLM's authors."""
     return isinstance(values.get("model"), Mapping) and ("cfg" in values or "args" in values)
 
 
 def is_s3prl(values: Mapping[str, Any]) -> bool:
-    """Whether s3prl converted this from fairseq."""
+    """Whether this is a checkpoint that s3prl converted from fairseq."""
     return isinstance(values.get("model_weight"), Mapping) and "model_cfg" in values
 
 
-def from_fairseq(values: Mapping[str, Any]) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def from_fairseq(values: Mapping[str, Any], *, final_norm: bool = False) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """The encoder of a fairseq or WavLM checkpoint.
 
     Raises:
-        CheckpointError: it holds no encoder that spintok has.
+        CheckpointError: its architecture is not one of spintok's, or it is incomplete.
     """
     settings: dict[str, Any] = {}
     for key in ("args", "cfg"):
         found = plain(values.get(key))
         if isinstance(found, dict):
             settings.update(_flat(found))
-    return convert_fairseq(values["model"], settings)
+    return convert_fairseq(values["model"], settings, final_norm=final_norm)
 
 
-def from_s3prl(values: Mapping[str, Any]) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def from_s3prl(values: Mapping[str, Any], *, final_norm: bool = False) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """The encoder of a checkpoint that s3prl converted.
 
     Raises:
-        CheckpointError: it holds no encoder that spintok has.
+        CheckpointError: its architecture is not one of spintok's, or it is incomplete.
     """
     found = plain({"model": values["model_cfg"], "task": values.get("task_cfg", {})})
-    return convert_fairseq(values["model_weight"], _flat(found))
+    return convert_fairseq(values["model_weight"], _flat(found), final_norm=final_norm)
 
 
 def convert_fairseq(
-    weights: Mapping[str, Tensor], settings: Mapping[str, Any]
+    weights: Mapping[str, Any], settings: Mapping[str, Any], *, final_norm: bool = False
 ) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """The encoder of weights under fairseq's names; what ``settings`` lack is as in the published models.
+    """The encoder of weights with fairseq's names. Settings that are missing are taken from the published models.
 
     Raises:
-        CheckpointError: another architecture.
+        CheckpointError: another architecture, or an incomplete encoder.
     """
     kind = settings.get("layer_type", "transformer")
     if kind != "transformer":
-        raise CheckpointError(f"its layer_type is {kind}; spintok's encoders are transformers")
+        raise CheckpointError(f"its layer_type is {str(kind)[:80]}; spintok's encoders are transformers")
     activation = settings.get("activation_fn", "gelu")
     if activation != "gelu":
-        raise CheckpointError(f"its activation_fn is {activation}; spintok's encoders use gelu")
-    named = rename(weights, RULES)
+        raise CheckpointError(f"its activation_fn is {str(activation)[:80]}; spintok's encoders use gelu")
+    if not isinstance(weights, Mapping):
+        raise CheckpointError("its weights are not a dictionary")
+    named = rename({name: tensor for name, tensor in weights.items() if isinstance(name, str)}, RULES)
     shapes = geometry(named)
     if shapes["position_buckets"] and not settings.get("gru_rel_pos", True):
         raise CheckpointError("its relative positions have no gate; spintok has WavLM's gated ones only")
@@ -98,18 +102,19 @@ def convert_fairseq(
             "conv_strides": _strides(convolutions) if convolutions else EncoderConfig.conv_strides,
             "heads": heads,
             "norm_position": "pre" if settings.get("layer_norm_first", large) else "post",
+            "final_norm": final_norm,
             "position_max_distance": settings.get("max_distance", 800),
             "normalize_waveform": bool(settings.get("normalize", large)),
             "waveform_eps": 1e-5,
         }
     )
-    return config, assemble(named, config.norm_position)
+    return config, assemble(named, config)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the encoder by name, from all of the places where fairseq's versions keep them.
+    """The settings of the encoder by name, from all places where the versions of fairseq keep them.
 
-    A fine-tuned model keeps those of its encoder in ``w2v_args``, which count before its own.
+    A fine-tuned model keeps the settings of its encoder in ``w2v_args``; they take precedence.
     """
     flat = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     for part in ("task", "model"):
@@ -121,8 +126,20 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _strides(text: str) -> tuple[int, ...]:
-    """Strides in fairseq's list of (channels, kernel, stride), such as "[(512,10,5)] + [(512,3,2)] * 6"."""
+def _strides(text: Any) -> tuple[int, ...]:
+    """The strides in fairseq's list of (channels, kernel, stride), such as "[(512,10,5)] + [(512,3,2)] * 6"."""
+    try:
+        return tuple(int(stride) for _, _, stride in number_list(text))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"its conv_feature_layers cannot be read: {str(text)[:200]}") from error
+
+
+def number_list(text: Any) -> list[Any]:
+    """The value of an expression of integers, lists, tuples, sums and products, with at most 1,000 entries.
+
+    Raises:
+        ValueError: the text is something else.
+    """
 
     def value(node: ast.expr) -> Any:
         match node:
@@ -132,11 +149,20 @@ def _strides(text: str) -> tuple[int, ...]:
                 return [value(part) for part in parts]
             case ast.Tuple(elts=parts):
                 return tuple(value(part) for part in parts)
-            case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as sign, right=right):
-                return (operator.add if isinstance(sign, ast.Add) else operator.mul)(value(left), value(right))
-        raise ValueError(ast.dump(node))
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                entries, times = value(left), value(right)
+                if isinstance(entries, list | tuple) and len(entries) * times <= _MOST_ENTRIES:
+                    return entries * times
+        raise ValueError("not a list of numbers")
 
+    if not isinstance(text, str) or len(text) > 10_000:
+        raise ValueError("not a text, or too long")
     try:
-        return tuple(int(stride) for _, _, stride in value(ast.parse(text.strip(), mode="eval").body))
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise CheckpointError(f"its conv_feature_layers cannot be read: {text}") from error
+        found = value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(found, list) or len(found) > _MOST_ENTRIES:
+        raise ValueError("not a list, or too long")
+    return found

@@ -1,7 +1,6 @@
-"""Hugging Face folders: HubertModel, Wav2Vec2Model and WavLMModel, alone or inside a model for CTC,
-pre-training, ...
+"""Hugging Face folders of HubertModel, Wav2Vec2Model and WavLMModel, alone or inside a model for CTC, pre-training, ...
 
-Only ``config.json`` and the weights are read; the transformers package is not needed.
+The transformers package is not needed.
 """
 
 import json
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from spintok.models.config import EncoderConfig
-from spintok.models.importers.read import read_tensors
+from spintok.models.importers.read import one_line, read_tensors
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename
 
 __all__ = ["load_huggingface"]
@@ -39,41 +38,56 @@ RULES = [
 ]
 
 
-def load_huggingface(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def load_huggingface(folder: Path, *, final_norm: bool = False) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """The encoder of a ``save_pretrained`` folder.
 
-    Whether waveforms are normalised is what ``preprocessor_config.json`` says; without that file, Large
-    models (layer norms in the front end) normalise and Base models do not.
+    Waveforms are normalised if ``do_normalize`` of the folder's feature extractor says so, which is stored in
+    ``processor_config.json`` (transformers 5) or else in ``preprocessor_config.json``. Without either, Large models
+    (layer norms in the front end) normalise and Base models do not.
 
     Raises:
-        CheckpointError: no such model, or weights are missing or unsafe to read.
+        CheckpointError: it is another model, or files are missing, damaged or unsafe to read.
     """
     settings = _json(folder / "config.json")
     kind = settings.get("model_type")
     if kind not in ("hubert", "wav2vec2", "wavlm"):
-        raise CheckpointError(f"model_type is {kind!r}; spintok reads hubert, wav2vec2 and wavlm")
-    activations = {settings.get(name, "gelu") for name in ("hidden_act", "feat_extract_activation")}
-    if activations != {"gelu"}:
-        raise CheckpointError(f"its activation functions are {sorted(activations)}; spintok's encoders use gelu")
+        raise CheckpointError(f"model_type is {str(kind)[:80]!r}; spintok reads hubert, wav2vec2 and wavlm")
+    activations = [settings.get(name, "gelu") for name in ("hidden_act", "feat_extract_activation")]
+    if activations != ["gelu", "gelu"]:
+        raise CheckpointError(f"its activation functions are {str(activations)[:80]}; spintok's encoders use gelu")
     named = rename(_weights(folder), RULES)
     shapes = geometry(named)
-    processor = folder / "preprocessor_config.json"
-    normalize = shapes["conv_norm"] == "layer"
-    if processor.exists():
-        normalize = bool(_json(processor).get("do_normalize", True))
+    extractor = _feature_extractor(folder)
+    # transformers normalises unless the file says otherwise.
+    normalize = shapes["conv_norm"] == "layer" if extractor is None else extractor.get("do_normalize", True)
     config = EncoderConfig(
         **{
             **shapes,
-            "conv_strides": tuple(settings.get("conv_stride", EncoderConfig.conv_strides)),
+            "conv_strides": settings.get("conv_stride", EncoderConfig.conv_strides),
             "heads": settings.get("num_attention_heads", 12),
             "norm_position": "pre" if settings.get("do_stable_layer_norm", False) else "post",
+            "final_norm": final_norm,
             "position_max_distance": settings.get("max_bucket_distance", 800),
             "norm_eps": settings.get("layer_norm_eps", 1e-5),
             "normalize_waveform": normalize,
             "waveform_eps": 1e-7,
         }
     )
-    return config, assemble(named, config.norm_position)
+    return config, assemble(named, config)
+
+
+def _feature_extractor(folder: Path) -> dict[str, Any] | None:
+    """The settings of the feature extractor, or None without one."""
+    if (folder / "processor_config.json").exists():
+        processor = _json(folder / "processor_config.json")
+        # Older processors only name their classes here.
+        for name in ("feature_extractor", "audio_processor"):
+            if name in processor:
+                if not isinstance(processor[name], dict):
+                    raise CheckpointError(f"processor_config.json: {name} is not an object")
+                return dict(processor[name])
+    path = folder / "preprocessor_config.json"
+    return _json(path) if path.exists() else None
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
@@ -82,7 +96,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
             return read_tensors(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
-            shards = sorted(set(_json(index)["weight_map"].values()))
+            shards = _shards(index)
             outside = [shard for shard in shards if Path(shard).name != shard]
             if outside:
                 raise CheckpointError(f"{index.name} names a file outside the folder: {outside[0]}")
@@ -95,11 +109,20 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     )
 
 
+def _shards(index: Path) -> list[str]:
+    """The names of the files that an index lists."""
+    listed = _json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{index.name} has no weight_map of file names")
+    return sorted(set(listed.values()))
+
+
 def _json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ``CheckpointError``."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} cannot be read: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path.name} does not hold a JSON object")
     return values

@@ -1,18 +1,21 @@
-"""torchaudio's wav2vec 2.0, HuBERT and WavLM models: saved state dicts and the bundles of ``torchaudio.pipelines``."""
+"""wav2vec 2.0, HuBERT and WavLM of torchaudio: saved state dicts and the bundles of ``torchaudio.pipelines``."""
 
+import pickle
 import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spintok.models.config import EncoderConfig
+from spintok.models.importers.read import one_line
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename, usual_heads
 
 __all__ = ["from_torchaudio", "import_torchaudio", "is_torchaudio", "load_bundle"]
 
-# A pre-training model holds its encoder as `wav2vec2`, a bundle that normalises waveforms as `model`.
+# Pre-training models hold their encoder as `wav2vec2`, bundles that normalise waveforms as `model`.
 _PREFIX = r"(?:wav2vec2\.|model\.)?"
 _LAYER = _PREFIX + r"encoder\.transformer\.layers\.(\d+)\."
 _POSITIONAL = _PREFIX + r"encoder\.transformer\.pos_conv_embed\.conv\."
@@ -39,21 +42,24 @@ RULES = [
 
 
 def is_torchaudio(values: Mapping[str, Any]) -> bool:
-    """Whether these are weights under torchaudio's names."""
+    """Whether these weights have torchaudio's names."""
     return any(".transformer.pos_conv_embed." in name for name in values)
 
 
 def from_torchaudio(
-    weights: Mapping[str, Tensor], *, heads: int | None = None, normalize_waveform: bool | None = None
+    weights: Mapping[str, Tensor],
+    *,
+    heads: int | None = None,
+    normalize_waveform: bool | None = None,
+    final_norm: bool = False,
 ) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """The encoder of a state dict of ``torchaudio.models``.
 
-    A state dict does not tell whether norms come first or whether waveforms are normalised. As in every bundle of
-    torchaudio, both hold if and only if the front end has layer norms; nor does it tell the number of ``heads``,
-    which then follow from the width.
+    A state dict does not say whether layer norms come first and whether waveforms are normalised. As in all bundles of
+    torchaudio, both are assumed if the front end has layer norms. The number of ``heads`` follows from the width.
 
     Raises:
-        CheckpointError: it holds no whole encoder, or ``heads`` is needed.
+        CheckpointError: the encoder is incomplete, or ``heads`` must be given.
     """
     named = rename(weights, RULES)
     shapes = geometry(named)
@@ -63,18 +69,21 @@ def from_torchaudio(
             **shapes,
             "heads": heads or shapes.get("heads") or usual_heads(shapes["width"]),
             "norm_position": "pre" if large else "post",
+            "final_norm": final_norm,
             "normalize_waveform": large if normalize_waveform is None else normalize_waveform,
             "waveform_eps": 1e-5,
         }
     )
-    return config, assemble(named, config.norm_position)
+    return config, assemble(named, config)
 
 
-def load_bundle(name: str) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def load_bundle(name: str, *, final_norm: bool = False) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """The encoder of a bundle such as HUBERT_BASE, which torchaudio downloads into torch's cache.
 
+    The file is read as weights only, so it cannot run code.
+
     Raises:
-        CheckpointError: no such bundle, or it cannot be downloaded.
+        CheckpointError: there is no such bundle, it cannot be downloaded, or its file holds more than weights.
         ImportError: torchaudio is not installed.
     """
     pipelines = import_torchaudio().pipelines
@@ -83,25 +92,31 @@ def load_bundle(name: str) -> tuple[EncoderConfig, dict[str, Tensor]]:
         known = sorted(n for n in dir(pipelines) if isinstance(getattr(pipelines, n), pipelines.Wav2Vec2Bundle))
         raise CheckpointError(f"torchaudio has no bundle {name}; it has {', '.join(known)}")
     try:
-        model = bundle.get_model()
+        model = bundle.get_model(dl_kwargs={"weights_only": True})
     except OSError as error:
         raise CheckpointError(f"torchaudio could not download {name}: {error}") from error
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"the file of {name} in torch's cache ({torch.hub.get_dir()}) holds more than weights; delete it"
+        ) from None
+    except Exception as error:
+        raise CheckpointError(f"the file of {name} in torch's cache is damaged: {one_line(error)}") from error
     normalize = bool(getattr(bundle, "_normalize_waveform", False))
-    return from_torchaudio(model.state_dict(), normalize_waveform=normalize)
+    return from_torchaudio(model.state_dict(), normalize_waveform=normalize, final_norm=final_norm)
 
 
 def import_torchaudio() -> ModuleType:
-    """torchaudio, also where its compiled parts, of which nothing here needs any, do not fit the installed torch.
+    """The torchaudio module, even if its compiled parts, which are not needed here, do not fit the installed torch.
 
     Raises:
-        ImportError: it is not installed, with the command that installs it.
+        ImportError: torchaudio is not installed; the message has the command that installs it.
     """
     try:
         import torchaudio
     except ImportError as error:
         raise ImportError("torchaudio is needed for its bundles: pip install 'spintok[torchaudio]'") from error
     except (OSError, RuntimeError):
-        # Its wheels are built for CUDA: on a CPU build of torch, loading its libraries fails.
+        # Its wheels are built for CUDA: with a CPU build of torch, loading its libraries fails.
         for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         extension = ModuleType("torchaudio._extension")

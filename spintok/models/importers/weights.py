@@ -1,4 +1,4 @@
-"""Weights under one set of names, whatever their origin, and the architecture their shapes tell."""
+"""Weights of any origin under one set of names, and the architecture that follows from their shapes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,53 +7,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spintok.models.transformer import NormPosition
+from spintok.models.config import EncoderConfig
 
-__all__ = ["CheckpointError", "assemble", "geometry", "rename", "usual_heads"]
+__all__ = ["CheckpointError", "assemble", "check_weights", "geometry", "rename", "usual_heads"]
 
 Rules = Sequence[tuple[str, str]]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message is one line: the cause and, if any, the fix."""
+    """A checkpoint cannot be used; the message is one line: the cause and, if there is one, the fix."""
 
 
-def rename(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Tensors whose whole name matches a rule (pattern, replacement), under their new names.
+def check_weights(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not floating-point numbers, or of which one is NaN or infinite.
+
+    Raises:
+        CheckpointError: the message names the first such weight.
+    """
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} has the dtype {tensor.dtype}, not a floating-point one")
+        # The sum is NaN or infinite if a weight is, and quick to compute. A sum of float64 may also overflow.
+        if not bool(torch.isfinite(tensor.sum(dtype=torch.float64))) and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} has weights that are NaN or infinite")
+
+
+def rename(state: Mapping[str, Any], rules: Rules) -> dict[str, Tensor]:
+    """The tensors whose whole name matches a rule (pattern, replacement), under their new names.
 
     Other tensors (heads, quantizers, label embeddings) are left out.
 
     Raises:
-        CheckpointError: a transformer layer or positional convolution has a part that no rule knows, so the
-            encoder computes something else than spintok's.
+        CheckpointError: a transformer layer or the positional convolution has a part that no rule matches, so the
+            encoder computes something that spintok's encoders do not compute; or a weight is no tensor.
     """
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         for pattern, replacement in rules:
             if match := re.fullmatch(pattern, name):
+                if not isinstance(tensor, Tensor):
+                    raise CheckpointError(f"{name} is a {type(tensor).__name__}, not a tensor")
                 named[match.expand(replacement)] = tensor
                 break
         else:
             if re.search(r"(^|\.)encoder\.(transformer\.)?(layers|pos_conv)", name):
-                raise CheckpointError(f"its encoder has a part that spintok's encoders do not have: {name}")
+                raise CheckpointError(f"its encoder has a part that spintok's encoders do not have: {name[:200]}")
     return named
 
 
 def geometry(named: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields of ``EncoderConfig`` that the shapes of renamed weights tell.
+    """The fields of ``EncoderConfig`` that follow from the shapes of renamed weights.
 
     Raises:
-        CheckpointError: a part of an encoder is missing.
+        CheckpointError: a part of the encoder is missing or has the wrong number of dimensions.
     """
-    try:
-        convolutions = _numbered(named, "front_end.layers")
-        shapes = [named[f"front_end.layers.{i}.weight"].shape for i in range(convolutions)]
-        layers = _numbered(named, "layers")
-        positional = named["positional.weight_v" if "positional.weight_v" in named else "positional.weight"]
-        width = positional.shape[0]
-        expand = named["layers.0.expand.weight"] if layers else torch.empty(1)
-    except KeyError as error:
-        raise CheckpointError(f"it holds no whole SSL encoder: {error.args[0]} is missing") from None
+    convolutions = _numbered(named, "front_end.layers")
+    shapes = [_shape(named, f"front_end.layers.{i}.weight", 3) for i in range(convolutions)]
+    layers = _numbered(named, "layers")
+    positional = _shape(named, "positional.weight_v" if "positional.weight_v" in named else "positional.weight", 3)
     found = {
         "conv_channels": tuple(shape[0] for shape in shapes),
         "conv_kernels": tuple(shape[2] for shape in shapes),
@@ -61,20 +72,20 @@ def geometry(named: Mapping[str, Tensor]) -> dict[str, Any]:
         "conv_norm": "layer" if "front_end.layers.1.norm.weight" in named else "group",
         "feature_norm": "feature_norm.weight" in named,
         "projection": "projection.weight" in named,
-        "width": width,
-        "feed_forward": expand.shape[0],
+        "width": positional[0],
+        "feed_forward": _shape(named, "layers.0.expand.weight", 2)[0] if layers else 1,
         "layers": layers,
-        "positional_kernel": positional.shape[2],
-        "positional_groups": width // positional.shape[1],
-        "position_buckets": len(named["positions.weight"]) if "positions.weight" in named else 0,
+        "positional_kernel": positional[2],
+        "positional_groups": positional[0] // max(positional[1], 1),
+        "position_buckets": 0,
     }
     if "positions.weight" in named:
-        found["heads"] = named["positions.weight"].shape[1]
+        found["position_buckets"], found["heads"] = _shape(named, "positions.weight", 2)
     return found
 
 
 def usual_heads(width: int) -> int:
-    """Attention heads of the published models of a width, for checkpoints that do not tell.
+    """The number of attention heads of published models of this width, for checkpoints that do not state it.
 
     Raises:
         CheckpointError: no published model has this width.
@@ -82,18 +93,31 @@ def usual_heads(width: int) -> int:
     known = {768: 12, 1024: 16, 1280: 16}
     if width not in known:
         raise CheckpointError(
-            f"it does not tell its number of attention heads, and no published model is {width} wide: "
+            f"it does not state its number of attention heads, and no published model has the width {width}: "
             "pass heads= to load_encoder"
         )
     return known[width]
 
 
-def assemble(named: Mapping[str, Tensor], norm_position: NormPosition) -> dict[str, Tensor]:
-    """Renamed weights as ``spintok.models.encoder.Encoder`` holds them, float32.
+def assemble(named: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
+    """Renamed weights as the state dict of ``spintok.models.encoder.Encoder``, in float32.
 
-    Query, key and value become one matrix, convolution weights are laid out (kernel, in, out), and the weight
-    norm of the positional convolution, a norm for each of the kernel's positions, is folded.
+    Query, key and value become one matrix, convolution weights become (kernel, in, out), and the weight norm of the
+    positional convolution, with one norm per kernel position, is folded into its weight.
+
+    Raises:
+        CheckpointError: a weight is missing, has an impossible shape, or is not finite.
     """
+    try:
+        check_weights(named)
+        return _assemble(named, config)
+    except KeyError as error:
+        raise CheckpointError(f"it does not hold a complete encoder: {error.args[0]} is missing") from None
+    except RuntimeError as error:
+        raise CheckpointError(f"its weights do not fit together: {str(error).splitlines()[0]}") from None
+
+
+def _assemble(named: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in named.items():
         tensor = tensor.detach().to("cpu", torch.float32)
@@ -111,8 +135,8 @@ def assemble(named: Mapping[str, Tensor], norm_position: NormPosition) -> dict[s
             state[f"{start}qkv.{end}"] = torch.cat([part.detach() for part in parts])
         elif re.fullmatch(r"layers\.\d+\.attention\.[kv]\.(weight|bias)", name):
             continue
-        elif name.startswith("norm.") and norm_position == "pre":
-            # It follows the last layer and is part of none.
+        elif name.startswith("norm.") and config.norm_position == "pre" and not config.final_norm:
+            # It follows the last layer and belongs to none.
             continue
         elif name.endswith(".gate_scale"):
             state[name] = tensor.flatten()
@@ -121,9 +145,18 @@ def assemble(named: Mapping[str, Tensor], norm_position: NormPosition) -> dict[s
     return state
 
 
+def _shape(named: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in named:
+        raise CheckpointError(f"it does not hold a complete encoder: {name} is missing")
+    shape = tuple(named[name].shape)
+    if len(shape) != dimensions:
+        raise CheckpointError(f"{name} must have {dimensions} dimensions, but its shape is {shape}")
+    return shape
+
+
 def _numbered(named: Mapping[str, Tensor], prefix: str) -> int:
     """How many parts ``prefix.0``, ``prefix.1``, ... there are."""
-    found = {int(m[1]) for name in named if (m := re.match(re.escape(prefix) + r"\.(\d+)\.", name))}
+    found = {int(m[1]) for name in named if (m := re.match(re.escape(prefix) + r"\.(\d{1,9})\.", name))}
     if found != set(range(len(found))):
-        raise CheckpointError(f"its {prefix} are not numbered from 0 without gaps: {sorted(found)}")
+        raise CheckpointError(f"its {prefix} are not numbered from 0 without gaps: {sorted(found)[:20]}")
     return len(found)

@@ -79,11 +79,13 @@ def describe(recipe: KMeansRecipe, utterances: Sequence[Utterance]) -> str:
 
 
 def _open(recipe: KMeansRecipe) -> FeatureExtractor:
-    encoder = open_encoder(recipe.encoder)
+    encoder = open_encoder(recipe.encoder, final_norm=recipe.final_norm)
     if not encoder.has_layers:
         if recipe.layer is not None:
             raise RecipeError(f"layer: {recipe.encoder} has no layers; omit the field")
         return encoder
     if recipe.layer is None or not 1 <= recipe.layer <= encoder.num_layers:
         raise RecipeError(f"layer: {recipe.encoder} has the layers 1 ... {encoder.num_layers}, got {recipe.layer}")
+    if recipe.final_norm and recipe.layer != encoder.num_layers:
+        raise RecipeError(f"final_norm: it follows layer {encoder.num_layers}, the last one, not layer {recipe.layer}")
     return encoder.truncated(recipe.layer)

@@ -16,18 +16,22 @@ from spintok.train.trainable import TrainableEncoder
 __all__ = ["open_encoder", "open_start", "open_tokenizer", "trainable"]
 
 
-def open_encoder(source: str) -> FeatureExtractor:
+def open_encoder(source: str, *, final_norm: bool = False) -> FeatureExtractor:
     """The encoder of a tokenizer (name or folder) or of another library's checkpoint; "mfcc" is the MFCC front end.
 
+    ``final_norm`` is for checkpoints (``spintok.models.importers.load_encoder``).
+
     Raises:
-        ValueError: there is no such encoder, or it is damaged.
+        ValueError: there is no such encoder, it is damaged, or it has no final norm to add.
     """
+    if final_norm and (source == "mfcc" or source in registry.known() or _is_tokenizer(Path(source))):
+        raise ValueError(f"final_norm is for checkpoints of other libraries, not for {source}")
     if source == "mfcc":
         return Mfcc()
     if source in registry.known() or _is_tokenizer(Path(source)):
         return load(source).encoder
     if Path(source).exists() or ":" in source:
-        return load_extractor(source)
+        return load_extractor(source, final_norm=final_norm)
     raise ValueError(
         f"{source}: no such tokenizer or checkpoint: give the output folder of a training run, a checkpoint of another "
         "library, or a name such as torchaudio:HUBERT_BASE"

@@ -117,7 +117,7 @@ def test_unknown_parts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"first is layers\.1\.expand"):
         load_encoder(tmp_path / "model.pt")
     torch.save({"model": {"encoder.embed": torch.zeros(1)}, "cfg": {}}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="no whole SSL encoder"):
+    with pytest.raises(CheckpointError, match="does not hold a complete encoder"):
         load_encoder(tmp_path / "model.pt")
 
 

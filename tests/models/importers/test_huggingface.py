@@ -9,7 +9,10 @@ import torch
 from reference_features import LARGE, difference, shake, transformers_features, transformers_model
 from safetensors.torch import load_file
 
+import spintok
+from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.importers import CheckpointError, load_encoder
+from spintok.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -85,6 +88,62 @@ def test_the_processor_says_whether_to_normalize(normalize: bool, changes: dict[
         actual, _ = load_encoder(tmp_path).hidden_states(WAVEFORM[None])
     for features, truth in zip(actual, transformers_features(model, seen), strict=True):
         assert difference(features[0], truth) < 1e-5
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("changes", [{}, LARGE])
+def test_a_saved_processor_says_whether_to_normalize(normalize: bool, changes: dict[str, Any], tmp_path: Path) -> None:
+    """transformers 5 stores the feature extractor of a processor inside processor_config.json."""
+    transformers_model("hubert", **changes).save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}')
+    processor = transformers.Wav2Vec2Processor(
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize),
+        transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")),
+    )
+    processor.save_pretrained(tmp_path)
+    assert load_encoder(tmp_path).config.normalize_waveform == normalize
+    # It counts more than a file that an older version left, and one without an extractor does not count.
+    other = transformers.Wav2Vec2FeatureExtractor(do_normalize=not normalize)
+    other.save_pretrained(tmp_path)
+    reference = transformers.AutoFeatureExtractor.from_pretrained(tmp_path).do_normalize
+    assert load_encoder(tmp_path).config.normalize_waveform == reference == normalize
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "Wav2Vec2Processor"}')
+    assert load_encoder(tmp_path).config.normalize_waveform == (not normalize)
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wavlm"])
+def test_the_final_norm_of_large_models_is_a_choice(kind: str, tmp_path: Path) -> None:
+    """Without it hidden_states[-1] of transformers 5, with it last_hidden_state."""
+    model = transformers_model(kind, **LARGE)
+    model.save_pretrained(tmp_path)
+    raw, normed = load_encoder(tmp_path), load_encoder(tmp_path, final_norm=True)
+    layers = raw.config.layers
+    with torch.inference_mode():
+        waveform = (WAVEFORM - WAVEFORM.mean()) / (WAVEFORM.var(correction=0) + 1e-7).sqrt()
+        truth = model(waveform[None], output_hidden_states=True)
+        states, _ = normed.hidden_states(WAVEFORM[None])
+        assert difference(raw(WAVEFORM[None])[0], truth.hidden_states[-1]) < 1e-5
+        assert difference(states[-1], truth.last_hidden_state) < 1e-5
+        assert difference(states[-2], truth.hidden_states[-2]) < 1e-5
+        assert difference(states[-1], truth.hidden_states[-1]) > 0.1
+        # The lower layers have no norm after them.
+        assert torch.equal(normed.truncated(layers - 1)(WAVEFORM[None])[0], states[-2])
+    assert normed.to_config()["final_norm"] is True
+    assert "final_norm" not in raw.to_config()
+    assert "final_norm" not in normed.truncated(layers - 1).to_config()
+    book = Codebook(CodebookConfig("primary", 5, 48, 48, "l2", projection=False))
+    tokenizer = Tokenizer(normed, [book], name="normed")
+    assert tokenizer.fingerprint != Tokenizer(raw, [book], name="raw").fingerprint
+    tokenizer.save(tmp_path / "saved")
+    again = spintok.load(tmp_path / "saved")
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.encode(WAVEFORM, 16_000) == tokenizer.encode(WAVEFORM, 16_000)
+
+
+def test_base_models_have_no_final_norm(tmp_path: Path) -> None:
+    transformers_model("hubert").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match='final_norm is for encoders with norm_position "pre"'):
+        load_encoder(tmp_path, final_norm=True)
 
 
 @pytest.mark.parametrize(

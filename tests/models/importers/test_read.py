@@ -60,13 +60,13 @@ def test_bad_files(tmp_path: Path) -> None:
         ("empty.pt", b"", "damaged or not a checkpoint|without running"),
         ("cut.pt", whole.read_bytes()[:2_000], "damaged or not a checkpoint|without running"),
         ("audio.pt", b"RIFF\x00\x00\x00\x00WAVEfmt ", "damaged or not a checkpoint|without running"),
-        ("cut.safetensors", b"\x80\x00\x00\x00\x00\x00\x00\x00{", "not a whole safetensors file"),
+        ("cut.safetensors", b"\x80\x00\x00\x00\x00\x00\x00\x00{", "not a complete safetensors file"),
         ("pickle.pt", pickle.dumps({"a": 1}), "damaged or not a checkpoint|without running"),
     ]:
         path = tmp_path / name
         path.write_bytes(content)
         refused(path, message)
-    refused(whole, "no checkpoint of torchaudio, fairseq, s3prl or Spin; it holds weight")
+    refused(whole, "not a checkpoint of torchaudio, fairseq, s3prl or Spin; it holds weight")
     torch.save([1, 2], whole)
     refused(whole, "it holds a list")
     refused(tmp_path / "missing.pt", "no such file or folder")

@@ -43,6 +43,11 @@ def test_native(name: str, build: Any, changes: dict[str, Any], tmp_path: Path) 
     assert (upstream.num_layers, upstream.num_features) == (3, 48)
     waveform = torch.randn(12_345, generator=torch.Generator().manual_seed(0)) * 0.1
     truth = fairseq_features(model, waveform, normalize=bool(changes))
+    if changes:
+        # s3prl's last hidden state comes after the last layer norm.
+        normed = Encoder.from_state(*native_upstream(name, ckpt=str(tmp_path / "model.pt"), final_norm=True))
+        with torch.inference_mode():
+            assert difference(normed(waveform[None])[0], upstream(waveform[None])[0]) < 1e-5
     with torch.inference_mode():
         actual, _ = encoder.hidden_states(waveform[None])
         for layer in range(4):

@@ -67,11 +67,17 @@ def test_full_width_and_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda v: v["hyper_parameters"]["model"]["encoder"].update(normalize=True), "extra normalisation"),
+        (lambda v: v["hyper_parameters"]["model"]["encoder"].update(normalize=True), "additional normalisation"),
         (lambda v: v["hyper_parameters"]["model"]["encoder"].update(feat_select="ffn"), "inside of a layer"),
         (lambda v: v["hyper_parameters"]["model"]["encoder"].update(use_layer=9), "reads layer 9"),
-        (lambda v: v["state_dict"].update({"pred_head.layers.1.weight": torch.zeros(1)}), "one linear map"),
-        (lambda v: v["state_dict"].pop("loss_module.codebook.weight"), "no Spin checkpoint"),
+        (lambda v: v["state_dict"].update({"pred_head.layers.1.weight": torch.zeros(1)}), "single linear layer"),
+        (lambda v: v["hyper_parameters"]["model"]["encoder"].update(disable_pos=True), "disable_pos"),
+        (lambda v: v["hyper_parameters"]["model"].update(pred_head={"activate_last": True}), "activate_last"),
+        (lambda v: v["hyper_parameters"]["model"]["encoder"].update(use_layer="top"), "reads layer top"),
+        (lambda v: v["state_dict"].update({"loss_module.codebook.weight": torch.zeros(5, 7)}), "do not fit an encoder"),
+        (lambda v: v["state_dict"].update({"pred_head.layers.0.bias": 3}), "is not a tensor"),
+        (lambda v: v["state_dict"]["pred_head.layers.0.bias"].fill_(float("nan")), "NaN or infinite"),
+        (lambda v: v["state_dict"].pop("loss_module.codebook.weight"), "not a Spin checkpoint"),
     ],
 )
 def test_errors(edit: Any, message: str, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
+from reference_features import LARGE, transformers_model
 from small_models import save_tiny
+from voices import SPEECH
 
 from spintok.data.manifest import Utterance
 from spintok.progress import no_progress
@@ -30,3 +33,22 @@ def test_k_means_clusters_the_features_that_encode_meets(tmp_path: Path) -> None
     codes = torch.from_numpy(tokenizer.encode(tmp_path / "long.wav").codes.copy())
     for code, codeword in enumerate(tokenizer.codebook().codewords):
         assert torch.allclose(features[codes == code].mean(0), codeword, atol=1e-5), code
+
+
+def test_the_final_norm_is_a_choice(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    transformers_model("hubert", **LARGE).save_pretrained(tmp_path / "large")
+    audio = [Utterance("a", SPEECH / "eve_bus.flac")]
+    clustering = KMeansConfig(5, sample=50)
+    normed, raw = (
+        run(KMeansRecipe("k", str(tmp_path / "large"), clustering, layer=3, final_norm=norm), audio, no_progress)
+        for norm in (True, False)
+    )
+    assert normed.encoder.to_config()["final_norm"]
+    assert normed.fingerprint != raw.fingerprint
+    for encoder, layer, message in (
+        (str(tmp_path / "large"), 2, "follows layer 3"),
+        ("mfcc", None, "is for checkpoints"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(KMeansRecipe("k", encoder, clustering, layer=layer, final_norm=True), audio, no_progress)
