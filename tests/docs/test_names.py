@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "pretrained/**/*.md", "spintok/**/*.md", "kernels/**/*.md")
