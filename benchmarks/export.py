@@ -286,7 +286,7 @@ def race_of(target: Any, dedup: bool, theirs: Any, read_theirs: Any) -> Race:
 
 def packed(records: list[Record], folder: Path, header: Header) -> None:
     from spintok.export.formats.columns import utterance_line
-    from spintok.export.packed.dataset import PackedDocument, write_documents
+    from spintok.export.packed.packing import PackedDocument, Packing, write_documents
     from spintok.export.sequences.base import speech_only
     from spintok.export.vocabulary import Vocabulary
 
@@ -300,16 +300,8 @@ def packed(records: list[Record], folder: Path, header: Header) -> None:
         )
         for r in records
     )
-    write_documents(
-        folder,
-        items,
-        ["tokens"],
-        "uint16",
-        durations=True,
-        window=None,
-        shuffle=None,
-        pad=vocabulary.special("end_speech"),
-    )
+    pad = vocabulary.special("end_speech")
+    write_documents(folder, items, Packing(), "uint16", pad=pad, durations=True)
 
 
 def read_packed(folder: Path, header: Header) -> Iterator[list[int]]:

@@ -1,18 +1,11 @@
 """``spintok export``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from spintok.cli.options import Offline, Quiet, TokenizerName, given, load_tokenizer
-from spintok.cli.output import say
-
-if TYPE_CHECKING:
-    from spintok.export.targets import ExportSummary
-    from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "export"]
 
@@ -26,6 +19,10 @@ EPILOG = """Examples:
 
   spintok export wav-tokens/ out/ --to packed --vocabulary llama-speech/ --task asr --text texts.jsonl
 
+  spintok export wav-tokens/ out/ --to interleaved --vocabulary llama-speech/ --words aligned/ --window 2048
+
+  spintok export call-tokens/ out/ --to dialogue --dialogues calls.jsonl --vocabulary llama-speech/ --words words.ctm
+
   spintok export wav-tokens/ units/ --to bpe --vocab-size 1000 --vocab-size 4000"""
 
 Target = Literal[
@@ -38,12 +35,15 @@ Target = Literal[
     "webdataset",
     "lhotse",
     "packed",
+    "interleaved",
+    "dialogue",
     "hf-tokenizer",
     "bpe",
 ]
 
 # For each target the options that apply to it alone; any other one of them is an error.
 SHARDED = {"dedup", "skip_empty", "shard_size"}
+STORED = {"vocabulary", "dtype", "window", "shuffle", "split", "validation"}
 TAKEN: dict[Target, set[str]] = {
     "slamkit": {"dedup", "skip_empty"},
     "s3tokenizer": {"dedup", "skip_empty"},
@@ -53,15 +53,15 @@ TAKEN: dict[Target, set[str]] = {
     "parquet": SHARDED,
     "webdataset": SHARDED,
     "lhotse": {*SHARDED, "text"},
-    "packed": {
-        *("vocabulary", "task", "text", "form", "bpe", "dtype", "window", "shuffle", "split", "validation"),
-        "skip_empty",
-    },
+    "packed": {*STORED, "task", "text", "form", "bpe", "skip_empty"},
+    "interleaved": {*STORED, "words", "form", "text_words", "speech_words", "seed", "skip_empty"},
+    "dialogue": {*STORED, "dialogues", "words", "speech_chunk", "text_chunk", "silent_code", "cap", "user_loss"},
     "hf-tokenizer": {"base", "template", "special", "durations", "tokenizer", "bpe"},
     "bpe": {"dedup", "skip_empty", "vocab_size", "train_units"},
 }
 
-PACKED, HF, BPE = "--to packed", "--to hf-tokenizer", "--to bpe"
+PACKED, HF, BPE = "--to packed, interleaved and dialogue", "--to hf-tokenizer", "--to bpe"
+INTERLEAVED, DIALOGUE = "--to interleaved", "--to dialogue"
 
 
 def export(
@@ -76,8 +76,9 @@ def export(
     to: Annotated[
         Target,
         typer.Option(
-            help="Format to write. slamkit to lhotse are files for other tools. packed is one stream of ids for "
-            "training. hf-tokenizer adds speech tokens to a text tokenizer. bpe learns to merge units.",
+            help="Format to write. slamkit to lhotse are files for other tools. packed, interleaved and dialogue are "
+            "streams of ids for training. hf-tokenizer adds speech tokens to a text tokenizer. bpe learns to merge "
+            "units.",
             show_choices=True,
         ),
     ],
@@ -169,6 +170,55 @@ def export(
             help="Share of the speakers or files that go to validation, with --split.", rich_help_panel=PACKED
         ),
     ] = 0.05,
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            help="Times of words: a folder of TextGrids, .ctm, or JSON lines with words. Required for interleaved; "
+            "for dialogue it adds the assistant's text.",
+            rich_help_panel=PACKED,
+        ),
+    ] = None,
+    text_words: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="MIN MAX", help="Least and greatest number of words in a span of text.", rich_help_panel=INTERLEAVED
+        ),
+    ] = (10, 30),
+    speech_words: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="MIN MAX",
+            help="Least and greatest number of words in a span of speech.",
+            rich_help_panel=INTERLEAVED,
+        ),
+    ] = (5, 15),
+    seed: Annotated[int, typer.Option(help="Seed of the spans.", rich_help_panel=INTERLEAVED)] = 0,
+    dialogues: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines with id, user and assistant: the keys of the tokens of both channels. Required.",
+            rich_help_panel=DIALOGUE,
+        ),
+    ] = None,
+    speech_chunk: Annotated[
+        int, typer.Option(help="Frames of each channel in a chunk.", rich_help_panel=DIALOGUE)
+    ] = 10,
+    text_chunk: Annotated[int, typer.Option(help="Text ids in a chunk.", rich_help_panel=DIALOGUE)] = 2,
+    silent_code: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Code that stands for silence; repeat it for several. Runs of at least 5 frames of such codes become "
+            "the silence token.",
+            rich_help_panel=DIALOGUE,
+        ),
+    ] = None,
+    cap: Annotated[
+        int | None,
+        typer.Option(help="Shorten silence of both channels to this many frames.", rich_help_panel=DIALOGUE),
+    ] = None,
+    user_loss: Annotated[
+        bool, typer.Option("--user-loss", help="Give the user's channel a loss, too.", rich_help_panel=DIALOGUE)
+    ] = False,
     base: Annotated[
         str | None,
         typer.Option(
@@ -217,48 +267,47 @@ def export(
     interrupted continues when you run it again.
     """
     _check_options(context, to)
+    from spintok.cli import export_targets as targets
+
     folders, output = paths[:-1], paths[-1]
-    console = Console(quiet=quiet, soft_wrap=True, highlight=False)
     common: dict[str, Any] = {"skip_empty": skip_empty, "overwrite": overwrite}
+    storage: dict[str, Any] = {"dtype": dtype, "window": window, "shuffle": shuffle, "split_by": split}
+    storage["validation"] = validation
     match to:
         case "packed":
-            options = {"form": form, "dtype": dtype, "window": window, "shuffle": shuffle, "split_by": split}
-            summary = _packed(
-                folders, output, codebook, vocabulary, task, text, bpe, {**options, "validation": validation, **common}
+            summary = targets.packed(
+                folders, output, codebook, vocabulary, task, text, bpe, form=form, **storage, **common
             )
-            _print_summary(summary, output, to, console)
+        case "interleaved":
+            spans: dict[str, Any] = {"text_words": text_words, "speech_words": speech_words, "seed": seed}
+            summary = targets.interleaved(
+                folders, output, codebook, vocabulary, words, storage, form=form, **spans, **common
+            )
+        case "dialogue":
+            chunks: dict[str, Any] = {"speech_chunk": speech_chunk, "text_chunk": text_chunk, "cap": cap}
+            chunks |= {"silent_codes": silent_code or [], "user_loss": user_loss, "overwrite": overwrite}
+            summary = targets.dialogue(folders, output, codebook, vocabulary, dialogues, words, storage, **chunks)
         case "hf-tokenizer":
-            names = {"template": template, "durations": durations, "overwrite": overwrite}
             if offline and base is not None and not Path(base).is_dir():
                 raise ValueError(f"--base {base} is not a folder, and --offline forbids downloading it from the Hub")
             # A token folder takes precedence over SPINTOK_TOKENIZER, which is only a default.
             named = tokenizer is not None and (given(context, "tokenizer") or not folders)
             loaded = load_tokenizer(tokenizer, "cpu", offline, quiet) if named else None
-            _hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], names, console)
+            texts: dict[str, Any] = {"template": template, "durations": durations, "overwrite": overwrite}
+            line = targets.hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], **texts)
+            targets.report([line], quiet)
+            return
         case "bpe":
-            from spintok.export.bpe import export_bpe
-
-            book = _one(codebook)
             runs = True if dedup is None else dedup
-            sizes = vocab_size or []
-            report = export_bpe(folders, output, sizes, codebook=book, dedup=runs, train_units=train_units, **common)
-            _print_report(report, console)
-        case _:
-            from spintok.data.transcripts import Transcripts
-            from spintok.export.targets import export_files
-
-            texts = None if text is None else Transcripts(text)
-            summary = export_files(
-                folders,
-                output,
-                to,
-                codebooks=codebook,
-                dedup=dedup,
-                shard_size=shard_size,
-                transcripts=texts,
-                **common,
+            rows = targets.bpe(
+                folders, output, vocab_size or [], codebook, dedup=runs, train_units=train_units, **common
             )
-            _print_summary(summary, output, to, console)
+            targets.print_rows(rows, quiet)
+            return
+        case _:
+            shards: dict[str, Any] = {"dedup": dedup, "shard_size": shard_size}
+            summary = targets.files(folders, output, to, codebook, text, **shards, **common)
+    targets.report(targets.summary_lines(summary, output, to), quiet)
 
 
 def _check_options(context: typer.Context, to: Target) -> None:
@@ -266,107 +315,3 @@ def _check_options(context: typer.Context, to: Target) -> None:
         if given(context, name):
             targets = " or ".join(target for target, names in TAKEN.items() if name in names)
             raise typer.BadParameter(f"--{name.replace('_', '-')} is for --to {targets}, not for {to}")
-
-
-def _one(codebook: list[str] | None) -> str | None:
-    if codebook is not None and len(codebook) > 1:
-        raise ValueError("this target holds one codebook; name it with --codebook")
-    return codebook[0] if codebook else None
-
-
-def _packed(
-    folders: list[Path],
-    output: Path,
-    codebook: list[str] | None,
-    vocabulary: Path | None,
-    task: Literal["speech", "asr", "tts"],
-    text: Path | None,
-    bpe: Path | None,
-    options: dict[str, Any],
-) -> "ExportSummary":
-    from spintok.data.transcripts import Transcripts
-    from spintok.export.bpe import UnitBpe
-    from spintok.export.hf_tokenizer import text_encoder
-    from spintok.export.packed.dataset import export_packed
-    from spintok.export.vocabulary import Vocabulary
-
-    return export_packed(
-        folders,
-        output,
-        codebook=_one(codebook),
-        vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
-        task=task,
-        transcripts=None if text is None else Transcripts(text),
-        encode_text=text_encoder(vocabulary) if vocabulary is not None and task != "speech" else None,
-        bpe=None if bpe is None else UnitBpe.load(bpe),
-        **options,
-    )
-
-
-def _hf_tokenizer(
-    folders: list[Path],
-    output: Path,
-    base: str | None,
-    tokenizer: "Tokenizer | None",
-    codebook: list[str] | None,
-    bpe: Path | None,
-    special: list[str],
-    names: dict[str, Any],
-    console: Console,
-) -> None:
-    from spintok.export.bpe import UnitBpe
-    from spintok.export.hf_tokenizer import extend_tokenizer
-    from spintok.export.source import open_source
-    from spintok.export.vocabulary import SPECIALS
-
-    if base is None:
-        raise ValueError("name the tokenizer to extend with --base FOLDER")
-    if bool(folders) == (tokenizer is not None):
-        raise ValueError("give either token folders or --tokenizer NAME, to say which tokenizer's tokens to add")
-    if tokenizer is not None:
-        name, fingerprint = tokenizer.name, tokenizer.fingerprint
-        sizes = {book: tokenizer.size_of(book) for book in codebook or tokenizer.codebook_names}
-    else:
-        header = open_source(folders, codebook).header
-        name, fingerprint, sizes = header.tokenizer, header.fingerprint, dict(header.codebooks)
-    if bpe is not None:
-        model = UnitBpe.load(bpe)
-        if model.fingerprint != fingerprint:
-            raise ValueError(f"{bpe}: a BPE of another tokenizer than {name}")
-        fingerprint, sizes = model.identity, {"bpe": model.size}
-    renamed = dict(item.partition("=")[::2] for item in special)
-    vocabulary = extend_tokenizer(
-        base,
-        output,
-        tokenizer=name,
-        fingerprint=fingerprint,
-        codebooks=sizes,
-        specials={**SPECIALS, **renamed},
-        **names,
-    )
-    _say(
-        console,
-        f"{output}: {vocabulary.size:,} tokens, speech from {vocabulary.first_id:,} on; tokenizer {name}, "
-        f"{fingerprint[:12]}",
-    )
-
-
-def _print_summary(summary: "ExportSummary", output: Path, to: str, console: Console) -> None:
-    done = "there already" if summary.already else "written"
-    counts = f"{summary.utterances:,} utterances, {summary.tokens:,} tokens, {len(summary.files)} files"
-    _say(console, f"{output}: {to}, {counts} {done}")
-    for note in summary.notes:
-        _say(console, f"note: {note}")
-
-
-def _say(console: Console, text: str) -> None:
-    if not console.quiet:
-        say(text)
-
-
-def _print_report(report: list[dict[str, Any]], console: Console) -> None:
-    table = Table("vocabulary", "tokens", "compression", "tokens a second", "bit/s", "entropy bit/s", box=None)
-    for row in report:
-        figures = (row[name] for name in ("compression", "token_rate", "token_bitrate", "entropy_bitrate"))
-        table.add_row(f"{row['vocab_size']:,}", f"{row['tokens']:,}", *(f"{figure:.2f}" for figure in figures))
-    console.print(table)

@@ -4,8 +4,16 @@ from spintok.export.bpe import UnitBpe, export_bpe
 from spintok.export.embeddings import project_codewords, resize_embeddings
 from spintok.export.errors import ExportError
 from spintok.export.hf_tokenizer import extend_tokenizer, text_encoder
+from spintok.export.packed.conversation import (
+    Dialogue,
+    export_dialogue,
+    export_interleaved,
+    read_dialogues,
+    read_words,
+)
 from spintok.export.packed.dataset import export_packed
 from spintok.export.packed.indexed import IndexedDataset
+from spintok.export.packed.packing import Packing
 from spintok.export.packed.reader import Windows, read_packed
 from spintok.export.packed.windows import Packer, Window, pack, split_of
 from spintok.export.sequences.base import TokenSequence, read_speech, speech_only
@@ -18,11 +26,13 @@ from spintok.export.vocabulary import Vocabulary
 
 __all__ = [
     "FILE_TARGETS",
+    "Dialogue",
     "ExportError",
     "ExportSummary",
     "Header",
     "IndexedDataset",
     "Packer",
+    "Packing",
     "TokenSequence",
     "Turn",
     "UnitBpe",
@@ -34,7 +44,9 @@ __all__ = [
     "cap_silence",
     "delay",
     "export_bpe",
+    "export_dialogue",
     "export_files",
+    "export_interleaved",
     "export_packed",
     "extend_tokenizer",
     "full_duplex",
@@ -44,9 +56,11 @@ __all__ = [
     "pack",
     "project_codewords",
     "read_codebooks",
+    "read_dialogues",
     "read_export",
     "read_packed",
     "read_speech",
+    "read_words",
     "resize_embeddings",
     "silent_frames",
     "speech_only",

@@ -1,10 +1,12 @@
 """Fixtures of the export tests."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from spintok.cli import main
 from spintok.corpus.token_formats import Record
 from tests.export.token_folders import make_records, write_folder
 
@@ -31,3 +33,17 @@ def same() -> Callable[[list[Record], list[Record]], None]:
             }
 
     return check
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``spintok export`` with these arguments: its exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["spintok", "export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return call

@@ -1,13 +1,11 @@
 """``spintok export`` as it is typed."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from spintok.cli import main
 from spintok.corpus.token_formats import Record
 from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.packed.reader import Windows, read_packed
@@ -20,18 +18,6 @@ from tests.export.test_hf_tokenizer import make_base
 from tests.export.token_folders import make_records, write_folder
 
 transformers = pytest.importorskip("transformers")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["spintok", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 @pytest.mark.parametrize("target", FILE_TARGETS)
@@ -131,7 +117,10 @@ def test_tokens_of_a_tokenizer_that_has_encoded_nothing_yet(run, tmp_path):
 def test_errors_are_one_line(run, folder, tmp_path):
     out = tmp_path / "out"
     cases = [
-        ((folder, out, "--to", "gslm", "--window", 8), "--window is for --to packed, not for gslm"),
+        (
+            (folder, out, "--to", "gslm", "--window", 8),
+            "--window is for --to packed or interleaved or dialogue, not for gslm",
+        ),
         ((folder, out, "--to", "packed", "--no-dedup"), "--dedup is for --to slamkit or"),
         ((folder, out, "--to", "hf-tokenizer"), "--base FOLDER"),
         ((out, "--to", "hf-tokenizer", "--base", folder), "either token folders or --tokenizer"),

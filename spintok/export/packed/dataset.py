@@ -1,53 +1,27 @@
-"""Write a token corpus as packed training data: one sequence per utterance, shuffled, split, cut into windows."""
+"""Write a token corpus as packed training data: one sequence per utterance."""
 
-import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from spintok.corpus.token_formats import Record
 from spintok.data.transcripts import Transcripts
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
-from spintok.export.folder import find_export, finish, writing
 from spintok.export.formats.columns import only, utterance_line
-from spintok.export.packed.indexed import IdType, IndexedDataset, id_type, indexed_paths, indexed_writer
-from spintok.export.packed.windows import Packer, Window, shuffled, split_of
-from spintok.export.sequences.base import Form, TextEncoder, TokenSequence, speech_only
+from spintok.export.packed.indexed import IdType, id_type
+from spintok.export.packed.packing import PackedDocument, Packing, SplitBy, pack_corpus
+from spintok.export.sequences.base import Form, TextEncoder, speech_only
 from spintok.export.sequences.speech_text import speech_to_text, text_to_speech
 from spintok.export.sidecar import describe_export
 from spintok.export.source import Header, open_source
-from spintok.export.targets import ExportSummary, summary_of
-from spintok.export.vocabulary import VOCABULARY_FILE, Vocabulary
+from spintok.export.targets import ExportSummary
+from spintok.export.vocabulary import Vocabulary
 
-__all__ = ["DocumentTask", "PackedDocument", "SplitBy", "beside", "export_packed", "write_documents"]
+__all__ = ["DocumentTask", "export_packed", "vocabulary_for"]
 
 DocumentTask = Literal["speech", "asr", "tts"]
 """The sequence of an utterance: ``speech_only``, ``speech_to_text`` or ``text_to_speech``."""
-
-SplitBy = Literal["speaker", "file"]
-
-
-class PackedDocument(NamedTuple):
-    """One utterance to write.
-
-    Attributes:
-        split: the part that it belongs to: "tokens", "train" or "validation".
-        document: its ids and loss mask.
-        durations: of its runs, (R,), in frames.
-        line: its metadata as a line of JSON.
-    """
-
-    split: str
-    document: TokenSequence
-    durations: NDArray[np.int32]
-    line: str
 
 
 def export_packed(
@@ -102,29 +76,17 @@ def export_packed(
     header = replace(header, codebooks={header.codebook: header.codebooks[header.codebook]})
     if task != "speech" and (transcripts is None or encode_text is None or vocabulary is None):
         raise ExportError(f"{task} needs transcripts, and the vocabulary of an extended tokenizer")
-    vocabulary = _vocabulary(header, vocabulary, bpe, form)
-    kind = id_type(vocabulary.size, dtype)
-    if window is not None and window < 2:
-        raise ExportError(f"a window needs at least 2 ids, got {window}")
-    if not 0 <= validation <= 1:
-        raise ExportError(f"the validation share must be in [0, 1], got {validation}")
+    packing = Packing(dtype=dtype, window=window, shuffle=shuffle, split_by=split_by, validation=validation)
+    vocabulary = vocabulary_for(header, vocabulary, bpe, form)
     options: dict[str, Any] = {
         "vocabulary": vocabulary.to_dict(),
         "task": task,
         "transcripts": None if transcripts is None else transcripts.digest,
         "form": form,
         "bpe": None if bpe is None else bpe.identity,
-        "dtype": kind,
-        "window": window,
-        "shuffle": shuffle,
-        "split_by": split_by,
-        "validation": validation if split_by else None,
         "skip_empty": skip_empty,
+        **packing.describe(id_type(vocabulary.size, dtype)),
     }
-    description = describe_export(header, "packed", source.state, options)
-    if found := find_export(output, description, overwrite=overwrite):
-        return summary_of(output, found)
-    summary = ExportSummary()
 
     def documents() -> Iterator[PackedDocument]:
         for record in source.records(skip_empty=skip_empty):
@@ -135,71 +97,22 @@ def export_packed(
             else:
                 build = speech_to_text if task == "asr" else text_to_speech
                 document = build(tokens, transcripts.text(record.key), vocabulary, encode_text, form=how)
-            summary.utterances += 1
-            summary.tokens += len(document)
-            split = "tokens" if split_by is None else _split(record, split_by, validation)
+            split = packing.split(record.key, record.speaker)
             yield PackedDocument(split, document, tokens.durations, utterance_line(record))
 
-    with writing(output, description):
-        names = ["train", "validation"] if split_by else ["tokens"]
-        files = write_documents(
-            output,
-            documents(),
-            names,
-            kind,
-            durations=form == "units",
-            window=window,
-            shuffle=shuffle,
-            pad=vocabulary.special("end_speech"),
-        )
-        if not summary.utterances:
-            raise ExportError(f"{folders[0]}: no utterances to export")
-        vocabulary.save(output / VOCABULARY_FILE)
-        files.append(output / VOCABULARY_FILE)
-        if bpe is not None:
-            files += bpe.save(output / "bpe")
-        summary.files = finish(
-            output, description, files, data_files="*.bin", utterances=summary.utterances, tokens=summary.tokens
-        )
-    return summary
+    return pack_corpus(
+        output,
+        describe_export(header, "packed", source.state, options),
+        documents(),
+        vocabulary,
+        packing,
+        durations=form == "units",
+        extra=lambda: [] if bpe is None else bpe.save(output / "bpe"),
+        overwrite=overwrite,
+    )
 
 
-def write_documents(
-    output: Path,
-    documents: Iterable[PackedDocument],
-    names: Sequence[str],
-    kind: IdType,
-    *,
-    durations: bool,
-    window: int | None,
-    shuffle: int | None,
-    pad: int,
-) -> list[Path]:
-    """Write documents as indexed datasets, and return their files.
-
-    Args:
-        output: the folder.
-        documents: what to write.
-        names: the possible values of ``PackedDocument.split``.
-        kind: the data type of the ids.
-        durations: also write the durations of whole documents.
-        window: the number of ids in a window; None for whole documents.
-        shuffle: the seed of a random order.
-        pad: the id that fills the last window.
-    """
-    with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
-        ordered = documents if shuffle is None else _shuffled(documents, Path(scratch), kind, shuffle)
-        if window is None:
-            return _write_whole(output, names, ordered, kind, durations)
-        return _write_windows(output, names, ordered, kind, window, pad)
-
-
-def beside(prefix: Path, part: str) -> Path:
-    """The prefix of the indexed dataset ``part`` that belongs to the one at ``prefix``; itself for ""."""
-    return prefix.with_name(f"{prefix.name}.{part}") if part else prefix
-
-
-def _vocabulary(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | None, form: Form) -> Vocabulary:
+def vocabulary_for(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | None, form: Form) -> Vocabulary:
     """The vocabulary to write with: the given one, if it fits, or one of codes and special tokens only."""
     if bpe is not None:
         if bpe.fingerprint != header.fingerprint:
@@ -215,80 +128,3 @@ def _vocabulary(header: Header, vocabulary: Vocabulary | None, bpe: UnitBpe | No
     if vocabulary.codebooks.get(name) != size:
         raise ExportError(f"the vocabulary has no {size} tokens of {name!r}; it has {dict(vocabulary.codebooks)}")
     return vocabulary
-
-
-def _split(record: Record, split_by: SplitBy, validation: float) -> str:
-    if split_by == "file":
-        return split_of(record.key, validation)
-    if record.speaker is None:
-        raise ExportError(f"{record.key!r}: its speaker is not known, so it cannot be split by speaker; use file")
-    return split_of(record.speaker, validation)
-
-
-def _shuffled(documents: Iterable[PackedDocument], scratch: Path, kind: IdType, seed: int) -> Iterator[PackedDocument]:
-    """The documents in a random order, by way of the disk."""
-    types: list[IdType] = [kind, "uint8", "uint32", "uint8"]
-    paths = [scratch / str(number) for number in range(len(types))]
-    with ExitStack() as stack:
-        ids, loss, durations, lines = (
-            stack.enter_context(indexed_writer(path, dtype)) for path, dtype in zip(paths, types, strict=True)
-        )
-        for item in documents:
-            ids(item.document.ids)
-            loss(item.document.loss_mask)
-            durations(item.durations)
-            lines(np.frombuffer(json.dumps([item.split, item.line]).encode(), dtype=np.uint8))
-    stored = [IndexedDataset(path) for path in paths]
-    for i in shuffled(len(stored[0]), seed).tolist():
-        numbers, mask, runs, line = (part[i] for part in stored)
-        split, text = json.loads(line.tobytes())
-        document = TokenSequence(numbers.astype(np.int32), mask.astype(bool))
-        yield PackedDocument(split, document, runs.astype(np.int32), text)
-
-
-def _write_whole(
-    output: Path, names: Sequence[str], documents: Iterable[PackedDocument], kind: IdType, durations: bool
-) -> list[Path]:
-    parts: dict[str, IdType] = {"": kind, "utterances": "uint8"}
-    if durations:
-        parts["durations"] = "uint32"
-    with ExitStack() as stack:
-        files, write = _open(stack, output, names, parts)
-        for item in documents:
-            write[item.split, ""](item.document.ids)
-            write[item.split, "utterances"](np.frombuffer(item.line.encode(), dtype=np.uint8))
-            if durations:
-                write[item.split, "durations"](item.durations)
-    return files
-
-
-def _write_windows(
-    output: Path, names: Sequence[str], documents: Iterable[PackedDocument], kind: IdType, length: int, pad: int
-) -> list[Path]:
-    with ExitStack() as stack:
-        files, write = _open(stack, output, names, {"": kind, "loss": "uint8", "positions": id_type(length)})
-        packers = {name: Packer(length, pad) for name in names}
-
-        def put(name: str, windows: Iterable[Window]) -> None:
-            for window in windows:
-                write[name, ""](window.ids)
-                write[name, "loss"](window.loss_mask)
-                write[name, "positions"](window.positions)
-
-        for item in documents:
-            put(item.split, packers[item.split].add(item.document))
-        for name, packer in packers.items():
-            put(name, packer.rest())
-    return files
-
-
-def _open(
-    stack: ExitStack, output: Path, names: Sequence[str], parts: dict[str, IdType]
-) -> tuple[list[Path], dict[tuple[str, str], Callable[[ArrayLike], None]]]:
-    """Open an indexed dataset for each name and part: their files, and the functions that append to them."""
-    prefixes = {(name, part): beside(output / name, part) for name in names for part in parts}
-    write = {
-        (name, part): stack.enter_context(indexed_writer(prefix, parts[part]))
-        for (name, part), prefix in prefixes.items()
-    }
-    return [path for prefix in prefixes.values() for path in indexed_paths(prefix)], write

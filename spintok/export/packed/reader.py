@@ -11,8 +11,8 @@ from spintok.corpus.token_formats import Record
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import record_of, tokens_of_runs
-from spintok.export.packed.dataset import beside
 from spintok.export.packed.indexed import IndexedDataset, indexed_paths
+from spintok.export.packed.packing import beside
 from spintok.export.sequences.base import Form, read_speech
 from spintok.export.sidecar import check_file, header_of, read_sidecar
 from spintok.export.source import Header

@@ -3,6 +3,7 @@
 Half-duplex dialogue is written turn by turn, full-duplex dialogue in chunks of a fixed number of frames.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -96,9 +97,9 @@ def full_duplex(
     Args:
         channels: the tokens of the user and of the assistant. The shorter channel is padded with silence.
         vocabulary: with ``silent_speech`` and, for three streams, ``silent_text``.
-        text: the words of the assistant. Their ids are written from the chunk in which they start, after the ids
-            that precede them; chunks without text have ``silent_text``. If text is left at the end of the speech,
-            chunks of silence are added.
+        text: the words of the assistant. Their ids are written from the chunk that contains the frame in which they
+            start (rounded down, as Moshi does), after the ids that precede them; chunks without text have
+            ``silent_text``. If text is left at the end of the speech, chunks of silence are added.
         encode_text: text to ids.
         speech_chunk: frames of each channel in a chunk.
         text_chunk: text ids in a chunk.
@@ -182,7 +183,8 @@ def _text_ids(
         if not last <= word.start:
             raise ExportError(f"the text {word.text[:40]!r} at {word.start:.2f} s starts before the previous one")
         last = word.start
-        frame = min(round(word.start * frame_rate), kept.size)
+        # The frame that contains the start: text never comes before it is spoken. 0.58 * 50 is slightly less than 29.
+        frame = min(math.floor(word.start * frame_rate + 1e-6), kept.size)
         found.append((int(before[frame]), text_part(word.text, vocabulary, encode_text).ids.tolist(), word.text))
     return found
 

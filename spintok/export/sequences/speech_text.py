@@ -97,8 +97,9 @@ def interleave(
 ) -> TokenSequence:
     """Text and speech in turn: ``[Text] words of a span [Speech] tokens of the next span [Text] ...``.
 
-    As in SpiRit-LM (Nguyen et al. 2024, arXiv 2402.05755) the modality changes at word boundaries, and the lengths of
-    the spans are random. The modality of the first span is random too, and every id but the first has a loss.
+    As in SpiRit-LM (Nguyen et al. 2024, arXiv 2402.05755) the modality changes at word boundaries, rounded to the
+    nearest frame, and the lengths of the spans are random. The modality of the first span is random too, and every id
+    but the first has a loss.
 
     Args:
         tokens: of the whole utterance.

@@ -1,0 +1,267 @@
+"""Write interleaved speech and text, and two-channel dialogues, as packed training data."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spintok._files import json_line
+from spintok.augment.random import utterance_rng
+from spintok.data.alignments import SILENCE_LABELS, read_alignments
+from spintok.data.json_lines import json_objects
+from spintok.export.errors import ExportError
+from spintok.export.formats.columns import only, utterance_line
+from spintok.export.packed.dataset import vocabulary_for
+from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_writer
+from spintok.export.packed.packing import PackedDocument, Packing, pack_corpus
+from spintok.export.sequences.base import Form, TextEncoder
+from spintok.export.sequences.dialogue import full_duplex, silent_frames
+from spintok.export.sequences.speech_text import Word, interleave
+from spintok.export.sidecar import describe_export
+from spintok.export.source import Header, Source, open_source
+from spintok.export.targets import ExportSummary
+from spintok.export.vocabulary import Vocabulary
+from spintok.tokens import Tokens
+
+__all__ = ["Dialogue", "export_dialogue", "export_interleaved", "read_dialogues", "read_words"]
+
+NO_DURATIONS = np.empty(0, dtype=np.int32)
+
+
+class Dialogue(NamedTuple):
+    """A dialogue of two channels.
+
+    Attributes:
+        key: of the dialogue.
+        user: the key of the user's tokens.
+        assistant: the key of the assistant's tokens.
+    """
+
+    key: str
+    user: str
+    assistant: str
+
+
+def read_words(source: Path) -> dict[str, list[Word]]:
+    """The words of each utterance, without silence, from the word alignments that ``read_alignments`` reads.
+
+    All alignments are in memory. Raises ``AlignmentError``, or ``ExportError`` if there are no words.
+    """
+    found = {
+        key: [Word(*interval) for interval in alignment.words if interval.label not in SILENCE_LABELS]
+        for key, alignment in read_alignments(source, "words").items()
+    }
+    if not any(found.values()):
+        raise ExportError(f"{source}: has alignments, but none of words")
+    return found
+
+
+def read_dialogues(path: Path) -> list[Dialogue]:
+    """The dialogues of a file of JSON lines ``{"id": ..., "user": KEY, "assistant": KEY}``. Raises ``ExportError``."""
+    found = []
+    try:
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for number, record in json_objects(lines):
+                fields = [str(record.get(name) or "") for name in ("id", "user", "assistant")]
+                if not all(fields):
+                    raise ValueError(f"{number}: expected the fields id, user and assistant")
+                found.append(Dialogue(*fields))
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ExportError(f"{path}:{error}") from None
+    keys = {dialogue.key for dialogue in found}
+    if len(keys) < len(found) or not found:
+        raise ExportError(f"{path}: {'two dialogues have one id' if found else 'there are no dialogues'}")
+    return found
+
+
+def export_interleaved(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    words: Mapping[str, Sequence[Word]],
+    vocabulary: Vocabulary,
+    encode_text: TextEncoder,
+    text_words: tuple[int, int] = (10, 30),
+    speech_words: tuple[int, int] = (5, 15),
+    seed: int = 0,
+    form: Form = "units",
+    codebook: str | None = None,
+    packing: Packing | None = None,
+    skip_empty: bool = False,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Write one sequence of ``interleave`` per utterance as indexed datasets.
+
+    Args:
+        folders: token folders of one tokenizer.
+        output: the folder to write.
+        words: of each utterance, by key.
+        vocabulary: of an extended tokenizer.
+        encode_text: text to ids.
+        text_words: the least and the greatest number of words in a span of text.
+        speech_words: the same for spans of speech.
+        seed: of the spans, which depend on it and on the key of the utterance only.
+        form: of the speech.
+        codebook: the name of the codebook to export; by default the first one.
+        packing: how documents are stored.
+        skip_empty: leave out utterances without tokens, which are an error otherwise.
+        overwrite: delete an earlier export in ``output`` and write this one.
+
+    Raises:
+        ExportError: an utterance without words, options that do not fit, or ``output`` holds something else.
+    """
+    packing = packing or Packing()
+    source, header = _one_codebook(folders, codebook)
+    vocabulary = vocabulary_for(header, vocabulary, None, form)
+    options = {
+        "vocabulary": vocabulary.to_dict(),
+        "words": _digest(words),
+        "text_words": text_words,
+        "speech_words": speech_words,
+        "seed": seed,
+        "form": form,
+        "skip_empty": skip_empty,
+        **packing.describe(id_type(vocabulary.size, packing.dtype)),
+    }
+
+    def documents() -> Iterator[PackedDocument]:
+        for record in source.records(skip_empty=skip_empty):
+            if record.key not in words:
+                raise ExportError(f"{record.key!r}: has no words; the words have keys such as {next(iter(words))!r}")
+            rng = utterance_rng(seed, 0, record.key)
+            document = interleave(
+                only(record, header),
+                words[record.key],
+                vocabulary,
+                encode_text,
+                rng,
+                text_words=text_words,
+                speech_words=speech_words,
+                form=form,
+            )
+            split = packing.split(record.key, record.speaker)
+            yield PackedDocument(split, document, NO_DURATIONS, utterance_line(record))
+
+    description = describe_export(header, "interleaved", source.state, options)
+    return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+
+
+def export_dialogue(
+    folders: Sequence[Path],
+    output: Path,
+    dialogues: Sequence[Dialogue],
+    *,
+    vocabulary: Vocabulary | None = None,
+    words: Mapping[str, Sequence[Word]] | None = None,
+    encode_text: TextEncoder | None = None,
+    speech_chunk: int = 10,
+    text_chunk: int = 2,
+    silent_codes: Collection[int] = (),
+    cap: int | None = None,
+    user_loss: bool = False,
+    codebook: str | None = None,
+    packing: Packing | None = None,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Write one sequence of ``full_duplex`` per dialogue as indexed datasets.
+
+    Args:
+        folders: token folders of one tokenizer. Utterances that are in no dialogue are left out.
+        output: the folder to write.
+        dialogues: which utterances are the channels of which dialogue.
+        vocabulary: of an extended tokenizer; required with ``words``. By default ids are codes and special tokens.
+        words: what the assistant says, by the key of the channel; adds the stream of text.
+        encode_text: text to ids; required with ``words``.
+        speech_chunk, text_chunk, cap, user_loss: see ``full_duplex``.
+        silent_codes: the codes that stand for silence; runs of at least 5 frames of them become silence.
+        codebook: the name of the codebook to export; by default the first one.
+        packing: how documents are stored.
+        overwrite: delete an earlier export in ``output`` and write this one.
+
+    Raises:
+        ExportError: a channel without tokens or words, options that do not fit, or ``output`` holds something else.
+    """
+    packing = packing or Packing()
+    source, header = _one_codebook(folders, codebook)
+    if packing.split_by == "speaker":
+        raise ExportError("a dialogue has two speakers; split by file")
+    if words is not None and (vocabulary is None or encode_text is None):
+        raise ExportError("a dialogue with words needs the vocabulary of an extended tokenizer")
+    vocabulary = vocabulary_for(header, vocabulary, None, "frames")
+    options = {
+        "vocabulary": vocabulary.to_dict(),
+        "dialogues": hashlib.sha256(json.dumps(dialogues).encode()).hexdigest(),
+        "words": None if words is None else _digest(words),
+        "speech_chunk": speech_chunk,
+        "text_chunk": text_chunk,
+        "silent_codes": sorted(silent_codes),
+        "cap": cap,
+        "user_loss": user_loss,
+        **packing.describe(id_type(vocabulary.size, packing.dtype)),
+    }
+
+    def documents() -> Iterator[PackedDocument]:
+        needed = {key for dialogue in dialogues for key in (dialogue.user, dialogue.assistant)}
+        with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
+            stored = _Stored(Path(scratch, "codes"), source, header, needed)
+            for dialogue in dialogues:
+                channels = [stored.tokens(dialogue.key, key) for key in (dialogue.user, dialogue.assistant)]
+                if words is not None and dialogue.assistant not in words:
+                    raise ExportError(f"dialogue {dialogue.key!r}: {dialogue.assistant!r} has no words")
+                document = full_duplex(
+                    channels,
+                    vocabulary,
+                    None if words is None else words[dialogue.assistant],
+                    encode_text,
+                    speech_chunk=speech_chunk,
+                    text_chunk=text_chunk,
+                    silent=[silent_frames(tokens, silent_codes) for tokens in channels] if silent_codes else None,
+                    cap=cap,
+                    user_loss=user_loss,
+                )
+                line = json_line({"key": dialogue.key, "user": dialogue.user, "assistant": dialogue.assistant})
+                yield PackedDocument(packing.split(dialogue.key, None), document, NO_DURATIONS, line)
+
+    description = describe_export(header, "dialogue", source.state, options)
+    return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+
+
+class _Stored:
+    """The tokens of some utterances on disk, by key."""
+
+    def __init__(self, path: Path, source: Source, header: Header, keys: Collection[str]) -> None:
+        self.size = header.codebooks[header.codebook]
+        self.numbers: dict[str, int] = {}
+        with indexed_writer(path, "uint32") as append:
+            for record in source.records(skip_empty=True):
+                if record.key in keys:
+                    self.numbers[record.key] = len(self.numbers)
+                    append(only(record, header).codes)
+        self.codes = IndexedDataset(path)
+
+    def tokens(self, dialogue: str, key: str) -> Tokens:
+        """The tokens of an utterance. Raises ``ExportError``."""
+        if key not in self.numbers:
+            raise ExportError(f"dialogue {dialogue!r}: the token folders have no tokens of {key!r}")
+        return Tokens(np.asarray(self.codes[self.numbers[key]]), self.size)
+
+
+def _one_codebook(folders: Sequence[Path], codebook: str | None) -> tuple[Source, Header]:
+    source = open_source(folders, None if codebook is None else [codebook])
+    name = source.header.codebook
+    return source, replace(source.header, codebooks={name: source.header.codebooks[name]}, dedup=False)
+
+
+def _digest(words: Mapping[str, Sequence[Word]]) -> str:
+    digest = hashlib.sha256()
+    for key, spoken in words.items():
+        row: list[Any] = [key, *((word.text, word.start, word.end) for word in spoken)]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
