@@ -3,11 +3,11 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,13 +19,11 @@ from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus.job import JobOptions, JobProgress, JobSummary
+    from spintok.corpus.job import JobSummary
     from spintok.corpus.tokens import Options
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "encode"]
-
-S = TypeVar("S")
 
 EPILOG = """Examples:
 
@@ -130,8 +128,8 @@ def encode(
         raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
-    codebook = "primary" if codebook is None else codebook
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
+    codebook = loaded.codebook_names[0] if codebook is None else codebook
     shared |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),
         "format": format or "jsonl",
@@ -156,12 +154,8 @@ def _tokens(
         return 0
     utterances = scan(source)
     folder = output or _default_folder(source, "tokens")
-    summary = _with_progress(
-        len(utterances),
-        options,
-        quiet,
-        lambda progress: encode_corpus(tokenizer, utterances, folder, options, progress),
-    )
+    with progress_display(quiet=quiet, unit="files") as display:
+        summary = encode_corpus(tokenizer, utterances, folder, options, display)
     if stats and not quiet:
         print_statistics(summary.counts, Console())
     return _finish(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
@@ -176,12 +170,8 @@ def _features(
     options = FeatureOptions(**settings)
     utterances = scan(source)
     folder = output or _default_folder(source, "features")
-    summary = _with_progress(
-        len(utterances),
-        options,
-        quiet,
-        lambda progress: encode_features(tokenizer, utterances, folder, options, progress),
-    )
+    with progress_display(quiet=quiet, unit="files") as display:
+        summary = encode_features(tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
     return _finish(summary, folder, what, quiet)
 
@@ -240,22 +230,6 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: boo
 
         (found,) = tokenizer.encode_recordings([recording], options.codebooks, progress=progress)
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
-
-
-def _with_progress(utterances: int, options: "JobOptions", quiet: bool, encode: Callable[["JobProgress"], S]) -> S:
-    """Return what ``encode`` returns; show the files done and the speed meanwhile."""
-    started = time.monotonic()
-    files, audio_seconds = 0, 0.0
-    total = sum(1 for i in range(utterances) if i // options.shard_size % options.ranks == options.rank)
-    with progress_display(quiet=quiet, unit="files") as display:
-
-        def progress(count: int, seconds: float) -> None:
-            nonlocal files, audio_seconds
-            files, audio_seconds = files + count, audio_seconds + seconds
-            speed = audio_seconds / max(time.monotonic() - started, 1e-9)
-            display("encoding", files, total, f"{speed:.0f} x real time")
-
-        return encode(progress)
 
 
 def _finish(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:

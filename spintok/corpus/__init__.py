@@ -3,7 +3,7 @@
 from spintok.corpus.counting import CorpusCounts, count_corpus
 from spintok.corpus.features import FeatureOptions, encode_features, read_features
 from spintok.corpus.folder import CorpusError
-from spintok.corpus.job import Failure, JobProgress, JobSummary
+from spintok.corpus.job import Failure, JobSummary
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.token_formats import Record, ShardError, read_shard, write_shard
 from spintok.corpus.tokens import Options, TokenSummary, encode_corpus, read_corpus
@@ -14,7 +14,6 @@ __all__ = [
     "Failure",
     "FeatureOptions",
     "JobOptions",
-    "JobProgress",
     "JobSummary",
     "Options",
     "Record",

@@ -6,7 +6,7 @@ rounding differences between batches, features would show them.
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,14 @@ from spintok.corpus.feature_formats import (
     write_feature_shard,
 )
 from spintok.corpus.folder import CorpusError, read_description, shard_paths
-from spintok.corpus.job import JobProgress, JobSummary, run_job
+from spintok.corpus.job import JobSummary, run_job
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["FeatureOptions", "encode_features", "read_features"]
@@ -75,7 +76,7 @@ def encode_features(
     utterances: Sequence[Utterance],
     output: Path,
     options: FeatureOptions,
-    progress: JobProgress = lambda utterances, seconds: None,
+    progress: Progress = no_progress,
 ) -> JobSummary:
     """Write the features of utterances to the folder ``output``; after a crash, the same call continues.
 
@@ -183,10 +184,14 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
     def discard_scratch(self, shard: Path) -> None:
         _scratch_path(shard).unlink(missing_ok=True)
 
-    def encode(self, batch: Mapping[Utterance, Recording]) -> list[tuple[StoredFeatures, int]]:
-        return [self._encode(utterance, recording) for utterance, recording in batch.items()]
+    def encode(
+        self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
+    ) -> list[tuple[StoredFeatures, int]]:
+        return [self._encode(utterance, recording, progress) for utterance, recording in batch.items()]
 
-    def _encode(self, utterance: Utterance, recording: Recording) -> tuple[StoredFeatures, int]:
+    def _encode(
+        self, utterance: Utterance, recording: Recording, progress: Callable[[Utterance, int], None]
+    ) -> tuple[StoredFeatures, int]:
         file = self._scratch
         assert file is not None
         start = file.seek(0, 2)
@@ -197,6 +202,7 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
             checksum = zlib.crc32(block, checksum)
             file.write(block)
             frames += len(features)
+            progress(utterance, samples)
         # In the hands of the system before the journal names it.
         file.flush()
         if self.format == "parquet" and frames * self.kind.row_bytes > LARGEST_PARQUET_VALUE:

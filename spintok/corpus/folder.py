@@ -10,6 +10,7 @@ from typing import Any
 from spintok._files import digest, lock, remove_orphans, write_text
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.shard_writer import ShardWriter
+from spintok.data.audio import decoder_version
 from spintok.data.manifest import Utterance
 
 __all__ = ["CorpusError", "lock_folder", "prepare_folder", "read_description", "refuse_other_kind", "shard_paths"]
@@ -17,6 +18,7 @@ __all__ = ["CorpusError", "lock_folder", "prepare_folder", "read_description", "
 _MARKERS = {"tokens": ("tokenizer.json", "spintok_tokens"), "features": ("features.json", "spintok_features")}
 """The file that describes a folder's shards, and the field in it that holds the version of the layout."""
 _LAYOUT = 1
+_MAY_CHANGE = ("utterances", "utterance_list", "decoder")
 _PART = r"(-\d{5,}-of-(\d{5,}))?"
 _README_MARK = "# Written by spintok encode"
 
@@ -64,6 +66,8 @@ def prepare_folder(
             "utterances": len(utterances),
             "utterance_list": _list_digest(utterances),
         }
+        if (decoder := decoder_version(utterance.path for utterance in utterances)) is not None:
+            description["decoder"] = decoder
         # Also before overwriting: another program's tokenizer.json is not ours to replace.
         found = read_description(output, writer.stem) if marker.exists() else None
         if found is None:
@@ -76,7 +80,7 @@ def prepare_folder(
                     path.unlink()
         else:
             _check_same(output, writer, found, description, utterances)
-            changed = {name: description[name] for name in ("utterances", "utterance_list")}
+            changed = {name: description[name] for name in _MAY_CHANGE if name in description}
             description = {**found, **changed}
         _remove_other_parts(output, options)
         if description != found:
@@ -142,6 +146,12 @@ def _check_same(
     for name, what in {**writer.mismatches, "shard_size": "shards of another size"}.items():
         if found.get(name) != description[name]:
             raise CorpusError(f"{output}: holds {what}; name another output folder, or add --overwrite")
+    decoders = found.get("decoder"), description.get("decoder")
+    if None not in decoders and decoders[0] != decoders[1]:
+        raise CorpusError(
+            f"{output}: holds {writer.stem} of audio that {decoders[0]} decoded, and here is {decoders[1]}, which may "
+            "decode it differently; use the same version, name another output folder, or add --overwrite"
+        )
     if found.get("utterance_list") == description["utterance_list"]:
         return
     count = found.get("utterances")

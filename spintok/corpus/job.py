@@ -10,14 +10,16 @@ another size or modification time than when it was encoded.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from spintok._files import json_line, write_text
 from spintok.corpus.folder import CorpusError, lock_folder, prepare_folder, refuse_other_kind
+from spintok.corpus.job_meter import JobMeter
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.journal import Journal, journal_path
 from spintok.corpus.read_ahead import OpenRecording, ReadAhead
@@ -26,14 +28,12 @@ from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
+from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["CorpusError", "Failure", "JobOptions", "JobProgress", "JobSummary", "run_job"]
+__all__ = ["CorpusError", "Failure", "JobOptions", "JobSummary", "run_job"]
 
 R = TypeVar("R")
-
-JobProgress = Callable[[int, float], None]
-"""Called with the utterances done since the last call, and their seconds of audio."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run_job(
     output: Path,
     options: JobOptions,
     summary: JobSummary,
-    progress: JobProgress,
+    progress: Progress,
 ) -> None:
     """Encode this rank's missing utterances to ``output`` and update ``summary``.
 
@@ -96,10 +96,11 @@ def run_job(
     with lock_folder(output, options), ThreadPoolExecutor(options.workers) as pool:
         prepare_folder(output, writer, utterances, options)
         reader = ReadAhead(tokenizer, pool, 4 * options.workers)
-        for index, first in enumerate(range(0, len(utterances), options.shard_size)):
-            if index % options.ranks == options.rank:
-                part = utterances[first : first + options.shard_size]
-                _ShardJob(writer, writer.path(output, index), part, summary, progress).run(reader)
+        starts = range(options.rank * options.shard_size, len(utterances), options.ranks * options.shard_size)
+        parts = {start // options.shard_size: utterances[start : start + options.shard_size] for start in starts}
+        meter = JobMeter(progress, sum(map(len, parts.values())))
+        for index, part in parts.items():
+            _ShardJob(writer, writer.path(output, index), part, summary, meter).run(reader)
         if summary.encoded + summary.resumed + len(summary.failures) != summary.total:
             raise RuntimeError(f"the audit does not balance: {summary.audit}")
         _write_failures(output / f"failed{options.part}.jsonl", summary.failures)
@@ -127,7 +128,7 @@ class _ShardJob(Generic[R]):
     path: Path
     utterances: Sequence[Utterance]
     summary: JobSummary
-    progress: JobProgress
+    meter: JobMeter
     records: dict[Utterance, R] = field(default_factory=dict)
     sources: dict[Utterance, Source] = field(default_factory=dict)
 
@@ -205,7 +206,7 @@ class _ShardJob(Generic[R]):
 
     def _count_resumed(self) -> None:
         self.summary.resumed += len(self.records)
-        self.progress(len(self.records), 0.0)
+        self.meter.skip(len(self.records))
 
     def _encode_missing(self, reader: ReadAhead, journal: Journal) -> None:
         missing = []
@@ -227,12 +228,13 @@ class _ShardJob(Generic[R]):
                 seconds = samples / SAMPLE_RATE
                 self.summary.encoded += 1
                 self.summary.audio_seconds += seconds
-                self.progress(1, seconds)
+                self.meter.finish(utterance, seconds)
 
     def _encode(self, portion: Mapping[Utterance, OpenRecording]) -> Iterator[tuple[Utterance, R, int]]:
         """The records of a portion. When encoding fails, each utterance is tried alone, and those that fail listed."""
         try:
-            encoded = self.writer.encode({utterance: opened.recording for utterance, opened in portion.items()})
+            recordings = {utterance: opened.recording for utterance, opened in portion.items()}
+            encoded = self.writer.encode(recordings, partial(self.meter.advance, portion))
         except OSError:
             # Readers turn theirs into AudioError, so this is the output: a full disk concerns every utterance.
             raise
@@ -252,7 +254,7 @@ class _ShardJob(Generic[R]):
         if str(utterance.path) not in message:
             message = f"{utterance.path}: {message}"
         self.summary.failures.append(Failure(utterance.key, str(utterance.path), message))
-        self.progress(1, 0.0)
+        self.meter.finish(utterance)
 
     def _write(self) -> None:
         # In this order a shard never has a record of other bytes, wherever the process is killed.

@@ -1,7 +1,7 @@
 """The interface between a job and what its shards hold: tokens or features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -56,8 +56,12 @@ class ShardWriter(ABC, Generic[R]):
         """The records of a shard by ``name``. Raises ``ShardError``."""
 
     @abstractmethod
-    def encode(self, batch: Mapping[Utterance, Recording]) -> list[tuple[R, int]]:
+    def encode(
+        self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
+    ) -> list[tuple[R, int]]:
         """The record of each recording, and its number of samples at 16 kHz.
+
+        ``progress`` is called with an utterance and the samples of it that are encoded.
 
         Raises ``ValueError`` or ``RuntimeError`` when a recording cannot be encoded, and ``OSError`` when the output
         cannot be written.

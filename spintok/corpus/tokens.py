@@ -9,7 +9,7 @@ from typing import Any
 from spintok._files import write_text
 from spintok.corpus.dataset_card import dataset_card
 from spintok.corpus.folder import CorpusError, read_description, shard_paths
-from spintok.corpus.job import Failure, JobProgress, JobSummary, run_job
+from spintok.corpus.job import Failure, JobSummary, run_job
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
@@ -29,10 +29,11 @@ from spintok.corpus.token_formats import (
 )
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.progress import Progress, no_progress
 from spintok.stats import TokenCounts, to_json
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["CorpusError", "Failure", "JobProgress", "Options", "TokenSummary", "encode_corpus", "read_corpus"]
+__all__ = ["CorpusError", "Failure", "Options", "TokenSummary", "encode_corpus", "read_corpus"]
 
 LAYOUT = 1
 """The version of the token folder's layout."""
@@ -76,7 +77,7 @@ def encode_corpus(
     utterances: Sequence[Utterance],
     output: Path,
     options: Options,
-    progress: JobProgress = lambda utterances, seconds: None,
+    progress: Progress = no_progress,
 ) -> TokenSummary:
     """Encode utterances to tokens in the folder ``output``; after a crash, the same call continues.
 
@@ -186,9 +187,17 @@ class _TokenWriter(ShardWriter[Record]):
     def read(self, shard: Path) -> dict[str, Record]:
         return {record.key: record for record in read_shard(shard, self.layout.codebooks)}
 
-    def encode(self, batch: Mapping[Utterance, Recording]) -> list[tuple[Record, int]]:
+    def encode(
+        self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
+    ) -> list[tuple[Record, int]]:
         options = self.options
-        encoded = self.tokenizer.encode_recordings(list(batch.values()), options.codebooks, options.batch_seconds)
+        utterances, recordings = list(batch), list(batch.values())
+        encoded = self.tokenizer.encode_recordings(
+            recordings,
+            options.codebooks,
+            options.batch_seconds,
+            lambda index, samples: progress(utterances[index], samples),
+        )
         found = []
         for utterance, tokens in zip(batch, encoded, strict=True):
             file_name = self.name(utterance) if options.format == "km" else str(utterance.path)

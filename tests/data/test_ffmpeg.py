@@ -96,6 +96,28 @@ def test_files_that_cannot_be_decoded_are_listed_and_counted(capsys, tmp_path, n
 
 
 @needs_ffmpeg
+def test_a_folder_holds_the_audio_of_one_decoder(capsys, tmp_path, monkeypatch) -> None:
+    (tmp_path / "in").mkdir()
+    convert(tmp_path / "in/a.m4a")
+    command = ("encode", tmp_path / "in", tmp_path / "out", "-t", "mfcc-kmeans-100")
+    with monkeypatch.context() as patch:
+        # Without ffmpeg the file fails; with it, the same command encodes it.
+        patch.setattr(ffmpeg, "program", lambda: None)
+        patch.setattr(ffmpeg, "version", lambda: None)
+        assert run(capsys, *command)[0] == cli.FAILED
+    description = tmp_path / "out/tokenizer.json"
+    assert "decoder" not in json.loads(description.read_text())
+    assert run(capsys, *command)[0] == 0
+    assert json.loads(description.read_text())["decoder"] == ffmpeg.version()
+    assert "1 files were there already" in run(capsys, *command)[1]
+    monkeypatch.setattr(ffmpeg, "version", lambda: "ffmpeg 0.1")
+    code, _, err = run(capsys, *command)
+    assert code == cli.USAGE
+    assert "decoded, and here is ffmpeg 0.1" in err
+    assert json.loads(description.read_text())["decoder"] != "ffmpeg 0.1"
+
+
+@needs_ffmpeg
 def test_the_version_counts_where_it_decodes() -> None:
     assert audio.decoder_version(["a.wav", "b.flac"]) is None
     assert audio.decoder_version(["a.wav", "b.M4A"]) == ffmpeg.version()

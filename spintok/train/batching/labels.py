@@ -74,12 +74,9 @@ def code_labels(
             rank=distributed.rank,
             ranks=distributed.world_size,
         )
-        done, total = 0, len(utterances) // distributed.world_size
 
-        def advance(files: int, seconds: float) -> None:
-            nonlocal done
-            done += files
-            progress(f"labels from {tokenizer.name}", done, total)
+        def advance(task: str, done: float, total: float, note: str = "") -> None:
+            progress(f"labels from {tokenizer.name}", done, total, note)
 
         summary = encode_corpus(tokenizer, utterances, shards, options, advance)
         if summary.failures:

@@ -1,0 +1,53 @@
+"""The progress of a job in files and seconds of audio, also within a long file."""
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from spintok.corpus.read_ahead import OpenRecording
+from spintok.data.manifest import Utterance
+from spintok.frames import SAMPLE_RATE
+from spintok.progress import Progress
+
+__all__ = ["JobMeter"]
+
+
+class JobMeter:
+    """Counts what a job has done and reports it."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        """Report to ``progress``; ``total`` is the number of utterances."""
+        self._progress = progress
+        self._total = total
+        self._started = time.monotonic()
+        self._files = 0.0
+        self._seconds = 0.0
+        self._partial: dict[Utterance, tuple[float, float]] = {}
+
+    def advance(self, opened: Mapping[Utterance, OpenRecording], utterance: Utterance, samples: int) -> None:
+        """Report that so many samples of an utterance are encoded; only long recordings take more than a moment."""
+        recording = opened[utterance].recording
+        if recording.waveform is None:
+            seconds = samples / SAMPLE_RATE
+            share = min(seconds / recording.seconds, 1.0) if recording.seconds else 0.0
+            before = self._partial.get(utterance, (0.0, 0.0))
+            self._partial[utterance] = share, seconds
+            self._add(share - before[0], seconds - before[1])
+
+    def finish(self, utterance: Utterance, seconds: float = 0.0) -> None:
+        """Report that an utterance is done, with its duration, or has failed."""
+        share, reported = self._partial.pop(utterance, (0.0, 0.0))
+        self._add(1.0 - share, seconds - reported)
+
+    def skip(self, count: int) -> None:
+        """Report utterances that an earlier run has encoded."""
+        if count:
+            self._add(count, 0.0)
+
+    def _add(self, files: float, seconds: float) -> None:
+        self._files += files
+        self._seconds += seconds
+        speed = self._seconds / max(time.monotonic() - self._started, 1e-9)
+        # Shares of files add up to whole numbers only approximately.
+        note = f"{timedelta(seconds=int(self._seconds))} of audio, {speed:.0f} x real time"
+        self._progress("encoding", round(self._files, 6), self._total, note)
