@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 import spintok
-from spintok.cli import bench, download, encode, evaluate, export, report, save, stats, tokenizers, train
+from spintok.cli import bench, download, encode, evaluate, export, report, save, stats, tokenizers, train, verify
 
 __all__ = ["app"]
 
@@ -55,6 +55,7 @@ def spintok_options(
 
 for command, module, name in (
     (encode.encode, encode, None),
+    (verify.verify, verify, None),
     (stats.stats, stats, None),
     (report.report, report, None),
     (evaluate.evaluate, evaluate, None),
