@@ -1,4 +1,7 @@
-from benchmarks import train
+import numpy as np
+import pytest
+
+from benchmarks import kmeans, train
 
 
 def test_the_benchmark_checks_the_loss_and_shows_every_part(speech, capsys) -> None:
@@ -8,3 +11,15 @@ def test_the_benchmark_checks_the_loss_and_shows_every_part(speech, capsys) -> N
     assert "its definition in float64" in out
     for part in ("read", "perturb", "frozen layers", "trained layers", "loss", "backward", "update"):
         assert f"\n{part} " in out
+
+
+def test_the_benchmark_of_kmeans_compares_both_engines(capsys, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("faiss")
+    np.save(tmp_path / "f.npy", kmeans.drawn(3_000, 8))
+    options = ["--sizes", "12", "--iterations", "4", "--rounds", "1"]
+    kmeans.main([str(tmp_path / "f.npy"), *options])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["12"]]
+    assert [line[1] for line in lines] == ["torch", "faiss"]
+    monkeypatch.setattr(kmeans, "TOLERANCE", -1.0)
+    with pytest.raises(SystemExit, match="no figures: the mean squared distances are"):
+        kmeans.main(["--count", "3000", "--width", "8", *options])
