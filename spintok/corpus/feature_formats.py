@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from spintok._files import atomic
@@ -143,8 +143,34 @@ def read_feature_shard(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
                 return _read_parquet(path, kind)
             case _:
                 raise ShardError("a feature shard is a .safetensors or .parquet file")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{path}: not a feature shard of this encoder and layer: {error}") from None
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ShardError:
+    """What a failure to read a shard becomes: its libraries raise errors of many types."""
+    return ShardError(f"{path}: not a feature shard of this encoder and layer: {error}")
+
+
+def _guarded(path: Path, blocks: Callable[[], Iterator[bytes]]) -> Callable[[], Iterator[bytes]]:
+    """The same blocks; a failure to read them is a ``ShardError``."""
+
+    def guarded() -> Iterator[bytes]:
+        try:
+            yield from blocks()
+        except Exception as error:
+            raise _damaged(path, error) from None
+
+    return guarded
+
+
+def _stored(row: Mapping[str, Any], frames: int, blocks: Callable[[], Iterator[bytes]]) -> StoredFeatures:
+    key, file_name, speaker, samples = (row[name] for name in ("key", "file_name", "speaker", "num_samples"))
+    if not (isinstance(key, str) and isinstance(file_name, str) and isinstance(speaker, str | None)):
+        raise TypeError("key, file_name and speaker are strings")
+    if not isinstance(samples, int) or not isinstance(frames, int) or not 0 <= frames <= samples:
+        raise ValueError(f"{key!r} has {frames!r} frames of {samples!r} samples")
+    return StoredFeatures(key, file_name, frames, blocks, samples, speaker)
 
 
 def _write_safetensors(path: Path, records: Sequence[StoredFeatures], kind: FeatureKind) -> None:
@@ -184,8 +210,7 @@ def _read_safetensors(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
         frames, width = stored.get_shape()
         if (width, stored.get_dtype()) != (kind.width, _CODES[kind.dtype]):
             raise ShardError(f"{row['key']!r} is {width} numbers of {stored.get_dtype()} a frame")
-        blocks = _slices(stored, frames)
-        records.append(StoredFeatures(row["key"], row["file_name"], frames, blocks, row["num_samples"], row["speaker"]))
+        records.append(_stored(row, frames, _guarded(path, _slices(stored, frames))))
     if len(records) != len(file.keys()):
         raise ShardError(f"{len(file.keys())} tensors for {len(records)} utterances")
     return records
@@ -221,9 +246,14 @@ def _read_parquet(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
     records = []
     for index in range(file.num_row_groups):
         (row,) = file.read_row_group(index, names).to_pylist()
-        if row.pop("width") != kind.width:
+        if row["width"] != kind.width:
             raise ShardError(f"{row['key']!r} has another width")
-        records.append(StoredFeatures(blocks=_value(file, index, row["num_frames"] * kind.row_bytes), **row))
+        size = row["num_frames"] * kind.row_bytes
+        group = file.metadata.row_group(index)
+        # Before memory is allocated for them.
+        if size > group.column(group.num_columns - 1).total_uncompressed_size:
+            raise ShardError(f"{row['key']!r} has fewer features than its {row['num_frames']} frames")
+        records.append(_stored(row, row["num_frames"], _guarded(path, _value(file, index, size))))
     return records
 
 

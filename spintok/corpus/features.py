@@ -116,7 +116,7 @@ def read_features(folder: Path) -> tuple[dict[str, Any], Iterator[FeatureRecord]
             description["encoder"], int(description["layer"]), int(description["width"]), description["dtype"]
         )
         DTYPES[kind.dtype]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CorpusError(f"{folder}/features.json: damaged ({error!r})") from None
     return description, _records(shard_paths(folder, "features", description), kind)
 

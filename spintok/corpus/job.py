@@ -152,7 +152,7 @@ class _ShardJob(Generic[R]):
                 journal.delete()
         else:
             self._count_resumed()
-        self.writer.shard_done(self._ordered())
+        self.writer.shard_done(self.records)
 
     def _open_journal(self) -> Journal:
         described = self.writer.describe()

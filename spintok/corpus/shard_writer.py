@@ -86,5 +86,5 @@ class ShardWriter(ABC, Generic[R]):
     def discard_scratch(self, shard: Path) -> None:
         """Delete what ``scratch`` left; called when the shard is complete."""
 
-    def shard_done(self, records: Sequence[R]) -> None:
-        """Called with the records of each shard when it is complete."""
+    def shard_done(self, records: Mapping[Utterance, R]) -> None:
+        """Called with the records of each shard, in no order, when it is complete."""

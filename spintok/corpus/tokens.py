@@ -94,9 +94,10 @@ def encode_corpus(
     first = options.codebooks[0]
     summary = TokenSummary(counts=TokenCounts.empty(sizes[first]))
 
-    def count(records: Sequence[Record]) -> None:
-        utterances = ((record.tokens[first], record.speaker) for record in records)
-        summary.counts += TokenCounts.collect(utterances, sizes[first])
+    def count(records: Mapping[Utterance, Record]) -> None:
+        # A .km file does not hold the speakers.
+        spoken = ((record.tokens[first], record.speaker or utterance.speaker) for utterance, record in records.items())
+        summary.counts += TokenCounts.collect(spoken, sizes[first])
 
     run_job(_TokenWriter(tokenizer, options, sizes, count), tokenizer, utterances, output, options, summary, progress)
     write_text(output / f"stats{options.part}.json", to_json(summary.counts))
@@ -115,7 +116,7 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     description = read_description(folder, "tokens")
     try:
         sizes = {str(name): int(size) for name, size in description["codebooks"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorpusError(f"{folder}/tokenizer.json: damaged ({error!r})") from None
     if not sizes:
         raise CorpusError(f"{folder}/tokenizer.json: damaged (no codebooks)")
@@ -144,7 +145,7 @@ class _TokenWriter(ShardWriter[Record]):
         tokenizer: Tokenizer,
         options: Options,
         sizes: Mapping[str, int],
-        shard_done: Callable[[Sequence[Record]], None],
+        shard_done: Callable[[Mapping[Utterance, Record]], None],
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
@@ -215,5 +216,5 @@ class _TokenWriter(ShardWriter[Record]):
     def from_entry(self, entry: Mapping[str, Any]) -> Record:
         return record_of_row(entry, self.layout.codebooks)
 
-    def shard_done(self, records: Sequence[Record]) -> None:
+    def shard_done(self, records: Mapping[Utterance, Record]) -> None:
         self._shard_done(records)

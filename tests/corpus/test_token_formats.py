@@ -75,6 +75,12 @@ def test_a_km_without_its_list_is_refused(tmp_path) -> None:
         read_shard(tmp_path / "t.km", {"primary": 9})
 
 
+def row(**changed: object) -> str:
+    """A line with one run of three frames, and something changed."""
+    names = {"key": "a", "file_name": "a", "speaker": None, "num_samples": 1000, "num_frames": 3}
+    return json.dumps({**names, "units": [1], "duration": [3], **changed})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -86,6 +92,18 @@ def test_a_km_without_its_list_is_refused(tmp_path) -> None:
             '"duration": [2]}\n',
             "2 codes for 3 frames",
         ),
+        # Nothing of this size is allocated, or converted, before it is compared.
+        (row(duration=[2_000_000_000]), "2000000000 codes for 3 frames"),
+        (row(duration=[2_000_000_000], num_frames=2_000_000_000), "2000000000 frames of 1000 samples"),
+        (row(duration=[10**400]), "codes for 3 frames"),
+        (row(duration=[10**400], num_frames=10**400), "frames of 1000 samples"),
+        (row(units=[10**400]), "codes must be integers"),
+        (row(duration=[-3, 6], units=[1, 2]), "at least 1 frame"),
+        (row(num_samples="1000"), "frames of '1000' samples"),
+        (row(num_samples=float("nan")), "frames of nan samples"),
+        (row(key=7), "are strings"),
+        (row(speaker=[]), "are strings"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_damaged_shards_are_refused(tmp_path, text, message) -> None:

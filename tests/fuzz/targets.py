@@ -67,8 +67,15 @@ def _build_tokens(format: str) -> Callable[[Path], None]:
 
         options = Options(format=format, dedup=format != "km", shard_size=2)
         encode_corpus(_MFCC, voices(), folder, options)
+        _remove_records(folder)
 
     return build
+
+
+def _remove_records(folder: Path) -> None:
+    """The readers are to find the damage, not the checksums."""
+    for path in folder.glob(".*.record.json"):
+        path.unlink()
 
 
 def _read_tokens(folder: Path) -> None:
@@ -85,6 +92,7 @@ def _build_features(format: str) -> Callable[[Path], None]:
         from spintok.corpus.features import FeatureOptions, encode_features
 
         encode_features(_MFCC, voices()[:3], folder, FeatureOptions(layer=0, format=format, shard_size=2))
+        _remove_records(folder)
 
     return build
 

@@ -131,9 +131,15 @@ def record_of(row: Mapping[str, Any], arrays: Mapping[str, Any], codebooks: Mapp
 
     Raises ``ValueError``, ``KeyError`` or ``TypeError`` when they are not such a row.
     """
+    key, file_name, speaker, samples = (row[name] for name in ("key", "file_name", "speaker", "num_samples"))
+    if not (isinstance(key, str) and isinstance(file_name, str) and isinstance(speaker, str | None)):
+        raise TypeError("key, file_name and speaker are strings")
+    frames = row["num_frames"]
+    if not isinstance(frames, int) or not isinstance(samples, int | None) or frames > (samples or 2**31):
+        raise ValueError(f"{key!r}: {frames!r} frames of {samples!r} samples")
     layout = TokenLayout(codebooks, field_name(next(iter(codebooks)), "duration") in arrays)
     try:
-        tokens = tokens_of(arrays, layout, row["num_samples"], row["num_frames"])
-    except ValueError as error:
-        raise ValueError(f"{row['key']!r}: {error}") from None
-    return Record(row["key"], row["file_name"], tokens, row["speaker"])
+        tokens = tokens_of(arrays, layout, samples, frames)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{key!r}: {error}") from None
+    return Record(key, file_name, tokens, speaker)

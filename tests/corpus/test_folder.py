@@ -1,0 +1,209 @@
+"""The output folder of a job: locks, what may be deleted, lists that grow, and README.md."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spintok._files import lock
+from spintok.corpus import CorpusError, count_corpus, encode_corpus, read_corpus, read_features
+from spintok.corpus.tokens import Options
+from spintok.data.manifest import scan
+from tests.corpus.jobs import FORMATS, contents, encode
+
+
+def test_two_runs_on_one_folder_are_refused(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with lock(out / ".lock"), pytest.raises(CorpusError, match="another spintok encode is writing here"):
+        encode(mfcc, recordings, out)
+    assert list(out.iterdir()) == []
+    encode(mfcc, recordings, out)
+    assert not (out / ".lock").exists()
+
+
+def test_ranks_coexist_but_not_twice(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with lock(out / ".lock", shared=True), lock(out / ".lock-00001-of-00003"):
+        assert encode(mfcc, recordings, out, rank=0, ranks=3).encoded == 2
+        with pytest.raises(CorpusError, match="another process is rank 1 of 3 here"):
+            encode(mfcc, recordings, out, rank=1, ranks=3)
+        with pytest.raises(CorpusError, match="another spintok encode is writing here"):
+            encode(mfcc, recordings, out)
+    for rank in (1, 2):
+        encode(mfcc, recordings, out, rank=rank, ranks=3)
+    assert len(list(read_corpus(out)[1])) == 5
+
+
+def test_a_run_is_refused_while_another_process_encodes(mfcc, recordings, tmp_path) -> None:
+    """Two real processes; the first one is stopped in the middle of its work."""
+    mfcc.save(tmp_path / "t")
+    script = (
+        "import os, sys\nfrom pathlib import Path\nimport spintok\nfrom spintok.corpus import Options, encode_corpus\n"
+        "from spintok.data.manifest import scan\n"
+        "def stop(done, seconds):\n    if seconds:\n        print('stopped', flush=True)\n        os.kill(os.getpid(), 19)\n"
+        "tokenizer, audio, out = map(Path, sys.argv[1:])\n"
+        "encode_corpus(spintok.load(tokenizer), scan(audio), out, Options(shard_size=2), stop)\n"
+    )
+    audio, out = recordings[0].path.parent, tmp_path / "out"
+    command = [sys.executable, "-c", script, str(tmp_path / "t"), str(audio), str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(CorpusError, match="another spintok encode"):
+            encode(mfcc, recordings, out)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    # A killed process holds no lock, and what it had encoded is in its journal.
+    summary = encode_corpus(mfcc, scan(audio), out, Options(shard_size=2))
+    assert (summary.encoded, summary.resumed) == (4, 1)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_dead_runs_left_is_removed(mfcc, recordings, tmp_path, format) -> None:
+    encode(mfcc, recordings, tmp_path / "out", format)
+    before = contents(tmp_path / "out")
+    (tmp_path / "out/.tokens-00000.jsonl.0123456789abcdef.tmp").write_text("half")
+    encode(mfcc, recordings, tmp_path / "out", format, rank=1, ranks=2)
+    after = contents(tmp_path / "out")
+    assert {name: data for name, data in after.items() if "stats" not in name} == {
+        name: data for name, data in before.items() if "stats" not in name
+    }
+
+
+def test_overwrite_deletes_only_what_spintok_wrote(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out)
+    mine = ("tokens-notes.txt", "tokens-00000.jsonl.bak", "failed-runs.jsonl", "stats-old.json", "notes.md")
+    for name in mine:
+        (out / name).write_text("mine")
+    (out / "tokens-00009.jsonl").mkdir()
+    encode(mfcc, recordings[:3], out, overwrite=True)
+    assert all((out / name).read_text() == "mine" for name in mine)
+    assert sorted(path.name for path in out.glob("tokens-0*.jsonl")) == [
+        "tokens-00000.jsonl", "tokens-00001.jsonl", "tokens-00009.jsonl",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ['{"version": "1.0", "model": {}}', "not json", "[1]"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_another_programs_tokenizer_json_stays(mfcc, recordings, tmp_path, content, overwrite) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "tokenizer.json").write_text(content)
+    (out / "tokens-00000.jsonl").write_text("{}")
+    before = contents(out)
+    with pytest.raises(CorpusError, match="not written by spintok|damaged"):
+        encode(mfcc, recordings, out, overwrite=overwrite)
+    assert contents(out) == before
+
+
+def test_a_longer_list_that_begins_alike_goes_on(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings[:3], out)
+    first = (out / "tokens-00000.jsonl").stat()
+    summary = encode(mfcc, recordings, out)
+    assert (summary.encoded, summary.resumed) == (2, 3)
+    assert (out / "tokens-00000.jsonl").stat().st_mtime_ns == first.st_mtime_ns
+    encode(mfcc, recordings, tmp_path / "clean")
+    assert contents(out) == contents(tmp_path / "clean")
+
+
+def test_other_lists_are_refused(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings[1:4], out)
+    for listed, message in (
+        (recordings[:4], "files were added before its end"),
+        (recordings[1:3], "another list of files"),
+        ([recordings[2], recordings[1], recordings[3]], "another list of files"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            encode(mfcc, listed, out)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_folders_with_missing_shards_are_refused(mfcc, recordings, tmp_path, format) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out, format)
+    read = read_corpus if format in ("jsonl", "parquet", "km") else read_features
+    shard = next(path for path in out.glob("[!.]*-00001.*") if path.suffix != ".tsv")
+    shard.unlink()
+    with pytest.raises(CorpusError, match="2 of 3 shards; run spintok encode again"):
+        read(out)
+    # The number of shards is right, but not their names.
+    (shard.parent / shard.name.replace("00001", "00007")).write_text("")
+    with pytest.raises(CorpusError, match="00001.* is missing"):
+        read(out)
+
+
+def test_counting_refuses_missing_shards(mfcc, recordings, tmp_path) -> None:
+    encode(mfcc, recordings, tmp_path / "out", rank=0, ranks=2)
+    with pytest.raises(CorpusError, match="2 of 3 shards"):
+        count_corpus(tmp_path / "out")
+
+
+def test_lists_of_failures_of_other_ranks_go(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    good = recordings[1].path.read_bytes()
+    recordings[1].path.write_text("not audio")
+    for rank in (0, 1):
+        encode(mfcc, recordings, out, rank=rank, ranks=2)
+    assert (out / "failed-00000-of-00002.jsonl").exists()
+    recordings[1].path.write_bytes(good)
+    assert encode(mfcc, recordings, out).failures == []
+    assert not list(out.glob("failed*"))
+    assert [path.name for path in out.glob("stats*")] == ["stats.json"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_datasets_opens_the_folder_as_it_is(mfcc, recordings, tmp_path, format) -> None:
+    datasets = pytest.importorskip("datasets")
+    out = tmp_path / "out"
+    # No shard but the second knows a speaker.
+    encode(mfcc, [recordings[0], recordings[2], recordings[1], recordings[3]], out, format)
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    records = list(read_corpus(out)[1])
+    assert [row["key"] for row in loaded] == [record.key for record in records]
+    assert [row["speaker"] for row in loaded] == [None, None, "ann", "ann"]
+    for row, record in zip(loaded, records, strict=True):
+        assert row["units"] == record.tokens["primary"].units.tolist()
+        assert row["duration"] == record.tokens["primary"].durations.tolist()
+
+
+def test_a_readme_of_the_users_stays(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out)
+    assert "tokens-*.jsonl" in (out / "README.md").read_text()
+    encode(mfcc, recordings, out, "parquet", overwrite=True)
+    assert "tokens-*.parquet" in (out / "README.md").read_text()
+    encode(mfcc, recordings, out, "km", overwrite=True)
+    assert not (out / "README.md").exists()
+    (out / "README.md").write_text("mine")
+    encode(mfcc, recordings, out, overwrite=True)
+    assert (out / "README.md").read_text() == "mine"
+
+
+def test_a_folder_of_an_earlier_version_opens_and_goes_on(mfcc, recordings, tmp_path) -> None:
+    """Without records, without README.md."""
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out)
+    before = contents(out)
+    for path in [*out.glob(".*"), out / "README.md"]:
+        path.unlink()
+    (out / "tokens-00001.jsonl").unlink()
+    description = json.loads((out / "tokenizer.json").read_text())
+    assert set(description) == {
+        "spintok_tokens", "tokenizer", "fingerprint", "codebooks", "sample_rate", "frame_rate", "format", "dedup",
+        "shard_size", "utterances", "utterance_list",
+    }  # fmt: skip
+    assert encode(mfcc, recordings, out).encoded == 2
+    after = contents(out)
+    assert {name: data for name, data in after.items() if not name.startswith(".")} == {
+        name: data for name, data in before.items() if not name.startswith(".")
+    }
+    assert len(list(read_corpus(out)[1])) == 5
