@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,12 +27,22 @@ from tests.corpus.jobs import FORMATS, contents, encode
 
 
 class Stopped(BaseException):
-    """Like a signal, it ends the job between two utterances."""
+    """Like a signal, it ends the job."""
 
 
-def stop(utterances: int, seconds: float) -> None:
-    if seconds:
-        raise Stopped
+@contextmanager
+def stopped_after_one():
+    """Jobs end when they have journaled one utterance."""
+    append = Journal.append
+
+    def stopping(self, value):
+        append(self, value)
+        if "record" in value:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Journal, "append", stopping)
+        yield
 
 
 def read(folder, format):
@@ -107,8 +118,8 @@ def test_a_file_replaced_between_kill_and_resume_is_encoded_again(mfcc, recordin
         options = FeatureOptions(layer=0, format=format.removeprefix("features-"), shard_size=5)
         run = encode_features
     for _ in range(2):
-        with pytest.raises(Stopped):
-            run(mfcc, recordings, out, options, stop)
+        with stopped_after_one():
+            run(mfcc, recordings, out, options)
     assert len(list(out.glob(".*.journal"))) == 1
     shutil.copyfile(recordings[4].path, recordings[0].path)
     summary = run(mfcc, recordings, out, options)
@@ -120,8 +131,8 @@ def test_a_file_replaced_between_kill_and_resume_is_encoded_again(mfcc, recordin
 def test_a_journal_of_another_tokenizer_is_not_replayed(mfcc, recordings, tmp_path) -> None:
     """Somebody deletes the visible files and encodes with another tokenizer."""
     out = tmp_path / "out"
-    with pytest.raises(Stopped):
-        encode_corpus(mfcc, recordings, out, Options(), stop)
+    with stopped_after_one():
+        encode_corpus(mfcc, recordings, out, Options())
     assert journal_path(out / "tokens-00000.jsonl").exists()
     (out / "tokenizer.json").unlink()
     other = mfcc_tokenizer(seed=1)

@@ -42,10 +42,13 @@ def test_a_run_is_refused_while_another_process_encodes(mfcc, recordings, tmp_pa
     mfcc.save(tmp_path / "t")
     script = (
         "import os, sys\nfrom pathlib import Path\nimport spintok\nfrom spintok.corpus import Options, encode_corpus\n"
-        "from spintok.data.manifest import scan\n"
-        "def stop(done, seconds):\n    if seconds:\n        print('stopped', flush=True)\n        os.kill(os.getpid(), 19)\n"
+        "from spintok.corpus.journal import Journal\nfrom spintok.data.manifest import scan\n"
+        "append = Journal.append\n"
+        "def stopping(self, value):\n    append(self, value)\n    if 'record' in value:\n"
+        "        print('stopped', flush=True)\n        os.kill(os.getpid(), 19)\n"
+        "Journal.append = stopping\n"
         "tokenizer, audio, out = map(Path, sys.argv[1:])\n"
-        "encode_corpus(spintok.load(tokenizer), scan(audio), out, Options(shard_size=2), stop)\n"
+        "encode_corpus(spintok.load(tokenizer), scan(audio), out, Options(shard_size=2))\n"
     )
     audio, out = recordings[0].path.parent, tmp_path / "out"
     command = [sys.executable, "-c", script, str(tmp_path / "t"), str(audio), str(out)]
