@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from spintok.chunking import Window
+from spintok.featurizer import Featurizer
 from spintok.hub import registry
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import Encoder
 from spintok.models.extractors import extractor_from_config
-from spintok.models.importers import CheckpointError, load_spin
+from spintok.models.importers import CheckpointError, load_extractor, load_spin
 from spintok.models.importers.weights import check_weights
 from spintok.progress import Progress
-from spintok.serialization import TokenizerError, read_folder
+from spintok.serialization import TokenizerError, is_tokenizer, read_folder
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["load"]
+__all__ = ["load", "load_featurizer"]
 
 
 def load(
@@ -35,7 +36,7 @@ def load(
         source: a folder that ``Tokenizer.save`` wrote; the name of a tokenizer that comes with spintok or is listed in
             a registry (``spintok list``), which is downloaded once; or a checkpoint that Spin's authors released. The
             default is the tokenizer named in ``spintok.hub.registry.DEFAULT``.
-        device: where to compute: "cpu", "cuda", "cuda:1", ...
+        device: where to compute: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one, else the CPU.
         offline: True downloads nothing; by default the environment variable SPINTOK_OFFLINE decides.
         progress: called during a download with the name of each file and its bytes.
 
@@ -57,6 +58,37 @@ def load(
     else:
         folder = registry.find(os.fspath(source), offline=offline, progress=progress)
     return _from_folder(folder).to(where)
+
+
+def load_featurizer(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    offline: bool | None = None,
+    progress: Progress | None = None,
+) -> Featurizer:
+    """Load an encoder whose features are wanted: that of a tokenizer, or one of another library without a codebook.
+
+    Args:
+        source: as in ``load``; or as in ``spintok.models.importers.load_encoder``, such as a Hugging Face folder,
+            a checkpoint, "torchaudio:HUBERT_BASE" or "s3prl:NAME".
+        device, offline, progress: as in ``load``.
+
+    Raises:
+        ValueError: as ``load``; or the checkpoint cannot be used.
+    """
+    if source is not None and _is_encoder(os.fspath(source)):
+        encoder = load_extractor(source)
+        return Featurizer(encoder, name=Path(source).name).to(_device(device))
+    return load(source, device=device, offline=offline, progress=progress)
+
+
+def _is_encoder(source: str) -> bool:
+    """Whether this is an encoder of another library: a checkpoint file, a folder of its own format, or a name of it."""
+    path = Path(source)
+    if path.is_dir():
+        return (path / "config.json").is_file() and not is_tokenizer(path)
+    return path.is_file() or source.partition(":")[0] in ("torchaudio", "s3prl")
 
 
 def _from_folder(folder: Path) -> Tokenizer:
@@ -133,10 +165,12 @@ def _from_spin(path: Path) -> Tokenizer:
 
 
 def _device(name: str | torch.device) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"unknown device {str(name)!r}: use cpu, cuda or cuda:N") from None
+        raise ValueError(f"unknown device {str(name)!r}: use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(name)!r}: this torch sees no CUDA GPU; use cpu")
     return device

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spintok._files import atomic
 
-__all__ = ["FORMAT", "StoredDtype", "TokenizerError", "fingerprint", "read_folder", "write_folder"]
+__all__ = ["FORMAT", "StoredDtype", "TokenizerError", "fingerprint", "is_tokenizer", "read_folder", "write_folder"]
 
 FORMAT = 1
 """The version of the folder's layout that this release reads and writes."""
@@ -69,6 +69,14 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if tensor.dtype not in (torch.float32, torch.float16) and tensor.is_floating_point():
             raise TokenizerError(f"{folder}: {name} is stored as {tensor.dtype}; float32 and float16 are read")
     return config, weights
+
+
+def is_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer; models of Hugging Face have a config.json too."""
+    try:
+        return "spintok_format" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

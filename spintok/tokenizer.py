@@ -1,18 +1,19 @@
 """The tokenizer: an encoder and codebooks, from audio to tokens."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.chunking import Window
-from spintok.data.audio import Recording, from_array
+from spintok.data.audio import AudioError, Recording
 from spintok.featurizer import Featurizer
+from spintok.inputs import is_batch, iter_items, open_item
 from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, Codebooks
 from spintok.models.precision import full_precision
@@ -21,7 +22,11 @@ from spintok.tokens import Tokens
 
 __all__ = ["Tokenizer"]
 
-Audio = str | os.PathLike[str] | Tensor | NDArray[Any]
+Single = str | os.PathLike[str] | Tensor | NDArray[Any] | bytes | tuple[Any, int] | Mapping[str, Any] | BinaryIO
+"""One recording, in one of the forms that ``Tokenizer.encode`` reads."""
+
+_PORTION = 256
+"""So many recordings are opened before they are encoded, however long the iterable is."""
 
 
 class Tokenizer(Featurizer):
@@ -87,31 +92,101 @@ class Tokenizer(Featurizer):
 
     @overload
     def encode(
-        self, audio: list[Any], sample_rate: int | None = ..., *, codebook: str | None = ...
+        self,
+        audio: list[Any],
+        sample_rate: int | None = ...,
+        *,
+        channels: bool = ...,
+        codebook: str | None = ...,
+        errors: Literal["raise"] = ...,
     ) -> list[Tokens]: ...
 
     @overload
-    def encode(self, audio: Audio, sample_rate: int | None = ..., *, codebook: str | None = ...) -> Tokens: ...
+    def encode(
+        self,
+        audio: Single,
+        sample_rate: int | None = ...,
+        *,
+        channels: bool = ...,
+        codebook: str | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> Tokens: ...
+
+    @overload
+    def encode(
+        self,
+        audio: Single | Iterable[Any],
+        sample_rate: int | None = ...,
+        *,
+        lengths: Sequence[int] | Tensor | NDArray[Any] | None = ...,
+        channels: bool = ...,
+        codebook: str | None = ...,
+        errors: Literal["raise", "return"] = ...,
+    ) -> Any: ...
 
     def encode(
-        self, audio: Audio | list[Any], sample_rate: int | None = None, *, codebook: str | None = None
-    ) -> Tokens | list[Tokens]:
-        """Tokens of one recording, or of each recording of a list.
+        self,
+        audio: Single | Iterable[Any],
+        sample_rate: int | None = None,
+        *,
+        lengths: Sequence[int] | Tensor | NDArray[Any] | None = None,
+        channels: bool = False,
+        codebook: str | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Any:
+        """Tokens of one recording, or a list of the tokens of each of several recordings.
 
         Args:
-            audio: a path; or samples (S,) or (channels, S) with their ``sample_rate``; or a list of these.
-            sample_rate: samples per second of arrays. Files state their own.
+            audio: one recording: a path; samples (S,) with their ``sample_rate``, floats in [-1, 1] or signed integers
+                at full scale; (samples, rate); a file's contents as bytes or an open binary file; or a row or an
+                audio value of Hugging Face datasets. Or several: a list or any other iterable of these, or an array
+                (B, S) with ``lengths``.
+            sample_rate: samples per second of arrays. Files, pairs and rows state their own.
+            lengths: (B,) samples of each recording in a padded array (B, S).
+            channels: whether 2-D arrays are the channels (C, S) of one recording, which are averaged.
             codebook: the codebook to use; the primary by default.
+            errors: "raise" raises the first error; "return" puts the error of a recording in the place of its tokens.
 
         Raises:
-            AudioError: the audio cannot be read.
-            ValueError: an array without a sample rate, or an unknown codebook.
+            AudioError: a recording cannot be used; the message says why.
+            ValueError: an unknown codebook, or another value of ``errors``.
         """
+        if errors not in ("raise", "return"):
+            raise ValueError(f'errors must be "raise" or "return", got {errors!r}')
         name = self.codebook(codebook).config.name
-        items = audio if isinstance(audio, list) else [audio]
-        recordings = [self._recording(item, sample_rate) for item in items]
-        tokens = [found[name] for found in self.encode_recordings(recordings, [name])]
-        return tokens if isinstance(audio, list) else tokens[0]
+        several = is_batch(audio, lengths)
+        found: list[Tokens | AudioError] = []
+        portion: list[Recording | AudioError] = []
+        for item in iter_items(audio, lengths) if several else [audio]:
+            try:
+                portion.append(open_item(item, sample_rate, channels, self.window.samples))
+            except AudioError as error:
+                if errors == "raise":
+                    raise
+                portion.append(error)
+            if len(portion) == _PORTION:
+                found += self._encode_portion(portion, name, errors == "raise")
+                portion = []
+        found += self._encode_portion(portion, name, errors == "raise")
+        return found if several else found[0]
+
+    def _encode_portion(
+        self, portion: Sequence[Recording | AudioError], name: str, raises: bool
+    ) -> list[Tokens | AudioError]:
+        """The tokens of some recordings; the end of a long file may turn out to be damaged only here."""
+        recordings = [item for item in portion if isinstance(item, Recording)]
+        encoded: Iterable[Tokens | AudioError]
+        try:
+            encoded = [tokens[name] for tokens in self.encode_recordings(recordings, [name])]
+        except AudioError as error:
+            if raises:
+                raise
+            if len(recordings) == 1:
+                encoded = [error]
+            else:
+                encoded = [self._encode_portion([one], name, raises)[0] for one in recordings]
+        waiting = iter(encoded)
+        return [next(waiting) if isinstance(item, Recording) else item for item in portion]
 
     @torch.inference_mode()
     def encode_recordings(
@@ -148,14 +223,6 @@ class Tokenizer(Featurizer):
             {name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i]) for name, codes in parts.items()}
             for i, parts in enumerate(found)
         ]
-
-    def _recording(self, audio: Audio, sample_rate: int | None) -> Recording:
-        if isinstance(audio, str | os.PathLike):
-            return self.record(audio)
-        if sample_rate is None:
-            raise ValueError("an array needs a sample rate: encode(samples, sample_rate)")
-        waveform = from_array(audio, sample_rate)
-        return Recording(waveform if len(waveform) <= self.window.samples else None, lambda: iter([waveform]))
 
     def save(self, folder: str | os.PathLike[str], *, dtype: StoredDtype = "float32") -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, each atomically.

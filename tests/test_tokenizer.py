@@ -159,14 +159,14 @@ def test_an_hour_has_the_frames_of_the_formula_and_is_never_held() -> None:
 def test_autocast_and_matmul_precision_of_the_caller_do_not_matter(tiny, half) -> None:
     waveforms = [noise(20_000), noise(16_000 * 40, seed=1)]
     expected = tiny.encode(waveforms, 16_000)
-    features = next(tiny.iter_features([tiny._recording(waveforms[0], 16_000)])).features[0]
+    features = next(tiny.iter_features([Recording(waveforms[0], lambda: iter([waveforms[0]]))])).features[0]
     before = torch.get_float32_matmul_precision()
     try:
         for precision in ("highest", "high", "medium"):
             torch.set_float32_matmul_precision(precision)
             with torch.autocast("cpu", dtype=half):
                 assert tiny.encode(waveforms, 16_000) == expected
-                again = next(tiny.iter_features([tiny._recording(waveforms[0], 16_000)])).features[0]
+                again = next(tiny.iter_features([Recording(waveforms[0], lambda: iter([waveforms[0]]))])).features[0]
                 assert again.dtype == torch.float32
                 assert torch.equal(again, features)
                 # The caller's settings are as they were.

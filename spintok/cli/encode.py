@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from spintok.cli.exit_codes import FAILED
-from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_featurizer, load_tokenizer
 from spintok.cli.output import say
 from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
@@ -21,6 +21,7 @@ from spintok.cli.stats import print_statistics
 if TYPE_CHECKING:
     from spintok.corpus.job import JobSummary
     from spintok.corpus.tokens import Options
+    from spintok.featurizer import Featurizer
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "encode"]
@@ -123,7 +124,7 @@ def encode(
         if _is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
         shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
-        return _features(load_tokenizer(tokenizer, device, offline, quiet), path, output, shared, quiet)
+        return _features(load_featurizer(tokenizer, device, offline, quiet), path, output, shared, quiet)
     if features_dtype is not None:
         raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
@@ -162,7 +163,7 @@ def _tokens(
 
 
 def _features(
-    tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool
+    tokenizer: "Featurizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool
 ) -> int:
     from spintok.corpus.features import FeatureOptions, encode_features
     from spintok.data.manifest import scan

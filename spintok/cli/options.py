@@ -9,6 +9,7 @@ import typer
 from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
+    from spintok.featurizer import Featurizer
     from spintok.tokenizer import Tokenizer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "distinct_names",
     "find_tokenizers",
     "given",
+    "load_featurizer",
     "load_tokenizer",
 ]
 
@@ -66,13 +68,18 @@ def given(context: typer.Context, option: str) -> bool:
 
 def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: bool) -> "Tokenizer":
     """Load the tokenizer of that name or folder, or the default tokenizer, onto the device."""
-    import torch
-
     from spintok.loading import load
 
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with progress_display(quiet=quiet, unit="bytes") as progress:
-        return load(name, device=where, offline=offline, progress=progress)
+        return load(name, device=device, offline=offline, progress=progress)
+
+
+def load_featurizer(name: str | None, device: str, offline: bool | None, quiet: bool) -> "Featurizer":
+    """Load the tokenizer or the encoder without a codebook of that name, folder or checkpoint, onto the device."""
+    from spintok.loading import load_featurizer
+
+    with progress_display(quiet=quiet, unit="bytes") as progress:
+        return load_featurizer(name, device=device, offline=offline, progress=progress)
 
 
 def distinct_names(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":

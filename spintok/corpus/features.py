@@ -39,7 +39,7 @@ from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 from spintok.progress import Progress, no_progress
-from spintok.tokenizer import Tokenizer
+from spintok.featurizer import Featurizer
 
 __all__ = ["FeatureOptions", "encode_features", "read_features"]
 
@@ -72,7 +72,7 @@ class FeatureOptions(JobOptions):
 
 
 def encode_features(
-    tokenizer: Tokenizer,
+    tokenizer: Featurizer,
     utterances: Sequence[Utterance],
     output: Path,
     options: FeatureOptions,
@@ -139,7 +139,7 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
         "format": "shards of another format",
     }
 
-    def __init__(self, tokenizer: Tokenizer, kind: FeatureKind, format: FeatureFormat) -> None:
+    def __init__(self, tokenizer: Featurizer, kind: FeatureKind, format: FeatureFormat) -> None:
         self.tokenizer = tokenizer
         self.kind = kind
         self.format = format

@@ -29,7 +29,7 @@ from spintok.corpus.token_formats import ShardError
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
 from spintok.progress import Progress
-from spintok.tokenizer import Tokenizer
+from spintok.featurizer import Featurizer
 
 __all__ = ["CorpusError", "Failure", "JobOptions", "JobSummary", "run_job"]
 
@@ -74,7 +74,7 @@ class JobSummary:
 
 def run_job(
     writer: ShardWriter[R],
-    tokenizer: Tokenizer,
+    tokenizer: Featurizer,
     utterances: Sequence[Utterance],
     output: Path,
     options: JobOptions,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from spintok.corpus.shard_record import Source, source_of
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.featurizer import Featurizer
 from spintok.frames import SAMPLE_RATE
-from spintok.tokenizer import Tokenizer
 
 __all__ = ["OpenRecording", "ReadAhead"]
 
@@ -26,7 +26,7 @@ class OpenRecording:
 class ReadAhead:
     """Reads audio ahead, at most ``depth`` files."""
 
-    tokenizer: Tokenizer
+    tokenizer: Featurizer
     pool: ThreadPoolExecutor
     depth: int
 

@@ -24,6 +24,7 @@ from spintok.frames import num_frames
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import random_encoder
+from spintok.models.importers import load_encoder
 from spintok.tokenizer import Tokenizer
 
 TINY = EncoderConfig(
@@ -365,3 +366,26 @@ def test_a_users_error_is_one_line(capsys, speech, tmp_path, arguments, message)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_without_a_codebook(audio, tmp_path, capsys) -> None:
+    """A Hugging Face folder: the features are those of its layer, and codes are refused."""
+    pytest.importorskip("transformers")
+    from reference_features import transformers_model
+
+    transformers_model("hubert").save_pretrained(tmp_path / "hubert-tiny")
+    capsys.readouterr()
+    options = ["-t", tmp_path / "hubert-tiny", "--features", "2", "--features-dtype", "float32"]
+    code, out, err = run(capsys, "encode", audio, tmp_path / "out", *options)
+    assert (code, err) == (0, "")
+    assert "hubert-tiny" in out
+    encoder = load_encoder(tmp_path / "hubert-tiny")
+    description, records = read_features(tmp_path / "out")
+    assert description["tokenizer"] == "hubert-tiny"
+    for record in records:
+        with torch.inference_mode():
+            expected = encoder(read(record.file_name)[None], layer=2)[0][0]
+        assert torch.equal(record.features, expected)
+    code, _, err = run(capsys, "encode", audio, tmp_path / "tokens", "-t", tmp_path / "hubert-tiny")
+    assert code == 2
+    assert "contains an encoder, not a tokenizer" in err

@@ -1,6 +1,5 @@
 """Open what a recipe starts from: encoders and tokenizers by name, folder or checkpoint."""
 
-import json
 from pathlib import Path
 
 from spintok.hub import registry
@@ -9,6 +8,7 @@ from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
 from spintok.models.importers import load_extractor
 from spintok.models.mfcc import Mfcc
+from spintok.serialization import is_tokenizer
 from spintok.tokenizer import Tokenizer
 from spintok.train.recipe import RecipeError, TrainedRecipe
 from spintok.train.trainable import TrainableEncoder
@@ -24,11 +24,11 @@ def open_encoder(source: str, *, final_norm: bool = False) -> FeatureExtractor:
     Raises:
         ValueError: there is no such encoder, it is damaged, or it has no final norm to add.
     """
-    if final_norm and (source == "mfcc" or source in registry.known() or _is_tokenizer(Path(source))):
+    if final_norm and (source == "mfcc" or source in registry.known() or is_tokenizer(Path(source))):
         raise ValueError(f"final_norm is for checkpoints of other libraries, not for {source}")
     if source == "mfcc":
         return Mfcc()
-    if source in registry.known() or _is_tokenizer(Path(source)):
+    if source in registry.known() or is_tokenizer(Path(source)):
         return load(source).encoder
     if Path(source).exists() or ":" in source:
         return load_extractor(source, final_norm=final_norm)
@@ -71,11 +71,3 @@ def trainable(
         raise RecipeError(str(error)) from None
     made.encoder.recompute = recipe.loop.recompute
     return made
-
-
-def _is_tokenizer(folder: Path) -> bool:
-    """Whether ``folder`` holds a tokenizer; Hugging Face models have a config.json too."""
-    try:
-        return "spintok_format" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
