@@ -38,8 +38,8 @@ from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
-from spintok.progress import Progress, no_progress
 from spintok.featurizer import Featurizer
+from spintok.progress import Progress, no_progress
 
 __all__ = ["FeatureOptions", "encode_features", "read_features"]
 

@@ -27,9 +27,9 @@ from spintok.corpus.shard_record import ShardRecord, Source, checksums, read_rec
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError
 from spintok.data.manifest import Utterance
+from spintok.featurizer import Featurizer
 from spintok.frames import SAMPLE_RATE
 from spintok.progress import Progress
-from spintok.featurizer import Featurizer
 
 __all__ = ["CorpusError", "Failure", "JobOptions", "JobSummary", "run_job"]
 
