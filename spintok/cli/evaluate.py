@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from spintok.cli.exit_codes import FAILED
 from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, distinct_names, load_tokenizer
-from spintok.cli.output import say
+from spintok.cli.output import complain, say
 from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
     from spintok.data.alignments import Alignment
     from spintok.data.manifest import Utterance
-    from spintok.evaluate.perturbations import NoiseSources
+    from spintok.evaluate.noise_sources import NoiseSources
 
 __all__ = ["EPILOG", "evaluate"]
 
@@ -81,11 +82,12 @@ def evaluate(
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
 
     Prints the main values and writes all to evaluation.json and evaluation.md. Run the same command again after an
-    interruption: finished metrics are reused.
+    interruption: finished metrics are reused. Files that cannot be read are skipped and listed, and the exit code is
+    1.
     """
     from spintok.data.manifest import scan
     from spintok.evaluate.options import Dataset, EvaluationOptions
@@ -115,6 +117,12 @@ def evaluate(
     if not quiet:
         say(summary(report))
         say(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")
+    if not report["skipped"]:
+        return 0
+    key, why = next(iter(report["skipped"].items()))
+    more = f" and {len(report['skipped']) - 1} more" if len(report["skipped"]) > 1 else ""
+    complain(f"skipped {key} ({why}){more}; evaluation.json lists all under skipped", kind="warning")
+    return FAILED
 
 
 def _metrics(text: str | None) -> list[str] | None:
@@ -151,7 +159,7 @@ def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | No
 
 def _noise_sources(listed: "list[Utterance]", noise: Path | None, rooms: Path | None) -> "NoiseSources":
     from spintok.data.manifest import scan
-    from spintok.evaluate.perturbations import NoiseSources
+    from spintok.evaluate.noise_sources import NoiseSources
 
     files = [[] if folder is None else [utterance.path for utterance in scan(folder)] for folder in (noise, rooms)]
     return NoiseSources(listed, *files)

@@ -7,7 +7,7 @@ frame are ignored.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,6 +27,7 @@ __all__ = [
     "Interval",
     "characters",
     "frame_intervals",
+    "intervals_at",
     "match",
     "merge",
     "read_alignments",
@@ -61,10 +62,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Alignment:
-    """The phones and the words of one utterance, each sorted by time, without overlaps; either may be empty."""
+    """The phones and the words of one utterance, each sorted by time, without overlaps; either may be empty.
+
+    ``aligner`` names the program or person that made the phones; None if unknown.
+    """
 
     phones: tuple[Interval, ...] = ()
     words: tuple[Interval, ...] = ()
+    aligner: str | None = None
 
 
 def read_alignments(source: str | os.PathLike[str], level: Level = "phones") -> dict[str, Alignment]:
@@ -115,7 +120,8 @@ def merge(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -> di
     merged = dict(first)
     for key, alignment in second.items():
         before = merged.get(key, Alignment())
-        merged[key] = Alignment(alignment.phones or before.phones, alignment.words or before.words)
+        aligner = (alignment if alignment.phones else before).aligner
+        merged[key] = Alignment(alignment.phones or before.phones, alignment.words or before.words, aligner)
     return merged
 
 
@@ -143,15 +149,19 @@ def match(keys: Iterable[str], alignments: Mapping[str, Alignment]) -> dict[str,
 
 
 def frame_intervals(intervals: Sequence[Interval], num_frames: int) -> NDArray[np.int64]:
-    """Return the index of the interval that contains each frame's centre, (``num_frames``,); -1 if there is none."""
-    centers = frame_center_seconds(0) + np.arange(num_frames) / FRAME_RATE
+    """Return the index of the interval that contains each frame's centre, (``num_frames``,); -1 if none does."""
+    return intervals_at(intervals, frame_center_seconds(0) + np.arange(num_frames) / FRAME_RATE)
+
+
+def intervals_at(intervals: Sequence[Interval], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the index of the interval that contains each time in seconds, (N,); -1 if none does."""
     if not intervals:
-        return np.full(num_frames, -1, dtype=np.int64)
-    # A microsecond of tolerance: 0.0125 + 30 * 0.02 must fall into an interval that starts at 0.6125.
+        return np.full(len(times), -1, dtype=np.int64)
+    # A tolerance of a microsecond: 0.0125 + 30 * 0.02 must be in an interval that starts at 0.6125.
     starts = np.array([interval.start for interval in intervals]) - 1e-6
     ends = np.array([interval.end for interval in intervals]) - 1e-6
-    index = np.searchsorted(starts, centers, side="right") - 1
-    return np.where((index >= 0) & (centers < ends[index]), index, -1)
+    index = np.searchsorted(starts, times, side="right") - 1
+    return np.where((index >= 0) & (times < ends[index]), index, -1)
 
 
 def characters(words: Iterable[Interval]) -> tuple[Interval, ...]:
@@ -208,7 +218,7 @@ def _textgrid(path: Path, level: Level) -> Alignment:
         named = {kind: short[name] for kind, names in _TIERS.items() for name in reversed(names) if name in short}
     if not named:
         raise AlignmentError(f"{path}: no tier is called phones or words, only {', '.join(map(repr, tiers))}")
-    return Alignment(**{kind: _checked(f"{path}: {kind}", tier) for kind, tier in named.items()})
+    return _alignment({kind: _checked(f"{path}: {kind}", tier) for kind, tier in named.items()})
 
 
 def _ctm(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
@@ -225,7 +235,7 @@ def _ctm(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
             raise AlignmentError(
                 f"{path}:{number}: expected 'UTTERANCE CHANNEL START DURATION LABEL', got {line!r}"
             ) from None
-    return {key: Alignment(**{level: _checked(f"{path}: {key}", intervals)}) for key, intervals in found.items()}
+    return {key: _alignment({level: _checked(f"{path}: {key}", intervals)}) for key, intervals in found.items()}
 
 
 def _tsv(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
@@ -244,7 +254,7 @@ def _tsv(path: Path, lines: list[str], level: Level) -> dict[str, Alignment]:
             (labels[start], start / _LABELS_A_SECOND, end / _LABELS_A_SECOND)
             for start, end in zip(starts, [*starts[1:], len(labels)], strict=True)
         ]
-        found[key] = Alignment(**{level: _checked(f"{path}:{number}", intervals)})
+        found[key] = _alignment({level: _checked(f"{path}:{number}", intervals)})
     return found
 
 
@@ -266,12 +276,18 @@ def _json_lines(path: Path, lines: list[str], level: Level) -> dict[str, Alignme
                 raise AlignmentError(f"{where}: neither phones nor words")
             if key in found:
                 raise AlignmentError(f"{where}: the utterance {key!r} is on an earlier line too")
-            found[key] = Alignment(**{kind: _checked(f"{where}: {kind}", tier) for kind, tier in tiers.items()})
+            intervals = {kind: _checked(f"{where}: {kind}", tier) for kind, tier in tiers.items()}
+            aligner = record.get("aligner")
+            found[key] = replace(_alignment(intervals), aligner=None if aligner is None else str(aligner))
     except AlignmentError:
         raise
     except ValueError as error:
         raise AlignmentError(f"{path}:{error}") from None
     return found
+
+
+def _alignment(tiers: Mapping[Level, tuple[Interval, ...]]) -> Alignment:
+    return Alignment(tiers.get("phones", ()), tiers.get("words", ()))
 
 
 def _textgrids_below(folder: Path) -> dict[str, Path]:

@@ -20,11 +20,19 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording: a key that is unique in its list, a path, and the speaker if known."""
+    """One recording.
+
+    Attributes:
+        key: unique in its list.
+        path: the audio file.
+        speaker: if known.
+        source: the corpus that it is from, if known.
+    """
 
     key: str
     path: Path
     speaker: str | None = None
+    source: str | None = None
 
 
 def scan(source: str | os.PathLike[str]) -> list[Utterance]:
@@ -140,6 +148,10 @@ def _keys(names: Sequence[PurePath]) -> list[str]:
     ]
 
 
+def _text(value: object) -> str | None:
+    return None if value is None else _utf8(str(value))
+
+
 def _utf8(text: str) -> str:
     """Return the text with bytes and surrogates that are not UTF-8 in hexadecimal, as shards are UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -177,9 +189,10 @@ def _two_columns(path: Path) -> dict[str, str]:
 def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]:
     try:
         for number, record in json_objects(lines):
-            where, key, speaker = path_of(record), key_of(record), record.get("speaker")
+            where, key = path_of(record), key_of(record)
+            speaker, source = (_text(record.get(field)) for field in ("speaker", "source"))
             if where is None or key is None:
                 raise ValueError(f"{number}: no path; one of the fields {', '.join(PATH_FIELDS)} must hold it")
-            yield number, Utterance(_utf8(key), path.parent / where, None if speaker is None else _utf8(str(speaker)))
+            yield number, Utterance(_utf8(key), path.parent / where, speaker, source)
     except ValueError as error:
         raise ManifestError(f"{path}:{error}") from None

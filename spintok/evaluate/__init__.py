@@ -6,8 +6,9 @@ from spintok.evaluate.bootstrap import Ratios, difference, interval, replicates
 from spintok.evaluate.boundaries import Boundaries, boundary_counts, match_boundaries
 from spintok.evaluate.metric import Metric, MetricInputs, Result
 from spintok.evaluate.ngram import NgramModel
+from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions
-from spintok.evaluate.perturbations import CONDITIONS, Condition, NoiseSources
+from spintok.evaluate.perturbations import CONDITIONS, Condition
 from spintok.evaluate.phones import PhoneScore
 from spintok.evaluate.predictability import bpe_compression, predictability
 from spintok.evaluate.probe import collect_frames, probe_codes, probe_features, sweep

@@ -29,7 +29,7 @@ from spintok.evaluate.abx_triples import (
     used_segments,
 )
 from spintok.evaluate.dtw import Distance, distances, unit_rows
-from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped_speakers
 
 __all__ = ["METRIC", "AbxScore", "abx"]
 
@@ -218,7 +218,7 @@ def _measure(inputs: MetricInputs) -> Result:
             details["triples"][task] = score.triples
     if not scores:
         raise ValueError(next(iter(details["left_out"].values())))
-    return bootstrapped(_AbxScores(scores), options, "speakers", details)
+    return bootstrapped_speakers(_AbxScores(scores), options, details)
 
 
 METRIC = Metric("abx", _measure, _missing, segments=_segments)

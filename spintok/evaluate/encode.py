@@ -1,13 +1,13 @@
 """One pass over the audio that keeps what the metrics of a tokenizer need."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spintok.evaluate.abx_triples import Segment
-from spintok.evaluate.features import utterance_features
+from spintok.evaluate.features import iter_layer_features
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
@@ -38,9 +38,13 @@ def encode_all(
     dataset: Dataset,
     options: EvaluationOptions,
     segments: Sequence[Segment],
+    skipped: MutableMapping[str, str],
     progress: Progress,
 ) -> Encoded:
-    """Encode every utterance once with the codebook of ``options``; keep the features of ``segments``."""
+    """Encode every utterance once with the codebook of ``options``; keep the features of ``segments``.
+
+    Utterances whose audio cannot be read are left out, and ``skipped`` gets their keys and the reasons.
+    """
     name = options.codebook or tokenizer.codebook_names[0]
     size = tokenizer.size_of(name)
     codebook = tokenizer.codebook(name)
@@ -48,7 +52,8 @@ def encode_all(
     for segment in segments:
         of_utterance.setdefault(segment.key, []).append(segment)
     encoded, prepared = Encoded(), codebook.prepare()
-    for done, (utterance, features) in enumerate(utterance_features(tokenizer, dataset.utterances), start=1):
+    found = iter_layer_features(tokenizer, dataset.utterances, [tokenizer.layer], skipped)
+    for done, (utterance, (features,)) in enumerate(found, start=1):
         codes = codebook.codes(features, prepared).cpu().numpy()
         array = features.float().cpu().numpy()
         encoded.tokens[utterance.key] = Tokens(codes, size)

@@ -1,24 +1,38 @@
 """Features of utterances, one pass over the audio each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 
 import torch
 from torch import Tensor
 
+from spintok.data.audio import AudioError
 from spintok.data.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["layer_features", "layers_of", "utterance_features"]
+__all__ = ["iter_layer_features", "layer_features", "layers_of"]
 
 
-def utterance_features(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, Tensor]]:
-    """Each utterance with the features that the codebooks read, (T, D), on the tokenizer's device."""
+def iter_layer_features(
+    tokenizer: Tokenizer, utterances: Sequence[Utterance], layers: Sequence[int], skipped: MutableMapping[str, str]
+) -> Iterator[tuple[Utterance, list[Tensor]]]:
+    """Each utterance with its ``layer_features``.
+
+    Utterances whose audio cannot be read are left out, and ``skipped`` gets their keys and the reasons.
+    """
     for utterance in utterances:
-        yield utterance, layer_features(tokenizer, utterance, [tokenizer.layer])[0]
+        try:
+            features = layer_features(tokenizer, utterance, layers)
+        except AudioError as error:
+            skipped[utterance.key] = str(error)
+            continue
+        yield utterance, features
 
 
 def layer_features(tokenizer: Tokenizer, utterance: Utterance, layers: Sequence[int]) -> list[Tensor]:
-    """The features (T, D) of several layers from one pass of the encoder."""
+    """The features (T, D) of several layers from one pass of the encoder, on the tokenizer's device.
+
+    Raises ``AudioError`` if the audio cannot be read.
+    """
     batches = list(tokenizer.iter_features([tokenizer.record(utterance.path)], layers))
     return [torch.cat([batch.layers[index][0] for batch in batches]) for index in range(len(layers))]
 

@@ -1,19 +1,20 @@
 """The interface of a metric: what it needs, what it is given, and what it returns."""
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from spintok.evaluate.abx_triples import Segment
-from spintok.evaluate.bootstrap import Estimator, replicates
+from spintok.evaluate.bootstrap import MIN_SPEAKERS, Estimator, Grouped, replicates
 from spintok.evaluate.encode import Encoded, encode_all
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["Metric", "MetricInputs", "Result", "bootstrapped"]
+__all__ = ["Metric", "MetricInputs", "Result", "bootstrapped", "bootstrapped_speakers", "grouped", "slug"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class MetricInputs:
 
     Attributes:
         segments: parts of utterances whose features ``encoded`` must hold.
+        skipped: utterances whose audio could not be read, with the reason; metrics leave them out and add to it.
     """
 
     tokenizer: Tokenizer
@@ -29,11 +31,12 @@ class MetricInputs:
     options: EvaluationOptions
     progress: Progress = no_progress
     segments: Sequence[Segment] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def encoded(self) -> Encoded:
-        """Tokens and features of every utterance, encoded on first access."""
-        return encode_all(self.tokenizer, self.dataset, self.options, self.segments, self.progress)
+        """Tokens and features of every utterance that can be read, encoded on first access."""
+        return encode_all(self.tokenizer, self.dataset, self.options, self.segments, self.skipped, self.progress)
 
     @property
     def codebook(self) -> str:
@@ -48,14 +51,16 @@ class Result:
     Attributes:
         values: numbers by name.
         draws: bootstrap replicates of those numbers that have them.
-        drawn: how many of what the bootstrap drew, such as "607 utterances"; empty without draws.
+        drawn: how many units the bootstrap drew, such as "54 speakers", or why it drew none.
         details: whatever is not a single number.
+        skipped: utterances whose audio could not be read, with the reason.
     """
 
     values: dict[str, float]
     draws: dict[str, list[float]] = field(default_factory=dict)
     drawn: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,41 @@ class Metric:
         return self.missing(inputs)
 
 
-def bootstrapped(
-    estimator: Estimator,
-    options: EvaluationOptions,
-    unit: str = "utterances",
-    details: dict[str, Any] | None = None,
+def bootstrapped(estimator: Estimator, inputs: MetricInputs, details: dict[str, Any] | None = None) -> Result:
+    """The values of an estimator over utterances, with bootstrap replicates over their speakers.
+
+    Without speakers the utterances are drawn. Fewer than MIN_SPEAKERS speakers, or one utterance, give no replicates.
+    """
+    speakers, options = inputs.dataset.speakers, inputs.options
+    if speakers:
+        return _drawn(grouped(estimator, inputs), options, "speakers", MIN_SPEAKERS, details)
+    return _drawn(estimator, options, "utterances", 2, details)
+
+
+def bootstrapped_speakers(
+    estimator: Estimator, options: EvaluationOptions, details: dict[str, Any] | None = None
 ) -> Result:
-    """The values of an estimator with bootstrap replicates; ``unit`` names what is drawn. One unit gives no draws."""
-    draws = {} if len(estimator.units) < 2 else replicates(estimator, options.draws, options.seed)
-    return Result(
-        estimator.values(),
-        {name: values.tolist() for name, values in draws.items()},
-        f"{len(estimator.units)} {unit}",
-        details or {},
-    )
+    """The same for an estimator over speakers."""
+    return _drawn(estimator, options, "speakers", MIN_SPEAKERS, details)
+
+
+def grouped(estimator: Estimator, inputs: MetricInputs) -> Grouped:
+    """An estimator over utterances as one over speakers; an utterance without a speaker is a group of its own."""
+    speakers = inputs.dataset.speakers
+    return Grouped(estimator, [speakers.get(unit, unit) for unit in estimator.units])
+
+
+def _drawn(
+    estimator: Estimator, options: EvaluationOptions, unit: str, least: int, details: dict[str, Any] | None
+) -> Result:
+    number = len(estimator.units)
+    if number < least:
+        return Result(estimator.values(), {}, f"{number} {unit}, too few for intervals", details or {})
+    draws = replicates(estimator, options.draws, options.seed)
+    values = {name: found.tolist() for name, found in draws.items()}
+    return Result(estimator.values(), values, f"{number} {unit}", details or {})
+
+
+def slug(name: str) -> str:
+    """A name as part of the name of a value: lower case, with one underscore for any other characters."""
+    return "_".join(re.findall(r"[^\W_]+", name.lower())) or "unnamed"

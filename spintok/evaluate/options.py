@@ -7,7 +7,8 @@ from spintok.data.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.evaluate.abx_triples import Sampling, Unit
 from spintok.evaluate.boundaries import TOLERANCE
-from spintok.evaluate.perturbations import CONDITIONS, Condition, NoiseSources
+from spintok.evaluate.noise_sources import NoiseSources
+from spintok.evaluate.perturbations import CONDITIONS, Condition
 
 __all__ = ["Dataset", "EvaluationOptions"]
 

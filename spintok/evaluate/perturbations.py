@@ -4,28 +4,29 @@ The random generator depends only on the seed, the utterance and the kind of per
 therefore the same noise, and two tokenizers get the same audio.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from spintok.augment import Perturbation, draw, perturb, utterance_rng
 from spintok.augment.codec import opus, vorbis
-from spintok.augment.noise import add_noise, add_reverb, babble, band_limit, excerpt, impulse_responses
+from spintok.augment.noise import add_noise, add_reverb, band_limit, impulse_responses
 from spintok.augment.tempo import time_stretch
-from spintok.data.audio import read
 from spintok.data.manifest import Utterance
-from spintok.frames import HOP
+from spintok.evaluate.noise_sources import NoiseSources
+from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE, frame_center_seconds, num_frames
 
-__all__ = ["CONDITIONS", "MEANINGS", "Condition", "Kind", "NoiseSources", "apply"]
+__all__ = ["CONDITIONS", "MEANINGS", "Condition", "Kind", "Perturbed", "apply"]
 
 Kind = Literal[
-    "speaker", "white", "babble", "noise", "reverb", "room", "pitch", "tempo", "opus", "vorbis", "gain", "band", "shift"
-]
+    "speaker", "white", "babble", "noise", "reverb", "room", "pitch", "tempo", "opus", "vorbis", "gain", "band",
+    "shift", "pad", "crop", "dc", "short",
+]  # fmt: skip
 
 MEANINGS: dict[Kind, str] = {
     "speaker": "another voice: formants, pitch and equalizer, drawn as Spin does",
@@ -41,10 +42,30 @@ MEANINGS: dict[Kind, str] = {
     "gain": "dB louder",
     "band": "Hz, low-pass",
     "shift": "samples removed from the start",
+    "pad": "s of zeros after the speech, before it if negative",
+    "crop": "s removed from the start",
+    "dc": "constant added to every sample",
+    "short": "s long piece cut out at random and encoded alone",
 }
 """The meaning and unit of the strength of each kind."""
 
-_VOICES = 5
+_LIMITS: dict[Kind, tuple[float, float]] = {
+    "tempo": (0.5, 2.0),
+    "pitch": (-24, 24),
+    "opus": (6, 256),
+    "vorbis": (0, 1),
+    "reverb": (0.01, 10),
+    "band": (100, 8000),
+    "shift": (0, HOP - 1),
+    "pad": (-60, 60),
+    "crop": (0.02, 60),
+    "dc": (-1, 1),
+    "short": (0.1, 60),
+}
+_DRAWN: frozenset[Kind] = frozenset({"speaker", "room"})
+"""Kinds without a strength."""
+_WHOLE_FRAMES: frozenset[Kind] = frozenset({"pad", "crop"})
+"""Kinds whose strength must be a whole number of frames, so that frames before and after correspond."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +78,13 @@ class Condition:
     def __post_init__(self) -> None:
         if self.kind not in MEANINGS:
             raise ValueError(f"unknown condition {self.kind!r}; known: {', '.join(MEANINGS)}")
-        if (self.strength is None) != (self.kind in ("speaker", "room")):
+        if (self.strength is None) != (self.kind in _DRAWN):
             raise ValueError(f"{self.kind} {'needs a' if self.strength is None else 'takes no'} strength")
-        allowed = {
-            "tempo": (0.5, 2.0),
-            "pitch": (-24, 24),
-            "opus": (6, 256),
-            "vorbis": (0, 1),
-            "reverb": (0.01, 10),
-            "band": (100, 8000),
-            "shift": (0, HOP - 1),
-        }
-        low, high = allowed.get(self.kind, (-100, 100))
+        low, high = _LIMITS.get(self.kind, (-100, 100))
         if self.strength is not None and not low <= self.strength <= high:
             raise ValueError(f"the strength of {self.kind} must lie from {low} to {high}, got {self.strength}")
+        if self.kind in _WHOLE_FRAMES and abs((self.strength or 0) * FRAME_RATE % 1 - 0.5) < 0.5 - 1e-6:
+            raise ValueError(f"the strength of {self.kind} must be a multiple of 0.02 s, got {self.strength}")
 
     @property
     def name(self) -> str:
@@ -93,72 +107,93 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition("gain", 12.0),
     Condition("band", 4000.0),
     Condition("shift", 160.0),
+    Condition("pad", 2.0),
+    Condition("pad", -0.5),
+    Condition("crop", 1.0),
+    Condition("dc", 0.05),
+    *(Condition("short", seconds) for seconds in (0.4, 0.8, 1.6, 3.2)),
 )
 """The conditions that ``spintok evaluate`` runs; ``noise`` and ``room`` need a folder of such files."""
 
 
-class NoiseSources:
-    """The sounds that conditions mix in: other utterances for babble, noise files, and impulse responses."""
+@dataclass(frozen=True)
+class Perturbed:
+    """A perturbed waveform, and which of its frames correspond to which frames of the original.
 
-    def __init__(
-        self, utterances: Sequence[Utterance] = (), noise: Sequence[Path] = (), rooms: Sequence[Path] = ()
-    ) -> None:
-        self._utterances = list(utterances)
-        self._noise = list(noise)
-        self._rooms = list(rooms)
-        # Several levels of one noise are requested in a row, so the last noise is cached.
-        self._last: tuple[tuple[str, str, int, int], Tensor] | None = None
+    Frame ``first + i`` of the perturbed waveform corresponds to frame ``original + i`` of the original one, for i from
+    0 to ``count`` - 1. The time t of the perturbed speech is the time t * tempo + delay of the original, after both are
+    counted from the first corresponding frame.
 
-    def __repr__(self) -> str:
-        return f"NoiseSources(noise={[str(path) for path in self._noise]}, rooms={[str(path) for path in self._rooms]})"
+    Attributes:
+        waveform: (S,) float32 at 16 kHz.
+        original, first: the first corresponding frame of either waveform.
+        count: the number of corresponding frames; None for all frames of both waveforms.
+        tempo: how many times as fast the perturbed speech is.
+        delay: how many seconds of the original are missing at the start.
+    """
 
-    def missing(self, kind: Kind) -> str | None:
-        """What this kind of condition needs and these sources lack, in words; None if they have it."""
-        match kind:
-            case "babble" if len(self._utterances) < 2:
-                return "babble needs at least two utterances"
-            case "noise" if not self._noise:
-                return "noise needs a folder of noise files (--noise)"
-            case "room" if not self._rooms:
-                return "rooms need a folder of impulse responses (--rooms)"
-            case _:
+    waveform: Tensor
+    original: int = 0
+    first: int = 0
+    count: int | None = None
+    tempo: float = 1.0
+    delay: float = 0.0
+
+    @property
+    def aligned(self) -> bool:
+        """Whether corresponding frames have the same time, so that their codes can be compared one by one."""
+        return self.tempo == 1.0 and self.delay == 0.0
+
+    def compared(self, original: NDArray[np.int32], perturbed: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
+        """The parts of two sequences of codes that correspond."""
+        if self.count is None:
+            return original[self.original :], perturbed[self.first :]
+        return (
+            original[self.original : self.original + self.count],
+            perturbed[self.first : self.first + self.count],
+        )
+
+    def times(self, frames: int) -> NDArray[np.float64]:
+        """The time in the original, in seconds, of the centres of the first ``frames`` frames of the perturbed part."""
+        return (frame_center_seconds(self.original) + np.arange(frames) / FRAME_RATE) * self.tempo + self.delay
+
+
+def apply(
+    condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int
+) -> Perturbed | None:
+    """A waveform (S,) float32 at 16 kHz under a condition; None if it is too short for it.
+
+    Only ``tempo``, ``shift``, ``pad``, ``crop`` and ``short`` change its length.
+    """
+    strength = condition.strength or 0.0
+    frames = num_frames(len(waveform))
+    skip = round(abs(strength) * FRAME_RATE)
+    match condition.kind:
+        case "tempo":
+            return Perturbed(torch.from_numpy(time_stretch(waveform.numpy(), strength)), tempo=strength)
+        case "shift":
+            return Perturbed(waveform[int(strength) :], delay=strength / SAMPLE_RATE)
+        case "pad" if strength < 0:
+            return Perturbed(F.pad(waveform, (skip * HOP, 0)), first=skip, count=frames)
+        case "pad":
+            return Perturbed(F.pad(waveform, (0, skip * HOP)), count=frames)
+        case "crop":
+            return Perturbed(waveform[skip * HOP :], original=skip) if frames > skip else None
+        case "short":
+            length = round(strength * SAMPLE_RATE)
+            if len(waveform) <= length or num_frames(length) == 0:
                 return None
-
-    def noise(self, kind: Kind, utterance: Utterance, samples: int, seed: int) -> Tensor:
-        """Noise or an impulse response for an utterance of ``samples`` samples, (M,) float32.
-
-        Raises ``ValueError`` if these sources lack it.
-        """
-        name = (kind, utterance.key, samples, seed)
-        if self._last is None or self._last[0] != name:
-            lacking = self.missing(kind)
-            if lacking is not None:
-                raise ValueError(lacking)
-            self._last = (name, self._draw(kind, utterance, samples, utterance_rng(seed, 0, f"{utterance.key}/{kind}")))
-        return self._last[1]
-
-    def _draw(self, kind: Kind, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
-        match kind:
-            case "white":
-                return torch.from_numpy(rng.standard_normal(samples, dtype=np.float32))
-            case "noise":
-                return excerpt(read(self._noise[int(rng.integers(len(self._noise)))]), samples, rng)
-            case "room":
-                return read(self._rooms[int(rng.integers(len(self._rooms)))])
-            case _:
-                return self._babble(utterance, samples, rng)
-
-    def _babble(self, utterance: Utterance, samples: int, rng: np.random.Generator) -> Tensor:
-        """A mix of other utterances at equal levels, from other speakers if speakers are known."""
-        others = [u for u in self._utterances if u.key != utterance.key]
-        strangers = [u for u in others if u.speaker is None or u.speaker != utterance.speaker]
-        pool = strangers or others
-        chosen = rng.choice(len(pool), min(_VOICES, len(pool)), replace=False).tolist()
-        return babble([excerpt(read(pool[index].path), samples, rng) for index in chosen])
+            latest = (len(waveform) - length) // HOP
+            start = int(utterance_rng(seed, 0, f"{utterance.key}/short").integers(latest + 1))
+            piece = waveform[start * HOP : start * HOP + length]
+            return Perturbed(piece, original=start, count=num_frames(length))
+        case _:
+            return Perturbed(_same_length(condition, waveform, utterance, sources, seed))
 
 
-def apply(condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int) -> Tensor:
-    """A waveform (S,) float32 at 16 kHz under a condition; only ``tempo`` and ``shift`` change its length."""
+def _same_length(
+    condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int
+) -> Tensor:
     strength = condition.strength or 0.0
     batch, lengths = waveform[None], torch.tensor([len(waveform)])
     match condition.kind:
@@ -174,8 +209,6 @@ def apply(condition: Condition, waveform: Tensor, utterance: Utterance, sources:
             return add_reverb(batch, lengths, impulse_responses(rng, torch.tensor([strength])))[0]
         case "room":
             return add_reverb(batch, lengths, sources.noise("room", utterance, len(waveform), seed)[None])[0]
-        case "tempo":
-            return torch.from_numpy(time_stretch(waveform.numpy(), strength))
         case "opus":
             return opus(waveform, strength)
         case "vorbis":
@@ -184,5 +217,7 @@ def apply(condition: Condition, waveform: Tensor, utterance: Utterance, sources:
             return waveform * 10 ** (strength / 20)
         case "band":
             return band_limit(waveform, strength)
-        case "shift":
-            return waveform[int(strength) :]
+        case "dc":
+            return waveform + strength
+        case _:
+            raise ValueError(f"{condition.kind} changes the length")

@@ -4,19 +4,40 @@ CNMI is PNMI over characters instead of phones.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spintok.data.alignments import SILENCE_LABELS, Interval, characters
+from spintok.evaluate.bootstrap import jackknife
 from spintok.evaluate.boundaries import TOLERANCE, Boundaries, boundary_counts
-from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped, grouped, slug
 from spintok.stats.joint_counts import JointCounts
 from spintok.stats.label_counts import LabelCounts
 from spintok.tokens import Tokens
 
 __all__ = ["METRIC", "PhoneScore"]
+
+
+class _WeightedCounts:
+    """Label counts of utterances, summed with any weights."""
+
+    def __init__(self, parts: Sequence[LabelCounts], codebook_size: int) -> None:
+        self.total = LabelCounts.summed(parts, codebook_size)
+        keys = [part.relabelled(self.total.labels).keys for part in parts]
+        self._place = np.searchsorted(self.total.joint.keys, np.concatenate(keys))
+        self._amount = np.concatenate([part.joint.counts for part in parts])
+        self._unit = np.repeat(np.arange(len(parts)), [part.joint.counts.size for part in parts])
+        self.frames = np.array([part.frames for part in parts])
+
+    def summed(self, weights: NDArray[np.float64]) -> LabelCounts:
+        """The sum with each utterance counted ``weights`` (N,) times."""
+        joint = self.total.joint
+        sums = np.bincount(self._place, weights=weights[self._unit] * self._amount, minlength=joint.keys.size)
+        weighted = JointCounts(joint.rows, joint.columns, joint.keys, sums)
+        return LabelCounts(self.total.labels, weighted, float(weights @ self.frames))
 
 
 class PhoneScore:
@@ -29,7 +50,8 @@ class PhoneScore:
         tolerance: tolerance of boundaries in seconds; None leaves boundaries out.
 
     Values: ``{prefix}_purity``, ``{prefix}_cluster_purity`` and ``pnmi`` (``cnmi`` for characters); the same with the
-    suffix ``_speech`` over the frames that are not labelled as silence; and ``boundary_precision``,
+    suffix ``_speech`` over the frames that are not labelled as silence; the same with the suffix ``_10ms`` over two
+    labels per frame (``LabelCounts.of_10ms``), which is how published scripts count; and ``boundary_precision``,
     ``boundary_recall``, ``boundary_f1`` and ``boundary_r_value``.
     """
 
@@ -45,23 +67,29 @@ class PhoneScore:
             raise ValueError("no utterance has both tokens and an alignment")
         self._prefix = prefix
         size = tokens[self.units[0]].codebook_size
-        parts = [LabelCounts.of(tokens[key], intervals[key]) for key in self.units]
-        self.counts = LabelCounts.summed(parts, size)
-        keys = [part.relabelled(self.counts.labels).keys for part in parts]
-        self._place = np.searchsorted(self.counts.joint.keys, np.concatenate(keys))
-        self._amount = np.concatenate([part.joint.counts for part in parts])
-        self._unit = np.repeat(np.arange(len(parts)), [part.joint.counts.size for part in parts])
-        self._frames = np.array([part.frames for part in parts])
+        self._counts = _WeightedCounts([LabelCounts.of(tokens[key], intervals[key]) for key in self.units], size)
+        self._counts_10ms = _WeightedCounts(
+            [LabelCounts.of_10ms(tokens[key], intervals[key]) for key in self.units], size
+        )
         found = [boundary_counts(tokens[key], intervals[key], tolerance) for key in self.units] if tolerance else []
         self._boundaries = np.array([(b.matched, b.hypothesized, b.reference) for b in found]) if found else None
+
+    @property
+    def counts(self) -> LabelCounts:
+        """The counts of all utterances."""
+        return self._counts.total
+
+    @property
+    def frames(self) -> NDArray[np.int64]:
+        """The number of frames of each utterance, (N,)."""
+        return self._counts.frames
 
     def values(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """The values with each utterance counted ``weights`` (N,) times; None counts each once."""
         w = np.ones(len(self.units)) if weights is None else weights
-        sums = np.bincount(self._place, weights=w[self._unit] * self._amount, minlength=self.counts.joint.keys.size)
-        joint = JointCounts(self.counts.joint.rows, self.counts.joint.columns, self.counts.joint.keys, sums)
-        whole = LabelCounts(self.counts.labels, joint, float(w @ self._frames))
+        whole = self._counts.summed(w)
         found = self._named(whole, "") | self._named(whole.without(SILENCE_LABELS), "_speech")
+        found |= self._named(self._counts_10ms.summed(w), "_10ms")
         found[f"{self._prefix}_labelled_share"] = whole.metrics()["labelled_share"]
         if self._boundaries is not None:
             matched, mine, theirs = (w @ self._boundaries).tolist()
@@ -86,17 +114,53 @@ def _missing(inputs: MetricInputs) -> str | None:
 
 
 def _measure(inputs: MetricInputs) -> Result:
-    tokens, options = inputs.encoded.tokens, inputs.options
-    found = []
-    if phones := inputs.dataset.phones:
-        score = PhoneScore(tokens, phones, "phone", options.tolerance)
+    tokens, dataset = inputs.encoded.tokens, inputs.dataset
+    found = Result({})
+    if phones := dataset.phones:
+        score = PhoneScore(tokens, phones, "phone", inputs.options.tolerance)
         details = {"silence_codes": score.counts.codes_of(SILENCE_LABELS), "phone_by_code": score.counts.table()}
-        found.append(bootstrapped(score, options, details=details))
-    if words := inputs.dataset.words:
+        found = _corrected(bootstrapped(score, inputs, details), score, inputs)
+        aligners = {key: aligner for key in phones if (aligner := dataset.alignments[key].aligner) is not None}
+        for aligner in sorted(set(aligners.values())) if len(set(aligners.values())) > 1 else ():
+            mine = {key: intervals for key, intervals in phones.items() if aligners.get(key) == aligner}
+            found = _joined(found, _of_aligner(aligner, mine, inputs))
+    if words := dataset.words:
         letters = {key: characters(intervals) for key, intervals in words.items()}
-        found.append(bootstrapped(PhoneScore(tokens, letters, "character", None), options))
-    first, last = found[0], found[-1]
-    return Result(first.values | last.values, first.draws | last.draws, first.drawn, first.details | last.details)
+        found = _joined(found, bootstrapped(PhoneScore(tokens, letters, "character", None), inputs))
+    return found
+
+
+def _corrected(result: Result, score: PhoneScore, inputs: MetricInputs) -> Result:
+    """The result with ``pnmi_corrected``: PNMI without the bias of small samples, by the jackknife over speakers."""
+    estimator = grouped(score, inputs)
+    if len(estimator.units) < 2:
+        return result
+    value = jackknife(estimator, estimator.sums(score.frames))["pnmi"]
+    # An interval is shifted to its value, so that the draws of the uncorrected value serve.
+    draws = {"pnmi_corrected": result.draws["pnmi"]} if result.draws else {}
+    return replace(result, values=result.values | {"pnmi_corrected": value}, draws=result.draws | draws)
+
+
+def _of_aligner(aligner: str, phones: Mapping[str, Sequence[Interval]], inputs: MetricInputs) -> Result:
+    """PNMI and purities of the utterances of one aligner, whose name is their suffix."""
+    try:
+        score = PhoneScore(inputs.encoded.tokens, phones, "phone", None)
+    except ValueError:
+        return Result({})
+    result = _corrected(bootstrapped(score, inputs), score, inputs)
+    suffix = slug(aligner)
+    details = {f"aligner_{suffix}": {"name": aligner, "utterances": len(score.units), "drawn": result.drawn}}
+    values = {f"{name}_{suffix}": value for name, value in result.values.items()}
+    return Result(values, {f"{name}_{suffix}": draws for name, draws in result.draws.items()}, "", details)
+
+
+def _joined(first: Result, second: Result) -> Result:
+    return Result(
+        first.values | second.values,
+        first.draws | second.draws,
+        first.drawn or second.drawn,
+        first.details | second.details,
+    )
 
 
 METRIC = Metric("phones", _measure, _missing)

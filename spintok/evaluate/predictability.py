@@ -82,7 +82,7 @@ def _missing(inputs: MetricInputs) -> str | None:
 def _measure(inputs: MetricInputs) -> Result:
     options = inputs.options
     ratios = predictability(inputs.encoded.tokens, order=options.order, seed=options.seed, merges=options.merges)
-    return bootstrapped(ratios, options)
+    return bootstrapped(ratios, inputs)
 
 
 METRIC = Metric("predictability", _measure, _missing, package=("tokenizers", "tokenizers"))

@@ -5,7 +5,7 @@ has a row (P,) per code, which is the same probe on one-hot vectors. Both are fi
 frames with the same weight decay, and tested on held-out utterances.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from spintok.data.alignments import Interval, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
-from spintok.evaluate.features import layer_features, layers_of
+from spintok.evaluate.features import iter_layer_features, layers_of
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
@@ -59,20 +59,22 @@ def collect_frames(
     *,
     frames: int = 20_000,
     seed: int = 0,
+    skipped: MutableMapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> LayerFrames:
-    """Encode utterances in a random order, each once, until there are ``frames`` frames of all ``layers``."""
+    """Encode utterances in a random order, each once, until there are ``frames`` frames of all ``layers``.
+
+    Utterances whose audio cannot be read are left out, and ``skipped`` gets their keys and the reasons.
+    """
     names = sorted({interval.label for key in phones for interval in phones[key]})
     number = {name: i for i, name in enumerate(names)}
     keys: list[str] = []
     found: list[list[NDArray[np.float32]]] = [[] for _ in layers]
     labels, owner = [], []
     total = 0
-    for index in np.random.default_rng(seed).permutation(len(utterances)).tolist():
-        if total >= frames:
-            break
-        utterance = utterances[index]
-        parts = layer_features(tokenizer, utterance, layers)
+    order = np.random.default_rng(seed).permutation(len(utterances)).tolist()
+    shuffled = [utterances[index] for index in order]
+    for utterance, parts in iter_layer_features(tokenizer, shuffled, layers, {} if skipped is None else skipped):
         for layer, part in zip(found, parts, strict=True):
             layer.append(part.float().cpu().numpy())
         intervals = phones.get(utterance.key, ())
@@ -83,6 +85,8 @@ def collect_frames(
         keys.append(utterance.key)
         total += len(parts[0])
         progress(f"layers of {tokenizer.name}", min(total, frames), frames)
+        if total >= frames:
+            break
     if total == 0:
         raise ValueError("no utterance has a frame")
     features = {layer: np.concatenate(parts) for layer, parts in zip(layers, found, strict=True)}
@@ -195,6 +199,7 @@ def _measure(inputs: MetricInputs) -> Result:
         layers,
         frames=options.probe_frames,
         seed=options.seed,
+        skipped=inputs.skipped,
         progress=inputs.progress,
     )
     features = torch.from_numpy(frames.layers[tokenizer.layer]).to(tokenizer.device)
@@ -211,8 +216,9 @@ def _measure(inputs: MetricInputs) -> Result:
 
     size = tokenizer.size_of(inputs.codebook)
     ratios = sweep(frames, tokens, codebook_size=size, seed=options.seed, progress=count)
-    details = {"frames": len(frames.labels), "phones": len(frames.names)}
-    return bootstrapped(ratios, options, "held-out utterances", details)
+    held_out = len(ratios.units)
+    details = {"frames": len(frames.labels), "phones": len(frames.names), "held_out_utterances": held_out}
+    return bootstrapped(ratios, inputs, details)
 
 
 METRIC = Metric("probe", _measure, _missing, package=("sklearn", "scikit-learn"))

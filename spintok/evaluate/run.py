@@ -6,8 +6,9 @@ dataset, the alignments and the options, so a result is reused exactly if none o
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ METRICS: tuple[Metric, ...] = (STATISTICS, PHONES, ABX, ROBUSTNESS, SPEAKER, PRE
 
 FORMAT = 1
 """The version of the layout of ``evaluation.json``."""
+_RESULTS = 2
+"""The version of partial results, raised whenever a metric changes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def evaluate(
     Returns:
         the content of ``evaluation.json``: for each tokenizer its ``metrics``, each with ``figures``, which have a
         ``value`` and, where the metric has bootstrap draws, a 95 % interval from ``low`` to ``high``; the metrics that
-        were ``left_out``, with the reason; and for each tokenizer after the first its paired ``differences`` from the
+        were ``left_out``, with the reason; the utterances that were ``skipped`` because their audio cannot be read;
+        and for each tokenizer after the first its paired ``differences`` from the
         first.
 
     Raises:
@@ -138,14 +142,18 @@ def _measure(
     for number, metric in enumerate(todo):
         progress(f"metrics of {tokenizer.name}", number, len(todo), metric.name)
         try:
-            results[metric.name] = metric.measure(inputs)
+            result = metric.measure(inputs)
         except AudioError:
             raise
         except ValueError as error:
+            if len(inputs.skipped) == len(dataset.utterances):
+                why = next(iter(inputs.skipped.values()))
+                raise AudioError(f"no utterance could be read: {why}") from None
             if required:
                 raise
             left_out[metric.name] = str(error)
             continue
+        results[metric.name] = replace(result, skipped=dict(inputs.skipped))
         path = paths[metric.name]
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,22 +174,29 @@ def _stored(path: Path | None) -> Result | None:
 
 def _digest(tokenizer: Tokenizer, dataset: Dataset, options: EvaluationOptions) -> str:
     """A digest of everything that results depend on."""
-    digest = hashlib.sha256(f"{FORMAT} {tokenizer.fingerprint} {options!r} {dataset.noise_sources!r}".encode())
+    digest = hashlib.sha256(f"{_RESULTS} {tokenizer.fingerprint} {options!r} {dataset.noise_sources!r}".encode())
     for utterance in dataset.utterances:
         alignment = dataset.alignments.get(utterance.key)
-        digest.update(f"{utterance.key}\t{utterance.path}\t{utterance.speaker}\t{alignment!r}\n".encode())
+        digest.update(f"{utterance!r}\t{alignment!r}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def _report(measured: Sequence[_Measured], dataset: Dataset, options: EvaluationOptions) -> dict[str, Any]:
     first, *others = measured
+    skipped: dict[str, str] = {}
+    for one in measured:
+        for result in one.results.values():
+            skipped |= result.skipped
     return {
         "spintok_evaluation": FORMAT,
         "speech": {
             "utterances": len(dataset.utterances),
             "aligned": len(dataset.alignments),
             "speakers": len(set(dataset.speakers.values())),
+            "aligners": dict(Counter(a.aligner for a in dataset.alignments.values() if a.aligner is not None)),
+            "sources": dict(Counter(u.source for u in dataset.utterances if u.source is not None)),
         },
+        "skipped": skipped,
         "settings": _plain(asdict(options)),
         "tokenizers": [
             {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.evaluate.features import layers_of, utterance_features
+from spintok.evaluate.features import iter_layer_features, layers_of
 from spintok.evaluate.metric import Metric, MetricInputs, Result
 from spintok.evaluate.probe import collect_frames
 from spintok.tokenizer import Tokenizer
@@ -109,14 +109,15 @@ def compare_tokenizers(first: Tokenizer, second: Tokenizer, inputs: MetricInputs
     order = np.random.default_rng(inputs.options.seed).permutation(len(utterances)).tolist()
     chosen = [utterances[i] for i in order]
     moments: Moments | None = None
-    pairs = zip(utterance_features(first, chosen), utterance_features(second, chosen), strict=True)
-    for (_, x), (_, y) in pairs:
+    found = [iter_layer_features(one, chosen, [one.layer], inputs.skipped) for one in (first, second)]
+    for (_, (x,)), (_, (y,)) in zip(*found, strict=True):
         part = Moments.of(x.float().cpu().numpy(), y.float().cpu().numpy())
         moments = part if moments is None else moments + part
         inputs.progress(f"similarity of {first.name} and {second.name}", min(moments.frames, wanted), wanted)
         if moments.frames >= wanted:
             break
-    assert moments is not None
+    if moments is None:
+        raise ValueError("no utterance could be read")
     return {"cka": moments.cka(), "svcca": moments.svcca(), "frames": moments.frames}
 
 
@@ -131,7 +132,13 @@ def _measure(inputs: MetricInputs) -> Result:
     tokenizer, options = inputs.tokenizer, inputs.options
     layers = list(dict.fromkeys([*layers_of(tokenizer, options.layers), tokenizer.layer]))
     frames = collect_frames(
-        tokenizer, inputs.dataset.utterances, {}, layers, frames=options.probe_frames, seed=options.seed
+        tokenizer,
+        inputs.dataset.utterances,
+        {},
+        layers,
+        frames=options.probe_frames,
+        seed=options.seed,
+        skipped=inputs.skipped,
     )
     cka, svcca = np.eye(len(layers)), np.eye(len(layers))
     for i, first in enumerate(layers):

@@ -7,13 +7,15 @@ it. Chance is the share of the most frequent speaker.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spintok.evaluate.bootstrap import Ratios
-from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped
+from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped, slug
 from spintok.stats import JointCounts, entropy
 from spintok.tokens import Tokens
 
@@ -116,20 +118,39 @@ def _missing(inputs: MetricInputs) -> str | None:
 
 
 def _measure(inputs: MetricInputs) -> Result:
+    """The probe over all utterances, and over those of each source: chance differs with the number of speakers."""
     encoded, speakers, options = inputs.encoded, inputs.dataset.speakers, inputs.options
     keys = [key for key in encoded.tokens if key in speakers]
+    sources = {u.key: u.source for u in inputs.dataset.utterances if u.source is not None}
+    result = _probes(keys, inputs, "")
+    if len(set(sources.values())) > 1:
+        for source in sorted(set(sources.values())):
+            mine = [key for key in keys if sources.get(key) == source]
+            # A source with too few speakers is in the pooled values only.
+            with suppress(ValueError):
+                part = _probes(mine, inputs, f"_{slug(source)}")
+                result = Result(
+                    result.values | part.values, result.draws | part.draws, result.drawn, result.details | part.details
+                )
+    information = speaker_information(encoded.tokens, speakers, seed=options.seed)
+    return replace(result, values=result.values | information)
+
+
+def _probes(keys: Sequence[str], inputs: MetricInputs, suffix: str) -> Result:
+    """Probes on tokens and on features, and chance; ``suffix`` is added to the names of the values."""
+    encoded, speakers, options = inputs.encoded, inputs.dataset.speakers, inputs.options
     who = [speakers[key] for key in keys]
+    if not keys:
+        raise ValueError("no utterance has a speaker")
     vectors: dict[str, NDArray[Any]] = {
         "tokens": histograms([encoded.tokens[key] for key in keys]),
         "features": np.stack([encoded.mean_features[key] for key in keys]),
     }
     probes = {name: probe_speaker(vector, who, keys, seed=options.seed) for name, vector in vectors.items()}
-    parts = {f"probe_accuracy_{name}": ratios.parts["accuracy"] for name, ratios in probes.items()}
-    chance = probes["tokens"].parts["chance"]
-    result = bootstrapped(Ratios(probes["tokens"].units, parts | {"probe_chance": chance}), options)
-    information = speaker_information(encoded.tokens, speakers, seed=options.seed)
-    details = {"speakers": len(set(who)), "folds": FOLDS}
-    return Result(result.values | information, result.draws, result.drawn, details)
+    parts = {f"probe_accuracy_{name}{suffix}": ratios.parts["accuracy"] for name, ratios in probes.items()}
+    parts[f"probe_chance{suffix}"] = probes["tokens"].parts["chance"]
+    details = {f"speakers{suffix}": len(set(who)), "folds": FOLDS}
+    return bootstrapped(Ratios(probes["tokens"].units, parts), inputs, details)
 
 
 METRIC = Metric("speaker", _measure, _missing, package=("sklearn", "scikit-learn"))

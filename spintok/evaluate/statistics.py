@@ -12,7 +12,8 @@ def _measure(inputs: MetricInputs) -> Result:
     tokens, speakers = inputs.encoded.tokens, inputs.dataset.speakers
     size = inputs.tokenizer.size_of(inputs.codebook)
     counts = TokenCounts.collect(((one, speakers.get(key)) for key, one in tokens.items()), size)
-    labelled = [LabelCounts.of(tokens[key], intervals) for key, intervals in inputs.dataset.phones.items()]
+    phones = inputs.dataset.phones
+    labelled = [LabelCounts.of(tokens[key], phones[key]) for key in tokens if key in phones]
     silence = LabelCounts.summed(labelled, size).codes_of(SILENCE_LABELS) if labelled else None
     measured = metrics(counts, silence)
     values = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}

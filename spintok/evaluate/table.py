@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spintok.evaluate.metric import slug
+
 __all__ = ["SUMMARY", "markdown", "summary"]
 
 SUMMARY: Mapping[str, Sequence[tuple[str, str, int]]] = {
     "phones": (
         ("pnmi", "PNMI", 3),
+        ("pnmi_corrected", "PNMI, bias removed", 3),
+        ("pnmi_10ms", "PNMI, two labels a frame", 3),
         ("pnmi_speech", "PNMI without silence", 3),
         ("cnmi", "CNMI", 3),
         ("phone_purity", "phone purity", 3),
@@ -32,6 +36,12 @@ SUMMARY: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("ued_pooled_gain_-12", "UED -12 dB, %", 1),
         ("ued_pooled_band_4000", "UED low-pass 4 kHz, %", 1),
         ("ued_pooled_shift_160", "UED shift by 10 ms, %", 1),
+        ("ued_speech_pooled_speaker", "UED of speech, another voice, %", 1),
+        ("frames_equal_pad_2", "equal frames, 2 s of zeros after, %", 1),
+        ("frames_equal_pad_-0.5", "equal frames, 0.5 s of zeros before, %", 1),
+        ("frames_equal_crop_1", "equal frames, first second cut, %", 1),
+        ("frames_equal_dc_0.05", "equal frames, constant of 0.05 added, %", 1),
+        ("frames_equal_short_0.8", "equal frames, pieces of 0.8 s, %", 1),
     ),
     "speaker": (
         ("probe_accuracy_tokens", "speaker probe on tokens", 3),
@@ -81,6 +91,9 @@ def markdown(report: dict[str, Any]) -> str:
                 apart = report["differences"][one["name"]].get(metric, {}).get(name)
                 cells.append(_figure(apart, signed=True))
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if report["skipped"]:
+        lines += ["", f"{len(report['skipped'])} utterances were skipped:", ""]
+        lines += [f"- {key}: {why}" for key, why in report["skipped"].items()]
     for other, alike in report.get("similarity", {}).items():
         lines += [
             "",
@@ -118,15 +131,34 @@ def summary(report: dict[str, Any]) -> str:
     rows: list[list[str]] = [["", *(one["name"] for one in tokenizers)]]
     for metric, lines in SUMMARY.items():
         columns = [one["metrics"].get(metric, {"figures": {}})["figures"] for one in tokenizers]
-        found = [line for line in lines if any(line[0] in column for column in columns)]
-        rows += [[metric]] if found else []
+        shown = [*lines, *_by_part(metric, speech)]
+        found = [line for line in shown if any(line[0] in column for column in columns)]
+        drawn = next((one["metrics"][metric]["drawn"] for one in tokenizers if metric in one["metrics"]), "")
+        rows += [[f"{metric} ({drawn})" if drawn else metric]] if found else []
         for key, label, digits in found:
             rows.append([f"  {label}", *(_rounded(column.get(key), digits) for column in columns)])
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(tokenizers) + 1)]
+    # A heading has no cells beside it, so it does not widen the first column.
+    widths = [max(len(row[i]) for row in rows if len(row) > max(i, 1)) for i in range(len(tokenizers) + 1)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
     head = f"{speech['utterances']} utterances, {speech['aligned']} aligned, {speech['speakers']} speakers"
     left_out = [f"{one['name']}: no {name}, {why}" for one in tokenizers for name, why in one["left_out"].items()]
     return "\n".join([f"{head}; 95 % intervals in brackets", "", *text, *([""] if left_out else []), *left_out]) + "\n"
+
+
+def _by_part(metric: str, speech: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """The values of single aligners or corpora."""
+    if metric == "phones":
+        return [(f"pnmi_{slug(name)}", f"PNMI, aligned by {name}", 3) for name in speech["aligners"]]
+    if metric == "speaker":
+        return [
+            line
+            for name in speech["sources"]
+            for line in (
+                (f"probe_accuracy_tokens_{slug(name)}", f"speaker probe on tokens, {name}", 3),
+                (f"probe_chance_{slug(name)}", f"chance, {name}", 3),
+            )
+        ]
+    return []
 
 
 def _rounded(figure: dict[str, float] | None, digits: int) -> str:

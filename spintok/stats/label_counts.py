@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import Interval, frame_intervals
+from spintok.data.alignments import Interval, frame_intervals, intervals_at
 from spintok.stats.entropy import entropy
 from spintok.stats.joint_counts import JointCounts
 from spintok.tokens import Tokens
@@ -41,12 +41,29 @@ class LabelCounts:
     def of(cls, tokens: Tokens, intervals: Sequence[Interval]) -> "LabelCounts":
         """The counts of one utterance; ``frame_intervals`` decides which frames have a label."""
         index = frame_intervals(intervals, tokens.num_frames)
+        return cls._counted(tokens.codes, index, intervals, tokens.codebook_size)
+
+    @classmethod
+    def of_10ms(cls, tokens: Tokens, intervals: Sequence[Interval]) -> "LabelCounts":
+        """The counts of one utterance with two labels per frame, as published evaluation scripts count.
+
+        Labels are taken every 10 ms, in the middle of each step, and the code of frame i is repeated for the labels 2i
+        and 2i + 1. Unlike ``of``, this ignores that the centre of a frame is 12.5 ms after its first sample.
+        """
+        codes = np.repeat(tokens.codes, 2)
+        index = intervals_at(intervals, (np.arange(len(codes)) + 0.5) / 100)
+        return cls._counted(codes, index, intervals, tokens.codebook_size)
+
+    @classmethod
+    def _counted(
+        cls, codes: NDArray[Any], index: NDArray[np.int64], intervals: Sequence[Interval], codebook_size: int
+    ) -> "LabelCounts":
         labels = sorted({interval.label for interval in intervals})
         number = {label: i for i, label in enumerate(labels)}
         of_interval = np.array([number[interval.label] for interval in intervals], dtype=np.int64)
         labelled = index >= 0
-        joint = JointCounts.of(of_interval[index[labelled]], tokens.codes[labelled], len(labels), tokens.codebook_size)
-        return cls(tuple(labels), joint, tokens.num_frames)
+        joint = JointCounts.of(of_interval[index[labelled]], codes[labelled], len(labels), codebook_size)
+        return cls(tuple(labels), joint, len(codes))
 
     @classmethod
     def summed(cls, parts: Iterable["LabelCounts"], codebook_size: int) -> "LabelCounts":

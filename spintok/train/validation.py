@@ -7,7 +7,8 @@ import numpy as np
 
 from spintok.data.alignments import match, read_alignments
 from spintok.data.manifest import Utterance
-from spintok.evaluate.perturbations import Condition, NoiseSources
+from spintok.evaluate.noise_sources import NoiseSources
+from spintok.evaluate.perturbations import Condition
 from spintok.evaluate.robustness import robustness
 from spintok.stats import LabelCounts, entropy
 from spintok.tokenizer import Tokenizer

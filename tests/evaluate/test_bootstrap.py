@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spintok.evaluate.bootstrap import Ratios, difference, interval, replicates
+from spintok.evaluate.bootstrap import Grouped, Ratios, difference, interval, jackknife, replicates
 
 
 def mean_of(values: np.ndarray) -> Ratios:
@@ -62,3 +62,48 @@ def test_wrong_numbers_are_refused() -> None:
         replicates(mean_of(np.ones(2)), 0)
     with pytest.raises(ValueError, match="equal numbers"):
         difference([1.0], [1.0, 2.0], 0.0)
+
+
+def test_a_group_counts_as_its_units_together() -> None:
+    ratios = Ratios(("a", "b", "c"), {"mean": ([1, 2, 6], [1, 1, 1])})
+    grouped = Grouped(ratios, ["x", "y", "x"])
+    assert grouped.units == ("x", "y")
+    assert grouped.values() == {"mean": 3.0}
+    assert grouped.values(np.array([2.0, 1.0])) == ratios.values(np.array([2.0, 1.0, 2.0])) == {"mean": 16 / 5}
+    assert grouped.sums([1, 10, 100]).tolist() == [101, 10]
+
+
+def test_intervals_over_speakers_are_as_wide_as_speakers_differ() -> None:
+    """Ten utterances of each of 40 speakers that differ much more than their utterances do."""
+    rng = np.random.default_rng(0)
+    speakers = rng.normal(0, 1, 40)
+    values = np.repeat(speakers, 10) + rng.normal(0, 0.1, 400)
+    names = [str(i) for i in range(40) for _ in range(10)]
+    wide = interval(replicates(Grouped(mean_of(values), names), 1000)["mean"], values.mean())
+    narrow = interval(replicates(mean_of(values), 1000)["mean"], values.mean())
+    error = speakers.std() / np.sqrt(40)
+    assert wide[1] - wide[0] == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert wide[1] - wide[0] > 2.5 * (narrow[1] - narrow[0])
+
+
+class Variance:
+    """The variance that divides by N, whose jackknife is known to be the one that divides by N - 1."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._x = values
+        self.units = tuple(map(str, range(values.size)))
+
+    def values(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        w = np.ones(self._x.size) if weights is None else weights
+        mean = w @ self._x / w.sum()
+        return {"variance": float(w @ (self._x - mean) ** 2 / w.sum())}
+
+
+def test_the_jackknife_of_the_variance_is_unbiased() -> None:
+    x = np.random.default_rng(3).normal(0, 2, 12)
+    assert jackknife(Variance(x), np.ones(12))["variance"] == pytest.approx(x.var(ddof=1))
+    # A mean has no bias, whatever the sizes of the groups.
+    ratios = Ratios(tuple("abcd"), {"mean": ([1.0, 5.0, 2.0, 9.0], [1.0, 3.0, 2.0, 7.0])})
+    assert jackknife(ratios, [1, 3, 2, 7])["mean"] == pytest.approx(17 / 13)
+    with pytest.raises(ValueError, match="at least 2 units"):
+        jackknife(mean_of(np.ones(1)), [1])

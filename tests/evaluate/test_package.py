@@ -3,7 +3,7 @@
 from typer.testing import CliRunner
 
 import spintok.evaluate
-from spintok.cli import app
+from spintok.cli.app import app
 
 
 def test_every_promised_function_is_exported() -> None:

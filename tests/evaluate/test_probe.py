@@ -7,7 +7,7 @@ from voices import mfcc_tokenizer, small_encoder, voices
 
 from spintok.chunking import Window
 from spintok.data.alignments import Interval
-from spintok.evaluate.features import layer_features, layers_of, utterance_features
+from spintok.evaluate.features import iter_layer_features, layer_features, layers_of
 from spintok.evaluate.probe import LayerFrames, collect_frames, probe_codes, probe_features, sweep
 
 RNG = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def test_windows_give_the_features_that_tokens_come_from(make: object) -> None:
     for window in (tokenizer.window, Window(keep=20, context=tokenizer.encoder.context_frames)):
         tokenizer.window = window
         expected = tokenizer.encode(utterance.path)
-        ((_, features),) = utterance_features(tokenizer, [utterance])
+        ((_, (features,)),) = iter_layer_features(tokenizer, [utterance], [tokenizer.layer], {})
         codes = tokenizer.codebooks["primary"].codes(features)
         assert codes.tolist() == expected.codes.tolist()
         layers = layers_of(tokenizer)

@@ -10,7 +10,8 @@ from voices import SPEECH, mfcc_tokenizer, voices
 
 from spintok.data.audio import read
 from spintok.data.manifest import Utterance
-from spintok.evaluate.perturbations import CONDITIONS, Condition, NoiseSources, apply
+from spintok.evaluate.noise_sources import NoiseSources
+from spintok.evaluate.perturbations import CONDITIONS, Condition, apply
 from spintok.evaluate.robustness import edit_distance, robustness, ued
 
 UNITS = st.lists(st.integers(0, 5), max_size=20)
@@ -52,19 +53,34 @@ def sources() -> NoiseSources:
     return NoiseSources(voices(), noise=[voices()[1].path], rooms=[voices()[2].path])
 
 
+def changed(condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int) -> Tensor:
+    """The perturbed waveform."""
+    found = apply(condition, waveform, utterance, sources, seed)
+    assert found is not None
+    return found.waveform
+
+
 @pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.name)
 def test_every_condition_changes_speech_and_can_be_repeated(
     condition: Condition, utterance: Utterance, waveform: Tensor, sources: NoiseSources
 ) -> None:
+    # Long enough for every condition.
+    waveform = waveform.repeat(3)
     before = waveform.clone()
-    found = apply(condition, waveform, utterance, sources, seed=1)
+    found = changed(condition, waveform, utterance, sources, seed=1)
     assert torch.equal(before, waveform)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
-    assert torch.equal(
-        found, apply(condition, waveform, utterance, NoiseSources(voices(), [voices()[1].path], [voices()[2].path]), 1)
-    )
-    expected = {"tempo": round(len(waveform) / (condition.strength or 1)), "shift": len(waveform) - 160}
+    again = NoiseSources(voices(), [voices()[1].path], [voices()[2].path])
+    assert torch.equal(found, changed(condition, waveform, utterance, again, 1))
+    strength = condition.strength or 0.0
+    expected = {
+        "tempo": round(len(waveform) / (strength or 1)),
+        "shift": len(waveform) - 160,
+        "pad": len(waveform) + abs(strength) * 16_000,
+        "crop": len(waveform) - strength * 16_000,
+        "short": strength * 16_000,
+    }
     assert len(found) == expected.get(condition.kind, len(waveform))
     assert len(found) != len(waveform) or not torch.allclose(found, waveform, atol=1e-3)
 
@@ -73,13 +89,13 @@ def test_every_condition_changes_speech_and_can_be_repeated(
 def test_noise_has_the_ratio_that_was_asked_for(
     kind: str, utterance: Utterance, waveform: Tensor, sources: NoiseSources
 ) -> None:
-    noises = [apply(Condition(kind, snr), waveform, utterance, sources, 0) - waveform for snr in (20.0, 0.0)]
+    noises = [changed(Condition(kind, snr), waveform, utterance, sources, 0) - waveform for snr in (20.0, 0.0)]
     for noise, snr in zip(noises, (20.0, 0.0), strict=True):
         ratio = 10 * torch.log10(waveform.square().sum() / noise.square().sum())
         assert float(ratio) == pytest.approx(snr, abs=0.01)
     # The same noise at both levels; another one with another seed.
     assert torch.corrcoef(torch.stack(noises))[0, 1] > 0.999
-    other = apply(Condition(kind, 0.0), waveform, utterance, sources, 1) - waveform
+    other = changed(Condition(kind, 0.0), waveform, utterance, sources, 1) - waveform
     assert torch.corrcoef(torch.stack([noises[1], other]))[0, 1] < 0.9
 
 
@@ -90,12 +106,12 @@ def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
 def test_band_and_gain_and_codec_keep_what_they_should(utterance: Utterance, sources: NoiseSources) -> None:
     low, high = torch.from_numpy(tone(1000)), torch.from_numpy(tone(6000))
     band = Condition("band", 4000.0)
-    assert apply(band, low, utterance, sources, 0).square().sum() == pytest.approx(8000, rel=0.01)
-    assert apply(band, high, utterance, sources, 0).square().sum() < 1
-    louder = apply(Condition("gain", 20.0), low, utterance, sources, 0)
+    assert changed(band, low, utterance, sources, 0).square().sum() == pytest.approx(8000, rel=0.01)
+    assert changed(band, high, utterance, sources, 0).square().sum() < 1
+    louder = changed(Condition("gain", 20.0), low, utterance, sources, 0)
     assert torch.allclose(louder, 10 * low)
     for condition in (Condition("opus", 32.0), Condition("vorbis", 0.5)):
-        coded = apply(condition, 0.5 * low, utterance, sources, 0)
+        coded = changed(condition, 0.5 * low, utterance, sources, 0)
         # In step with the original: a codec's delay would show as low correlation.
         assert torch.corrcoef(torch.stack([coded, low]))[0, 1] > 0.98
 
@@ -111,7 +127,7 @@ def test_robustness_of_a_tokenizer() -> None:
         progress=lambda task, done, total, note="": seen.append(done),
     )
     values = found.values()
-    assert len(values) == 8
+    assert len(values) == 12
     assert len(found.units) == 3
     assert seen == [1, 2, 3]
     assert values["ued_mean_gain_0"] == values["ued_pooled_gain_0"] == 0.0

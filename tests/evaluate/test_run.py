@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from typer.testing import CliRunner
 from voices import mfcc_tokenizer, small_encoder
 
 from spintok.cli.app import app
+from spintok.cli.exit_codes import FAILED
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.audio import AudioError
 from spintok.data.manifest import Utterance
+from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions
-from spintok.evaluate.perturbations import Condition, NoiseSources
+from spintok.evaluate.perturbations import Condition
 from spintok.evaluate.run import METRICS, evaluate
 from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 
 PHONES = {"a": (700, 1200), "i": (300, 2300), "u": (320, 800)}
-PITCH = {"anna": 210.0, "carl": 110.0}
+PITCH = {f"speaker-{i}": 90.0 + 20 * i for i in range(8)}
 SMALL = EvaluationOptions(
     draws=20, merges=10, robustness_utterances=2, conditions=(Condition("white", 10.0), Condition("gain", 6.0))
 )
@@ -30,18 +33,25 @@ SMALL = EvaluationOptions(
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten utterances of tones: harmonics of the speaker's pitch around the phone's two formants."""
+    """32 utterances of 8 speakers: harmonics of the speaker's pitch around the phone's two formants."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     manifest, phones, words = [], [], []
-    for number in range(10):
-        speaker = ["anna", "carl"][number % 2]
+    for number in range(32):
+        speaker = list(PITCH)[number % 8]
         labels = ["SIL", *rng.choice(list(PHONES), 10).tolist(), "SIL"]
         parts = [tones(label, PITCH[speaker], rng) for label in labels]
         soundfile.write(folder / f"u{number}.wav", np.concatenate(parts), SAMPLE_RATE)
-        manifest.append({"id": f"u{number}", "path": f"u{number}.wav", "speaker": speaker})
+        manifest.append(
+            {
+                "id": f"u{number}",
+                "path": f"u{number}.wav",
+                "speaker": speaker,
+                "source": ["low", "high"][number % 8 // 4],
+            }
+        )
         times = [[label, round(0.1 * i, 2), round(0.1 * (i + 1), 2)] for i, label in enumerate(labels)]
-        phones.append({"id": f"u{number}", "phones": times})
+        phones.append({"id": f"u{number}", "aligner": ["MFA", "hand-made"][number % 2], "phones": times})
         words.append(f"u{number} 1 0.1 1.0 {''.join(labels[1:-1])}")
     for name, rows in (("dev", manifest), ("phones", phones)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -65,7 +75,7 @@ def tones(label: str, pitch: float, rng: np.random.Generator) -> np.ndarray:
 def speech_of(corpus: Path, *, aligned: bool = True, speakers: bool = True) -> Dataset:
     rows = [json.loads(line) for line in (corpus / "phones.jsonl").read_text(encoding="utf-8").splitlines()]
     utterances = tuple(
-        Utterance(row["id"], corpus / f"{row['id']}.wav", ["anna", "carl"][i % 2] if speakers else None)
+        Utterance(row["id"], corpus / f"{row['id']}.wav", list(PITCH)[i % 8] if speakers else None)
         for i, row in enumerate(rows)
     )
     alignments = {
@@ -93,14 +103,14 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
     assert value["phone_purity"] > 0.6
     assert value["phone_within_features"] < 15
     assert value["phone_within_features"] < value["phone_within_tokens"] <= 50
-    assert value["speaker_features"] < 30
-    assert value["probe_chance"] == 0.5
-    assert {value["probe_accuracy_tokens"], value["probe_accuracy_features"]} <= {n / 10 for n in range(11)}
+    assert value["speaker_features"] < 35
+    assert value["probe_chance"] == 1 / 8
+    assert {value["probe_accuracy_tokens"], value["probe_accuracy_features"]} <= {n / 32 for n in range(33)}
     assert value["mfcc_features"] > value["primary_tokens"] > value["chance"]
     assert value["3gram_bits_per_token"] > 0
     assert value["ued_mean_white_10"] > 0
     assert 0 < value["silence_share"] < 0.5
-    assert value["hours"] == pytest.approx(10 * 59 / 50 / 3600)
+    assert value["hours"] == pytest.approx(32 * 59 / 50 / 3600)
     for family in ("phones", "abx", "robustness", "speaker", "predictability", "probe"):
         assert any("low" in figure for figure in found["metrics"][family]["figures"].values()), family
     for family in found["metrics"].values():
@@ -178,6 +188,85 @@ def test_a_file_that_cannot_be_read_stops_the_run(corpus: Path, tmp_path: Path) 
         evaluate([mfcc_tokenizer(8)], broken, settings)
 
 
+def test_a_recording_that_cannot_be_read_is_skipped_and_listed(corpus: Path, tmp_path: Path) -> None:
+    speech = speech_of(corpus)
+    (tmp_path / "broken.wav").write_bytes(b"not audio")
+    bad = replace(speech.utterances[3], path=tmp_path / "broken.wav")
+    utterances = (*speech.utterances[:3], bad, *speech.utterances[4:])
+    dataset = Dataset(utterances, speech.alignments, NoiseSources(utterances))
+    options = replace(SMALL, robustness_utterances=32, conditions=(Condition("babble", 10.0),))
+    for _ in range(2):
+        # The second time the results are partial ones, which know what they skipped.
+        report = evaluate([mfcc_tokenizer(8)], dataset, options, output=tmp_path / "out")
+        assert list(report["skipped"]) == ["u3"]
+        assert "broken.wav" in report["skipped"]["u3"]
+    found = report["tokenizers"][0]["metrics"]
+    assert found["stats"]["figures"]["utterances"]["value"] == 31
+    assert found["robustness"]["details"]["utterances"] == 31
+    assert "- u3: " in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    # The values are those of the dataset without it.
+    without = Dataset(tuple(u for u in utterances if u is not bad), speech.alignments, NoiseSources(utterances))
+    expected = evaluate([mfcc_tokenizer(8)], without, options)["tokenizers"][0]["metrics"]
+    for metric in ("phones", "stats", "predictability", "robustness"):
+        assert found[metric]["figures"] == expected[metric]["figures"], metric
+    nothing = Dataset((bad,), {}, NoiseSources())
+    with pytest.raises(ValueError, match="no utterance could be read: .*broken.wav"):
+        evaluate([mfcc_tokenizer(8)], nothing, options)
+
+
+def test_intervals_are_over_speakers_and_need_eight_of_them(corpus: Path) -> None:
+    speech = speech_of(corpus)
+
+    def pnmi(dataset: Dataset) -> tuple[dict[str, float], str]:
+        (found,) = evaluate([mfcc_tokenizer(8)], dataset, SMALL, ["phones"])["tokenizers"]
+        return found["metrics"]["phones"]["figures"]["pnmi"], found["metrics"]["phones"]["drawn"]
+
+    eight, drawn = pnmi(speech)
+    assert drawn == "8 speakers"
+    assert eight["low"] < eight["value"] < eight["high"]
+    seven = tuple(u for u in speech.utterances if u.speaker != "speaker-7")
+    found, drawn = pnmi(replace(speech, utterances=seven))
+    assert drawn == "7 speakers, too few for intervals"
+    assert "low" not in found
+    # Without speakers the utterances are all that can be drawn.
+    found, drawn = pnmi(speech_of(corpus, speakers=False))
+    assert drawn == "32 utterances"
+    assert found["value"] == eight["value"]
+
+
+def test_aligners_and_sources_apart(corpus: Path, tmp_path: Path) -> None:
+    shown = run(corpus / "fine", "--data", corpus / "dev.jsonl", "--alignments", corpus / "phones.jsonl", "--metrics",
+                "phones,speaker", "--draws", "5", "--output", tmp_path / "out")  # fmt: skip
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    metrics = report["tokenizers"][0]["metrics"]
+    phones = {name: figure["value"] for name, figure in metrics["phones"]["figures"].items()}
+    speech = speech_of(corpus)
+    for slug, first in (("mfa", 0), ("hand_made", 1)):
+        mine = Dataset(speech.utterances[first::2], speech.alignments, speech.noise_sources)
+        alone = evaluate([mfcc_tokenizer(24)], mine, SMALL, ["phones"])["tokenizers"][0]["metrics"]["phones"]["figures"]
+        for name in ("pnmi", "pnmi_10ms", "pnmi_corrected", "phone_purity"):
+            assert phones[f"{name}_{slug}"] == pytest.approx(alone[name]["value"]), name
+    assert metrics["phones"]["details"]["aligner_hand_made"]["utterances"] == 16
+    speaker = {name: figure["value"] for name, figure in metrics["speaker"]["figures"].items()}
+    assert (speaker["probe_chance"], speaker["probe_chance_low"], speaker["probe_chance_high"]) == (1 / 8, 1 / 4, 1 / 4)
+    assert "probe_accuracy_tokens_low" in speaker
+    for line in ("PNMI, aligned by hand-made", "speaker probe on tokens, low", "chance, high"):
+        assert line in shown
+
+
+def test_the_command_lists_what_it_skipped_and_exits_with_1(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes((corpus / "u0.wav").read_bytes())
+    (tmp_path / "b.wav").write_bytes((corpus / "u1.wav").read_bytes())
+    (tmp_path / "c.wav").write_bytes(b"RIFF")
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", str(corpus / "fine"), "--data", str(tmp_path), "--metrics", "stats", "-o", str(tmp_path / "out")],
+        standalone_mode=False,
+    )
+    assert result.return_value == FAILED
+    assert "warning: skipped c (" in result.output
+
+
 def run(*arguments: object) -> str:
     result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -201,11 +290,18 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
     pnmi = [one["metrics"]["phones"]["figures"]["pnmi"] for one in report["tokenizers"]]
     expected = [f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in pnmi]
     assert lines["PNMI"] == expected
-    assert {"phones", "robustness", "CNMI", "UED recorded room, %", "R-value of boundaries"} <= lines.keys()
+    assert {"phones (8 speakers)", "robustness (1 speakers, too few for intervals)"} <= lines.keys()
+    assert {"CNMI", "UED recorded room, %", "R-value of boundaries"} <= lines.keys()
     assert "all values in evaluation.json" in shown
     assert (report["settings"]["seed"], report["settings"]["draws"]) == (3, 10)
-    assert report["speech"] == {"utterances": 10, "aligned": 10, "speakers": 2}
-    assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 utterances"
+    assert report["speech"] == {
+        "utterances": 32,
+        "aligned": 32,
+        "speakers": 8,
+        "aligners": {"MFA": 16, "hand-made": 16},
+        "sources": {"low": 16, "high": 16},
+    }
+    assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 speakers, too few for intervals"
 
 
 def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:

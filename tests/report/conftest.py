@@ -10,8 +10,9 @@ import torch
 import spintok
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import Utterance, scan
+from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions
-from spintok.evaluate.perturbations import Condition, NoiseSources
+from spintok.evaluate.perturbations import Condition
 from spintok.evaluate.run import evaluate
 from spintok.tokenizer import Tokenizer
 
