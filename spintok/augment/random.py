@@ -13,5 +13,5 @@ def utterance_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     It depends on the arguments only, so an utterance gets the same draws in any process, in any order of the corpus,
     and after a resume.
     """
-    digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode("utf-8", "surrogateescape")).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))

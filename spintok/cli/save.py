@@ -74,7 +74,7 @@ def save(
             shutil.copyfile(source / "README.md", made / "README.md")
         entry = None
         if url is not None:
-            entry = write_entry(registry.describe(made, url, licence=licence, description=description))
+            entry = write_entry(registry.make_entry(made, url, licence=licence, description=description))
         made.replace(folder)
     if entry is not None:
         print(entry, end="")

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spintok.corpus.folder import shard_paths
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus
 from spintok.export.errors import ExportError
@@ -81,27 +82,33 @@ def open_source(folders: Sequence[Path], codebooks: Sequence[str] | None = None)
     """
     if not folders:
         raise ExportError("name at least one folder that spintok encode wrote")
-    described = [read_corpus(folder)[0] for folder in folders]
-    first = described[0]
-    for folder, description in zip(folders, described, strict=True):
-        if (description["fingerprint"], description["codebooks"]) != (first["fingerprint"], first["codebooks"]):
-            raise ExportError(f"{folder}: holds tokens of another tokenizer than {folders[0]}; export them separately")
-    sizes = dict(first["codebooks"])
-    for name in codebooks or ():
-        if name not in sizes:
-            raise ExportError(f"{folders[0]}: has no codebook {name!r}, only {', '.join(sizes)}")
-    chosen = {name: sizes[name] for name in codebooks or sizes}
+    described = [(folder, *_describe(folder)) for folder in folders]
+    first = described[0][1]
     digest = hashlib.sha256()
-    for folder, description in zip(folders, described, strict=True):
-        shards = sorted(folder.glob(f"tokens-*.{description['format']}"))
-        expected = -(-description["utterances"] // description["shard_size"])
-        if len(shards) != expected:
-            raise ExportError(f"{folder}: {len(shards)} of {expected} shards; run spintok encode again to finish it")
+    for folder, header, _ in described:
+        if (header.fingerprint, header.codebooks) != (first.fingerprint, first.codebooks):
+            raise ExportError(f"{folder}: holds tokens of another tokenizer than {folders[0]}; export them separately")
+    for name in codebooks or ():
+        if name not in first.codebooks:
+            raise ExportError(f"{folders[0]}: has no codebook {name!r}, only {', '.join(first.codebooks)}")
+    for _, _, shards in described:
         for path in shards:
             stat = path.stat()
             digest.update(f"{path.name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
-    header = Header(first["tokenizer"], first["fingerprint"], chosen, int(first["frame_rate"]), dedup=True)
-    return Source(tuple(folders), header, digest.hexdigest())
+    chosen = {name: first.codebooks[name] for name in codebooks or first.codebooks}
+    return Source(tuple(folders), replace(first, codebooks=chosen), digest.hexdigest())
+
+
+def _describe(folder: Path) -> tuple[Header, list[Path]]:
+    """The header of a token folder with all its codebooks, and its shards."""
+    found, _ = read_corpus(folder)
+    shards = shard_paths(folder, "tokens", found)
+    try:
+        sizes = {str(name): int(size) for name, size in found["codebooks"].items()}
+        header = Header(str(found["tokenizer"]), str(found["fingerprint"]), sizes, int(found["frame_rate"]), dedup=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"{folder}/tokenizer.json: damaged ({error!r})") from None
+    return header, shards
 
 
 def unique(records: Iterable[Record]) -> Iterator[Record]:
@@ -112,11 +119,12 @@ def unique(records: Iterable[Record]) -> Iterator[Record]:
     with closing(sqlite3.connect("", isolation_level=None)) as seen:
         seen.execute("PRAGMA journal_mode=OFF")
         seen.execute("PRAGMA synchronous=OFF")
-        seen.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        seen.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
         seen.execute("BEGIN")
         for record in records:
             try:
-                seen.execute("INSERT INTO keys VALUES (?)", (record.key,))
+                # Names that are not UTF-8 have lone surrogates, which SQLite has no text for.
+                seen.execute("INSERT INTO keys VALUES (?)", (record.key.encode("utf-8", "surrogateescape"),))
             except sqlite3.IntegrityError:
                 raise ExportError(f"two utterances have the key {record.key!r}; keys must be unique") from None
             yield record

@@ -251,6 +251,22 @@ def _write_shards(
     while shard := list(islice(remaining, shard_size)):
         path = output / kind.name.format(index)
         if not path.exists():
-            write(path, shard, header)
+            try:
+                write(path, shard, header)
+            except UnicodeEncodeError:
+                name = next(name for record in shard for name in _names(record) if not _is_utf8(name))
+                raise ExportError(f"{name!r}: this format cannot hold names that are not UTF-8") from None
         yield from kind.files(path, header)
         index += 1
+
+
+def _names(record: Record) -> tuple[str, str, str]:
+    return record.key, record.file_name, record.speaker or ""
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

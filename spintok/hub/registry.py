@@ -13,7 +13,7 @@ from spintok.hub.download import fetch, folder_of, is_cached, is_offline, sha256
 from spintok.hub.registry_file import FILES, Entry, EntryError, RemoteFile, read_entries
 from spintok.progress import Progress, no_progress
 
-__all__ = ["DEFAULT", "Known", "describe", "entries", "find", "known", "read_card", "shipped"]
+__all__ = ["DEFAULT", "Known", "entries", "find", "known", "make_entry", "read_card", "shipped"]
 
 DEFAULT = "dc-spin-10m-en"
 """The tokenizer of ``spintok.load()``."""
@@ -115,7 +115,7 @@ def find(name: str, *, offline: bool | None = None, progress: Progress | None = 
     )
 
 
-def describe(folder: Path, url: str, *, licence: str | None = None, description: str | None = None) -> Entry:
+def make_entry(folder: Path, url: str, *, licence: str | None = None, description: str | None = None) -> Entry:
     """The registry entry of a tokenizer's folder that will be served at ``url``.
 
     ``licence`` and ``description`` default to those in the model card. Raises ``ValueError`` if it has none.

@@ -164,7 +164,7 @@ def test_offline_refuses_what_other_libraries_download(capsys, speech, tmp_path)
     command = ["export", tmp_path / "out", "--to", "hf-tokenizer", "--base", "some/model", "-t", registry.DEFAULT]
     code, _, err = run(capsys, *command, "--offline")
     assert code == cli.USAGE
-    assert "--base some/model is not a folder, and with --offline the Hub cannot be asked" in err
+    assert "--base some/model is not a folder, and --offline forbids downloading it" in err
 
 
 def test_training_starts_from_a_downloaded_encoder(capsys, far, speech, tmp_path) -> None:

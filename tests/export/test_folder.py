@@ -95,6 +95,13 @@ def test_files_in_a_forged_sidecar_are_not_deleted(folder, tmp_path) -> None:
         change(out, files=dict.fromkeys(forged, 4))
 
 
+def test_the_output_is_a_folder(folder, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="file: not a folder"):
+        export_files([folder], tmp_path / "file", "gslm", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", '{"files": {"a": 1}}', "", "nonsense"])
 def test_a_folder_is_ours_only_if_it_says_so(folder, tmp_path, content) -> None:
     out = tmp_path / "out"
@@ -228,6 +235,26 @@ def test_keys_with_line_separators_of_unicode(separator, tmp_path, same) -> None
         same(list(read_export(tmp_path / target)[1]), records)
     export_packed([folder], tmp_path / "packed")
     same(list(read_packed(tmp_path / "packed")[1]), records)
+
+
+@pytest.mark.parametrize("target", [*FILE_TARGETS, "packed"])
+def test_names_that_are_not_utf8(target, tmp_path, same) -> None:
+    """Python gives the bytes of such names as lone surrogates."""
+    records = [
+        Record(f"\udcff{record.key}", f"/d/\udcff{record.key}.wav", record.tokens, "s\udcfe")
+        for record in make_records(2)
+    ]
+    folder, out = write_folder(tmp_path / "tokens", records), tmp_path / "out"
+    if target == "packed":
+        export_packed([folder], out, split_by="speaker")
+        same(list(read_packed(out)[1]), records)
+    elif target in ("parquet", "lhotse"):
+        with pytest.raises(ExportError, match=r"'\\udcffa b-0': this format cannot hold names that are not UTF-8"):
+            export_files([folder], out, target)
+        assert not out.exists()
+    else:
+        export_files([folder], out, target)
+        same(list(read_export(out)[1]), records)
 
 
 EXPECTED = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spintok.corpus import CorpusError
 from spintok.corpus.token_formats import Record
 from spintok.data.transcripts import Transcripts
 from spintok.export.errors import ExportError
@@ -308,7 +309,7 @@ def test_empty_utterances(tmp_path, records):
 
 def test_unfinished_encode_is_refused(folder, tmp_path):
     (folder / "tokens-00001.jsonl").unlink()
-    with pytest.raises(ExportError, match="2 of 3 shards; run spintok encode again"):
+    with pytest.raises(CorpusError, match="2 of 3 shards; run spintok encode again"):
         export_files([folder], tmp_path / "out", "npz")
 
 

@@ -21,7 +21,7 @@ def _own_cache(monkeypatch, tmp_path) -> None:
 
 def register(monkeypatch, folder: Path, url: str, path: Path) -> Path:
     """A registry file for the tokenizer in the folder, which is served at the address."""
-    entry = registry.describe(folder, url, licence="MIT", description="A tiny one")
+    entry = registry.make_entry(folder, url, licence="MIT", description="A tiny one")
     path.write_text(write_entry(entry))
     monkeypatch.setenv("SPINTOK_REGISTRY", str(path))
     return path
@@ -125,12 +125,12 @@ def test_a_registry_that_is_not_there_is_an_error(monkeypatch, tmp_path) -> None
 def test_an_entry_takes_its_words_from_the_card(tmp_path) -> None:
     folder = save_tiny(tmp_path / "t")
     with pytest.raises(ValueError, match="needs a licence.*add --licence"):
-        registry.describe(folder, "https://example.org/t/")
+        registry.make_entry(folder, "https://example.org/t/")
     (folder / "README.md").write_text("---\nlicense: cc0-1.0\ndescription: Tiny\n---\n")
-    entry = registry.describe(folder, "https://example.org/t/")
+    entry = registry.make_entry(folder, "https://example.org/t/")
     assert (entry.name, entry.licence, entry.description) == ("tiny", "cc0-1.0", "Tiny")
     assert entry.files["README.md"].url == "https://example.org/t/README.md"
-    assert registry.describe(folder, "https://example.org", licence="MIT").licence == "MIT"
+    assert registry.make_entry(folder, "https://example.org", licence="MIT").licence == "MIT"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ def read_gslm(folder: Path, header: Header) -> Iterator[Record]:
     size = header.codebooks[header.codebook]
     with ExitStack() as stack:
         _, *names = _names(header)
-        files = [stack.enter_context((folder / name).open(encoding="utf-8", newline="\n")) for name in names]
+        files = [
+            stack.enter_context((folder / name).open(encoding="utf-8", errors="surrogateescape", newline="\n"))
+            for name in names
+        ]
         rows = zip(*files, strict=True)
         for utterance, lines in together(read_utterances(folder / UTTERANCES), rows, folder / UNITS):
             numbers = [np.array(line.rpartition("|")[2].split(), dtype=np.int32) for line in lines]

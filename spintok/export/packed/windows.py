@@ -100,7 +100,7 @@ def split_of(name: str, validation: float, seed: int = 0) -> Split:
     """The part for a speaker or file. It depends on a hash of the name, not on the rest of the corpus."""
     if not 0 <= validation <= 1:
         raise ExportError(f"the validation share must be in [0, 1], got {validation}")
-    digest = hashlib.blake2b(f"{seed}\t{name}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}\t{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return "validation" if int.from_bytes(digest, "big") < validation * 2**64 else "train"
 
 
