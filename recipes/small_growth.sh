@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# What more speech and a larger encoder buy: stage II of the small family on parts of the speech, and at three sizes.
+# The effect of more speech and of a larger encoder: stage II of the small family on parts of the speech, and at three sizes.
 #
 #   bash recipes/small_growth.sh WORK PHONES
 #
-# WORK: where `small.sh` ran: its train.jsonl, held.jsonl, and the encoders kmeans-ids and phones. PHONES:
-# train_phones.jsonl. The runs go into WORK/growth; then tables and a picture:
+# WORK: the output folder of `small.sh`, with train.jsonl, held.jsonl and the encoders kmeans-ids and phones. PHONES:
+# train_phones.jsonl. The runs are written to WORK/growth. For the tables and the figure:
 #
 #   python recipes/small_growth.py WORK --plot growth.svg
 #
-# Hardware and time: one CPU core, an hour, and two more for `phones-long`. The figures in pretrained/ are of an encoder of
-# 8 layers.
+# Hardware and time: one hour of one CPU core, and two more for `phones-long`. The published results are those of an encoder
+# with 8 layers.
 set -euo pipefail
 recipes=$(realpath "$(dirname "$0")")
 phones=$(realpath "$2")
 cd "$1"
 mkdir -p growth
 
-# Utterances with an alignment, a ninth, a third and all of them, evenly from the list.
+# A ninth, a third and all of the utterances that have an alignment, evenly from the list.
 [ -e growth/hours-1.jsonl ] || python - "$phones" <<'PYTHON'
 import json
 import sys
@@ -38,16 +38,16 @@ run() { # OUTPUT DATA OPTIONS...
         --dev held.jsonl --alignments "$phones" --set loop.check_utterances=150 "${@:3}"
 }
 
-# Hours, from the encoder of stage I.
+# Hours of speech, starting from the encoder of stage I.
 for part in 9 3 1; do
     run "hours-$part" "hours-$part" --init kmeans-ids
 done
-# A ninth of the hours for longer: does it still gain?
+# A ninth of the hours with more updates.
 run hours-9-again hours-9 --init growth/hours-9 --set optimizer.steps=1500 --set loop.check_every=500
-# Updates: many, with larger batches.
+# Many updates, with larger batches.
 run phones-long hours-1 --init phones --set optimizer.steps=6500 --set optimizer.warmup=100 --set loop.check_every=1000 \
     --set data.seconds=24 --set data.max_seconds=15 --set second_view_probability=0.6 --set views.snr_min=0.0 --set views.reverb=0.3
-# Sizes, from nothing, on all hours.
+# Sizes, from scratch, on all hours.
 encoder=(--set encoder.front_end=log_mel --set 'encoder.conv_channels=[64, 256]' --set 'encoder.conv_kernels=[240, 2]'
     --set 'encoder.conv_strides=[160, 2]' --set encoder.norm_position=pre --set encoder.positional_kernel=64
     --set encoder.heads=4)

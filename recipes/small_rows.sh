@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The rows of docs/results.md: what dc-spin-10m-en is compared with, made and measured.
+# The rows of docs/results.md: train and evaluate the tokenizers that dc-spin-10m-en is compared with.
 #
 #   bash recipes/small_rows.sh WORK DEV
 #
-# WORK: where `small.sh` ran. DEV: a folder with dev.jsonl, dev_phones.jsonl and noise/, of speakers not heard in training.
-# The tokenizers go into WORK/rows, what is measured into WORK/evaluations; then the tables and the picture:
+# WORK: the output folder of `small.sh`. DEV: a folder with dev.jsonl, dev_phones.jsonl and noise/, of speakers that are not in
+# the training data. Tokenizers are written to WORK/rows, results to WORK/evaluations. For the tables and the figure:
 #
 #   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
 #
-# Hardware and time: an H200 for the rows of Spin and for spin-ids, two minutes in all, but for small-ssl-spin-200 and
-# small-ssl-dc-spin-aux-1024: these and the rest took two hours of two CPU cores. Each line was run by itself.
+# Hardware and time: two minutes of an H200 for the rows of Spin and for spin-ids. small-ssl-spin-200,
+# small-ssl-dc-spin-aux-1024 and the rest took two hours of two CPU cores. Each line was run by itself.
 set -euo pipefail
 recipes=$(realpath "$(dirname "$0")")
 dev=$(realpath "$2")
@@ -42,10 +42,10 @@ row small-ssl-dc-spin small_4_dc_spin train --init kmeans-ids
 for A in 1024 4096; do
     row "small-ssl-dc-spin-aux-$A" small_4_dc_spin train --init kmeans-ids --set "codebooks.4.size=$A"
 done
-# SpinHuBERT: a third round of stage I, whose labels are the codes of that DC-Spin.
+# SpinHuBERT: a third round of stage I, with the codes of that DC-Spin as labels.
 row spin-ids small_2_spin_ids train --init kmeans-ids --set labels=rows/small-ssl-dc-spin
 row small-spinhubert-kmeans-100 small_kmeans seventh --init rows/spin-ids --set layer=7
-# DC-Spin on that, for a CPU: the frozen layers run once.
+# DC-Spin on that encoder, on a CPU: the frozen layers run once.
 [ -e third.jsonl ] || awk 'NR % 3 == 1' train.jsonl > third.jsonl
 row small-spinhubert-dc-spin small_4_dc_spin third --init rows/spin-ids --set views.variants=1 --set data.seconds=40 \
     --set data.max_seconds=8 --set data.workers=1 --set optimizer.steps=400
