@@ -1,7 +1,7 @@
 """Transcripts as the symbols that CTC predicts: characters, or phonemes from a lexicon."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class CtcTargets:
     Attributes:
         symbols: all symbols, CTC's blank first.
         targets: for each utterance the indices of its symbols; None if it has no usable transcript.
-        unknown_words: words that are not in the lexicon, sorted. Utterances with such a word have no target.
+        unknown_words: words that are not in the lexicon, sorted. Utterances with such a word have no target, unless
+            their pronunciation is guessed.
     """
 
     symbols: tuple[str, ...]
@@ -34,6 +35,7 @@ class CtcTargets:
         utterances: Sequence[Utterance],
         texts: Mapping[str, str],
         lexicon: Mapping[str, Sequence[str]] | None = None,
+        guess: Callable[[str], Sequence[str]] | None = None,
     ) -> "CtcTargets":
         """Characters in lower case with ``|`` between words, or with a lexicon the phonemes of the words.
 
@@ -41,6 +43,7 @@ class CtcTargets:
             utterances: in the order of ``targets``.
             texts: by key.
             lexicon: phonemes by word in lower case.
+            guess: returns the phonemes of a word that is not in the lexicon; without it such utterances have no target.
 
         Raises:
             TranscriptError: no utterance has a usable transcript.
@@ -54,7 +57,12 @@ class CtcTargets:
                 continue
             missing = {word for word in words if word not in lexicon}
             unknown |= missing
-            spelt.append(None if missing else [phoneme for word in words for phoneme in lexicon[word]] or None)
+            if missing and guess is None:
+                spelt.append(None)
+                continue
+            guessed = {word: guess(word) for word in missing} if guess is not None else {}
+            pronounced = [guessed[word] if word in guessed else lexicon[word] for word in words]
+            spelt.append([phoneme for phonemes in pronounced for phoneme in phonemes] or None)
         names = sorted({symbol for symbols in spelt if symbols for symbol in symbols})
         if not names:
             why = f"; the lexicon has no such words as {sorted(unknown)[0]!r}" if unknown else ""

@@ -127,6 +127,8 @@ class CtcRecipe(TrainedRecipe):
         symbols: "characters", or "phonemes" with a lexicon.
         lexicon: a text file with a word and its phonemes per line; stress digits are removed.
         transcripts: JSON lines with ``id`` and ``text``, or Kaldi's ``text``; the manifest itself by default.
+        unknown_words: "skip" skips utterances with words that the lexicon does not have; "guess" guesses the
+            pronunciation of these words from the spelling of the others (``spintok.data.spelling``).
         layer: the layer that predicts the symbols; the last by default.
         train_layers: number of layers that train, counted from the top; all by default.
         train_front_end: whether the convolutions and everything else below the first layer train too.
@@ -140,6 +142,7 @@ class CtcRecipe(TrainedRecipe):
     symbols: Literal["characters", "phonemes"] = "characters"
     lexicon: str | None = None
     transcripts: str | None = None
+    unknown_words: Literal["skip", "guess"] = "skip"
     layer: int | None = None
     train_layers: int | None = None
     train_front_end: bool = False

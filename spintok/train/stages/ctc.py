@@ -13,6 +13,7 @@ from spintok._files import require
 from spintok.data.audio import read
 from spintok.data.ctc_targets import CtcTargets, read_lexicon
 from spintok.data.manifest import Utterance
+from spintok.data.spelling import Spelling
 from spintok.data.transcripts import TranscriptError, Transcripts
 from spintok.frames import SAMPLE_RATE
 from spintok.masks import length_mask
@@ -35,7 +36,8 @@ def build(recipe: CtcRecipe, corpus: Corpus, distributed: Distributed) -> Stage:
     recordings = corpus.recordings(recipe)
     texts = Transcripts(corpus.path if recipe.transcripts is None else Path(recipe.transcripts))
     lexicon = None if recipe.lexicon is None else read_lexicon(Path(recipe.lexicon))
-    targets = CtcTargets.of(corpus.utterances, texts, lexicon)
+    guess = Spelling(lexicon).pronounce if lexicon is not None and recipe.unknown_words == "guess" else None
+    targets = CtcTargets.of(corpus.utterances, texts, lexicon, guess)
     known = np.array([target is not None for target in targets.targets])
     # The transcript of a whole utterance does not fit a crop.
     usable = np.where(known & (corpus.samples <= recordings.max_samples), corpus.samples, 0)
@@ -44,7 +46,8 @@ def build(recipe: CtcRecipe, corpus: Corpus, distributed: Distributed) -> Stage:
         notes.append(f"{skipped} of {len(usable)} utterances are skipped: too long, or without a usable transcript")
     if targets.unknown_words:
         words = targets.unknown_words
-        notes.append(f"{len(words)} words are not in the lexicon, such as {', '.join(words[:3])}")
+        what = f"{len(words)} words are not in the lexicon, such as {', '.join(words[:3])}"
+        notes.append(what if guess is None else f"{what}; their pronunciation is guessed from their spelling")
     encoder = trainable(
         recipe,
         open_start(recipe),

@@ -39,6 +39,14 @@ def test_phonemes_and_words_that_the_lexicon_lacks(tmp_path) -> None:
         CtcTargets.of(UTTERANCES, {"b": "way"}, lexicon)
 
 
+def test_unknown_words_can_be_guessed() -> None:
+    lexicon = {"no": ("N", "OW"), "yes": ("Y", "EH", "S")}
+    found = CtcTargets.of(UTTERANCES, {"a": "no way", "b": "yes"}, lexicon, lambda word: ("W", "EY"))
+    assert found.symbols == ("<blank>", "EH", "EY", "N", "OW", "S", "W", "Y")
+    assert found.targets == ((3, 4, 6, 2), (7, 1, 5), None)
+    assert found.unknown_words == ("way",)
+
+
 def test_lexicons_that_cannot_be_used(tmp_path) -> None:
     (tmp_path / "l").write_text("WORD\n")
     with pytest.raises(TranscriptError, match=r"l:1: expected 'WORD PHONEME"):
