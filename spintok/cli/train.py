@@ -25,9 +25,19 @@ EPILOG = """Examples:
 Run the same command again after an interruption: it resumes from the last checkpoint."""
 
 
+def _complete_recipe(incomplete: str) -> list[str]:
+    from spintok.train.recipe_file import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="The recipe: a .toml file, or the name of one that ships, such as tiny_3_dc_spin.")
+        str,
+        typer.Argument(
+            help="The recipe: a .toml file, or the name of one that ships, such as tiny_3_dc_spin.",
+            autocompletion=_complete_recipe,
+        ),
     ],
     data: Annotated[Path, typer.Option(help="The speech to train on: a folder of audio or a manifest.")],
     output: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from spintok.cli.exit_codes import FAILED
-from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, given, load_tokenizer
 from spintok.cli.output import complain, say
 from spintok.cli.progress import progress_display
 
@@ -26,6 +26,7 @@ EPILOG = """Examples:
 
 
 def verify(
+    context: typer.Context,
     tokens: Annotated[Path, typer.Argument(help="A folder that spintok encode has finished.")],
     tokenizer: TokenizerName = None,
     sample: Annotated[
@@ -53,7 +54,9 @@ def verify(
         say(f"{tokens}: {checked.utterances} utterances{failed} in {shards}: complete, in order, no duplicates")
     if not sample:
         return 0
-    name = tokenizer or str(read_description(tokens, "tokens")["tokenizer"])
+    # SPINTOK_TOKENIZER is a default for folders without tokens.
+    named = tokenizer if given(context, "tokenizer") else None
+    name = named or str(read_description(tokens, "tokens")["tokenizer"])
     loaded = load_tokenizer(name, device, offline, quiet)
     with progress_display(quiet=quiet) as progress:
         done = 0

@@ -45,6 +45,7 @@ def test_the_shell_completes_commands_and_names_of_tokenizers() -> None:
 
     assert "encode" in complete("enc")
     assert spintok.load().name in complete("encode", "--tokenizer", "")
+    assert "tiny_3_dc_spin" in complete("train", "tiny_3")
 
 
 def test_the_environment_sets_the_default_tokenizer_and_device(capsys, speech, tmp_path, monkeypatch) -> None:
