@@ -2,7 +2,7 @@
 
     python recipes/small_results.py evaluations/*/evaluation.json --plot codewords.svg > tables.md
 
-Each file may hold several tokenizers; one that occurs in several files has the metrics of all of them.
+A file may have several tokenizers. A tokenizer that is in several files has the metrics of all of them.
 """
 
 import argparse
@@ -15,13 +15,24 @@ Figures = dict[str, dict[str, float]]
 
 QUALITY = {
     "PNMI": ("phones", "pnmi", 3),
+    "PNMI, bias removed": ("phones", "pnmi_corrected", 3),
+    "PNMI, two labels a frame": ("phones", "pnmi_10ms", 3),
+    "PNMI, MFA": ("phones", "pnmi_mfa", 3),
+    "PNMI, PocketSphinx": ("phones", "pnmi_pocketsphinx", 3),
     "phone purity": ("phones", "phone_purity", 3),
     "cluster purity": ("phones", "phone_cluster_purity", 3),
     "ABX within, % (tokens)": ("abx", "phone_within_tokens", 1),
     "ABX across, % (tokens)": ("abx", "phone_across_tokens", 1),
     "ABX on speaker, % (tokens)": ("abx", "speaker_tokens", 1),
-    "speaker probe": ("speaker", "probe_accuracy_tokens", 2),
     "UED, another voice, %": ("robustness", "ued_pooled_speaker", 1),
+    "UED of speech, another voice, %": ("robustness", "ued_speech_pooled_speaker", 1),
+}
+SPEAKERS = {
+    "speechocean762": ("speaker", "probe_accuracy_tokens_speechocean762", 3),
+    "chance": ("speaker", "probe_chance_speechocean762", 3),
+    "LibriSpeech": ("speaker", "probe_accuracy_tokens_librispeech", 3),
+    "chance, LibriSpeech": ("speaker", "probe_chance_librispeech", 3),
+    "all together": ("speaker", "probe_accuracy_tokens", 3),
 }
 RATES = {
     "3-gram, bit/s": ("predictability", "3gram_bits_per_second", 0),
@@ -51,8 +62,21 @@ CONDITIONS = {
 }
 
 
+SURROUNDINGS = {
+    "2 s of zeros after": "pad_2",
+    "0.5 s of zeros before": "pad_-0.5",
+    "first second cut": "crop_1",
+    "0.05 added": "dc_0.05",
+    "-12 dB": "gain_-12",
+    "pieces of 0.4 s": "short_0.4",
+    "0.8 s": "short_0.8",
+    "1.6 s": "short_1.6",
+    "3.2 s": "short_3.2",
+}
+
+
 def read(paths: list[Path]) -> dict[str, dict[str, Figures]]:
-    """Figures by tokenizer, with the codebook where it is not the primary one, and metric."""
+    """Values by tokenizer, with the codebook if it is not the primary one, and by metric."""
     found: dict[str, dict[str, Figures]] = {}
     for path in paths:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +89,14 @@ def read(paths: list[Path]) -> dict[str, dict[str, Figures]]:
 
 
 def table(found: dict[str, dict[str, Figures]], columns: dict[str, tuple[str, str, int]]) -> list[str]:
-    """Markdown; tokenizers without any of the columns are left out."""
+    """Markdown; columns that no tokenizer has, and tokenizers without any column, are left out."""
+    columns = {
+        title: column
+        for title, column in columns.items()
+        if any(column[1] in metrics.get(column[0], {}) for metrics in found.values())
+    }
+    if not columns:
+        return []
     lines = ["| tokenizer | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, metrics in found.items():
         cells = [_cell(metrics.get(metric, {}).get(figure), digits) for metric, figure, digits in columns.values()]
@@ -89,7 +120,7 @@ def _number(part: str) -> tuple[int, int, str]:
 
 
 def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
-    """PNMI by the number of codewords, a line for each family of two sizes or more; needs matplotlib."""
+    """PNMI by the number of codewords, a line for each family with two sizes or more; needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -100,7 +131,7 @@ def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
             families.setdefault(family, []).append(
                 (metrics["stats"]["codebook_size"]["value"], metrics["phones"]["pnmi"])
             )
-    # Text stays text, and the file is the same each time.
+    # Text stays text, and the same data give the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spintok"}):
         figure = Figure(figsize=(8.5, 4.5), layout="constrained")
         axes = figure.subplots()
@@ -108,7 +139,10 @@ def plot(found: dict[str, dict[str, Figures]], path: Path) -> None:
             sizes, scores = zip(*sorted(points, key=lambda point: point[0]), strict=True)
             if len(set(sizes)) > 1:
                 values = [score["value"] for score in scores]
-                spread = [[abs(score["value"] - score[end]) for score in scores] for end in ("low", "high")]
+                spread = [
+                    [abs(score["value"] - score.get(end, score["value"])) for score in scores]
+                    for end in ("low", "high")
+                ]
                 axes.errorbar(sizes, values, yerr=spread, marker="o", capsize=2, label=family)
         axes.set(xscale="log", xlabel="codewords", ylabel="PNMI")
         axes.set_xticks([50, 100, 200, 500], labels=["50", "100", "200", "500"])
@@ -127,12 +161,16 @@ def main() -> None:
     if arguments.plot:
         plot(found, arguments.plot)
     robustness = {label: ("robustness", f"ued_pooled_{name}", 1) for label, name in CONDITIONS.items()}
+    surroundings = {label: ("robustness", f"frames_equal_{name}", 1) for label, name in SURROUNDINGS.items()}
     for title, columns in (
         ("Phones and speakers", QUALITY),
+        ("How often a linear probe identifies the speaker", SPEAKERS),
         ("Rates", RATES),
         ("Unit edit distance to the tokens of the undisturbed recording, %", robustness),
+        ("Frames that keep their code when the surroundings change, %", surroundings),
     ):
-        print(f"## {title}\n", *table(found, columns), "", sep="\n")
+        if lines := table(found, columns):
+            print(f"## {title}\n", *lines, "", sep="\n")
 
 
 if __name__ == "__main__":

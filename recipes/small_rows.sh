@@ -6,7 +6,20 @@
 # WORK: the output folder of `small.sh`. DEV: a folder with dev.jsonl, dev_phones.jsonl and noise/, of speakers that are not in
 # the training data. Tokenizers are written to WORK/rows, results to WORK/evaluations. For the tables and the figure:
 #
-#   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg
+#   python recipes/small_results.py WORK/evaluations/*/evaluation.json --plot codewords.svg > tables.md
+#
+# When the metrics have changed, measure again; the tokenizers are kept:
+#
+#   rm WORK/evaluations/*/evaluation.json
+#   OMP_NUM_THREADS=2 bash recipes/small_rows.sh WORK DEV
+#
+# The tokenizers that ship can be measured without WORK (half an hour on two cores):
+#
+#   for tokenizer in dc-spin-10m-en mfcc-kmeans-100; do
+#       spintok evaluate $tokenizer --data DEV/dev.jsonl --alignments DEV/dev_phones.jsonl --noise DEV/noise \
+#           --utterances 60 --draws 300 --metrics phones,stats,predictability,abx,speaker,robustness \
+#           --output evaluations/$tokenizer-primary
+#   done
 #
 # Hardware and time: two minutes of an H200 for the rows of Spin and for spin-ids. small-ssl-spin-200,
 # small-ssl-dc-spin-aux-1024 and the rest took two hours of two CPU cores. Each line was run by itself.
