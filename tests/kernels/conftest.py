@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -10,12 +11,13 @@ import pytest
 
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """A function from a module's name to a fresh copy of it whose kernels run in the interpreter.
+    """Return a function that loads a fresh copy of a module whose kernels run in Triton's interpreter.
 
-    The copy leaves `sys.modules` alone, so the same process can compile the real kernels (see `sm90.py`) and
-    run them on a GPU. Within the test, the `triton.language` functions that are kernels themselves
-    (`tl.zeros`, `tl.cdiv`) are interpreted too: Triton decides that once, when it is imported. The
-    interpreter replaces parts of `triton.language` and does not put all of them back, so this does.
+    Its arguments are the module's name and, for a package, the names of its parts in the order of their imports. After
+    the test `sys.modules` is as before, so the same process can compile the real kernels (see `sm90.py`) and run them
+    on a GPU. Within the test, the `triton.language` functions that are kernels themselves (`tl.zeros`, `tl.cdiv`) are
+    interpreted too: Triton decides that once, at import. The interpreter replaces parts of `triton.language` and does
+    not restore all of them; this fixture does.
     """
     pytest.importorskip("triton")
     import numpy as np
@@ -35,12 +37,15 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Mod
             if isinstance(value, JITFunction):
                 setattr(owner, name, InterpretedFunction(value.fn))
 
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    def load(name: str, *parts: str) -> ModuleType:
+        for part in (*(f"{name}.{part}" for part in parts), name):
+            spec = importlib.util.find_spec(part)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            # The modules that follow import this copy.
+            monkeypatch.setitem(sys.modules, part, module)
+            spec.loader.exec_module(module)
         return module
 
     yield load

@@ -1,4 +1,4 @@
-"""The kernels on a real GPU: what the interpreter and the compiler cannot show."""
+"""The assignment kernels on a GPU: what the interpreter and the compiler cannot show."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from spintok_kernels import assign, backends, reference
+from spintok_kernels import assign, backends, prepare, reference
 
 from tests.kernels.inputs import CASES, make
 
@@ -15,20 +15,20 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 METRICS = ["dot", "l2"]
-
-
-def _triton() -> object:
-    return pytest.importorskip("spintok_kernels.assign.triton")
+kernels = pytest.importorskip("spintok_kernels.assign.triton")
+tiles = kernels.tiles
+TILES = [tiles.NARROW, tiles.NARROW_128, tiles.FUSED, tiles.WIDE, tiles.WIDE_L2, tiles.OTHER_NARROW, tiles.OTHER_WIDE]
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("small", [0, 1 << 28])
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize(("kind", "shape"), CASES)
-def test_ids_are_the_definition(kind: str, shape: tuple[int, int, int], small: int, metric: str) -> None:
+def test_ids_are_the_definition(kind: str, shape: tuple[int, int, int], tile: object, metric: str) -> None:
+    if tile.streamed and shape[2] <= 32:
+        pytest.skip("its pieces have 64 columns")
     z, codebook = make(kind, *shape)
     z[shape[0] // 2, 0] = torch.nan
-    kernels = _triton()
-    found = kernels.assign(z.cuda(), kernels.prepare(codebook.cuda(), metric), metric, False, small=small)[0]
+    found = kernels.assign(z.cuda(), kernels.prepare(codebook.cuda(), metric), metric, False, tile=tile)[0]
     assert torch.equal(found.cpu(), reference.assign(z, codebook, metric)[0])
 
 
@@ -64,14 +64,34 @@ def test_beyond_2_to_the_31_elements() -> None:
     assert torch.equal(assign(z, codebook), (torch.arange(rows, device="cuda") % 64).int())
 
 
-def test_nothing_waits_for_the_device() -> None:
-    z, codebook = (x.cuda() for x in make("unit", 30_000, 500, 256))
-    assign(z, codebook)
+@pytest.mark.parametrize("shape", [(1500, 500, 256), (30_000, 500, 256), (3000, 700, 768)])
+def test_nothing_waits_and_a_graph_replays(shape: tuple[int, int, int]) -> None:
+    z, codebook = (x.cuda() for x in make("near_ties", *shape))
+    prepared = prepare(codebook)
+    wanted = assign(z, prepared)
     torch.cuda.set_sync_debug_mode("error")
     try:
         assign(z, codebook)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = assign(z, prepared)
+    z.copy_(z.flip(0))
+    graph.replay()
+    assert torch.equal(found, wanted.flip(0))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_at_most_three_launches(metric: str) -> None:
+    z, codebook = (x.cuda() for x in make("near_ties", 30_000, 700, 256))
+    for rows, depth in ((1500, 256), (30_000, 256), (30_000, 128), (30_000, 39)):
+        part, book = z[:rows, :depth].contiguous(), prepare(codebook[:, :depth].contiguous(), metric)
+        assign(part, book)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            assign(part, book)
+            torch.cuda.synchronize()
+        assert sum(event.count for event in profile.key_averages() if "memcpy" not in event.key.lower()) <= 3
 
 
 def test_backends_say_triton() -> None:
@@ -92,7 +112,6 @@ for depth in (39, 256, 330):
     c[60:] = c[:10]
     for metric in ("dot", "l2"):
         for details in (False, True):
-            kernels.assign(z, kernels.prepare(c, metric), metric, details, small=0)
             kernels.assign(z, kernels.prepare(c, metric), metric, details)
 torch.cuda.synchronize()
 """

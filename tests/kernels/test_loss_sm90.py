@@ -6,7 +6,7 @@ triton = pytest.importorskip("triton")
 
 from spintok_kernels.swapped_prediction import triton as kernels  # noqa: E402
 
-from tests.kernels.sm90 import compile_sm90  # noqa: E402
+from tests.kernels.machine_code import compile_kernel  # noqa: E402
 
 SIZES = {"n": "i32", "scale": "fp32"}
 
@@ -23,7 +23,7 @@ def test_sinkhorn_passes(name: str, k: int, scores: str) -> None:
     kp, rows, warps = kernels.pass_tile(k)
     potentials = {} if name == "column_logsumexp" else {"u": "*fp32"}
     run_time, fixed = columns(k)
-    machine = compile_sm90(
+    machine = compile_kernel(
         getattr(kernels, f"{name}_kernel"),
         {"scores": scores, **potentials, "parts": "*fp32", **run_time, **SIZES},
         {"KP": kp, "BN": rows, **fixed},
@@ -37,7 +37,7 @@ def test_sinkhorn_passes(name: str, k: int, scores: str) -> None:
 def test_last_pass(k: int, scores: str) -> None:
     kp, rows, warps, tile = kernels.swap_tile(k)
     run_time, fixed = columns(k)
-    machine = compile_sm90(
+    machine = compile_kernel(
         kernels.swap_kernel,
         {
             "scores": scores,

@@ -1,7 +1,7 @@
-"""Compile a Triton kernel for an H100 or H200 on a machine that has no GPU, and read what came out.
+"""Compile Triton kernels without a GPU and read the machine code.
 
-Triton's own compiler and the `ptxas` and `cuobjdump` of its wheel make the machine code that a GPU would run,
-so registers, spills, shared memory and the instructions used are facts here; only time is not.
+Triton's compiler and the `ptxas` and `cuobjdump` of its wheel make the code that a GPU runs, so registers, spills,
+shared memory and instructions are facts; only time is not.
 """
 
 import subprocess
@@ -16,52 +16,59 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-__all__ = ["SHARED_LIMIT", "Machine", "compile_sm90"]
+__all__ = ["SHARED_LIMIT", "Machine", "compile_kernel"]
 
-# What one thread block may use of an SM's shared memory, bytes.
-SHARED_LIMIT = 227 * 1024
+# Bytes of shared memory that one thread block may use, by compute capability.
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One kernel's machine code: registers a thread, stack (spill) and shared bytes, the disassembly."""
+    """One kernel's machine code: registers of a thread, bytes of stack (spills) and shared memory, the disassembly."""
 
     name: str
+    capability: int
     registers: int
     stack_bytes: int
     shared_bytes: int
     sass: str
 
     def count(self, opcode: str) -> int:
-        """How many instructions have this opcode, for example `HGMMA` (Hopper's matrix instruction)."""
+        """Count the instructions with this opcode, for example `HGMMA` (the matrix instruction of Hopper)."""
         return sum(opcode == _opcode(line) for line in self.sass.splitlines())
 
+    @property
+    def matrix_instructions(self) -> int:
+        """The number of instructions for the tensor cores of this GPU: mma.sync, wgmma or tcgen05."""
+        return self.count({80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}[self.capability])
+
     def problems(self) -> list[str]:
-        """What keeps the kernel from launching or makes it slow: spills, too much shared memory."""
+        """Report what keeps the kernel from launching or makes it slow: spills, too much shared memory."""
         found = []
         if self.stack_bytes:
             found.append(f"{self.stack_bytes} bytes of stack")
         if spilled := self.count("LDL") + self.count("STL"):
             found.append(f"{spilled} local-memory instructions")
-        if self.shared_bytes > SHARED_LIMIT:
-            found.append(f"{self.shared_bytes} bytes of shared memory, over {SHARED_LIMIT}")
+        if self.shared_bytes > SHARED_LIMIT[self.capability]:
+            found.append(f"{self.shared_bytes} bytes of shared memory, over {SHARED_LIMIT[self.capability]}")
         return found
 
 
-def compile_sm90(
+def compile_kernel(
     kernel: Any,
     signature: Mapping[str, str],
     constexprs: Mapping[str, Any],
     *,
-    num_warps: int = 4,
-    num_stages: int = 3,
     unaligned: Collection[str] = (),
+    capability: int = 90,
+    **options: int,
 ) -> Machine:
-    """Compile `kernel` for sm_90.
+    """Compile `kernel` for a compute capability, 90 for Hopper.
 
-    `signature` maps each run-time argument to Triton's name of its type ("*fp16", "*fp32", "*i64", "i32",
-    "fp32"), `constexprs` each compile-time one to its value. Pointers count as 16-byte aligned, as torch's
-    are, but for those in `unaligned`. Kernels decorated under the interpreter are compiled all the same.
+    `signature` maps each run-time argument to Triton's name of its type ("*fp16", "*fp32", "*i64", "i32", "fp32") and
+    `constexprs` each compile-time argument to its value. Pointers are taken to be aligned to 16 bytes, like those of
+    torch, except those in `unaligned`. `options` are those of a launch. Kernels that were decorated under the
+    interpreter are compiled too.
     """
     function = kernel if isinstance(kernel, JITFunction) else JITFunction(kernel.fn)
     names = list(function.arg_names)
@@ -77,8 +84,7 @@ def compile_sm90(
             if kind.startswith("*") and name not in unaligned
         },
     )
-    options = {"num_warps": num_warps, "num_stages": num_stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
@@ -86,6 +92,7 @@ def compile_sm90(
     fields = dict(word.split(":", 1) for word in usage.split() if word.startswith(("REG:", "STACK:")))
     return Machine(
         name=function.__name__,
+        capability=capability,
         registers=int(fields["REG"]),
         stack_bytes=int(fields["STACK"]),
         shared_bytes=int(compiled.metadata.shared),
