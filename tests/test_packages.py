@@ -22,4 +22,6 @@ def test_every_package_is_installed() -> None:
     listed = {folder(package) for package in setuptools["packages"]}
     sources = (ROOT / "spintok", ROOT / "kernels", ROOT / "pretrained", ROOT / "benchmarks")
     found = {file.parent.relative_to(ROOT) for source in sources for file in source.rglob("__init__.py")}
-    assert listed == found
+    # Some folders have data only.
+    assert found <= listed
+    assert [path for path in listed if not (ROOT / path).is_dir()] == []
