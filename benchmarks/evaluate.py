@@ -1,10 +1,10 @@
-"""What the metrics of aligned speech cost when tokens are given: an hour of speech on two cores.
+"""Time of the metrics of aligned speech, given its tokens: an hour of speech on two cores.
 
     python benchmarks/evaluate.py [--hours 1] [--codebook-size 500] [--rounds 3]
 
-Speech is made up: phones of random lengths, and codes that follow them seven times in ten. Each metric that has a
-usual substitute is first shown to agree with it, and both are then timed in turn; figures are the least of the
-rounds, in seconds of wall clock. Substitutes: scikit-learn (contingency table, mutual information), mir_eval
+The speech is synthetic: phones of random lengths, and codes that follow them in seven of ten frames. Each metric is
+first checked against the library that people would use instead, and both are then timed in turn. Times are the minimum
+over the rounds, in seconds of wall clock. Libraries: scikit-learn (contingency table, mutual information), mir_eval
 (boundaries), and a loop over code pairs with a Counter (bigrams).
 """
 
@@ -30,7 +30,7 @@ PHONES = 40
 
 
 def speech(hours: float, size: int) -> tuple[dict[str, Tokens], dict[str, list[Interval]]]:
-    """Utterances of six seconds, a phone each 90 ms."""
+    """Utterances of six seconds with a phone every 90 ms on average."""
     rng = np.random.default_rng(0)
     tokens, phones = {}, {}
     for number in range(round(hours * 3600 / SECONDS)):
@@ -48,7 +48,7 @@ def speech(hours: float, size: int) -> tuple[dict[str, Tokens], dict[str, list[I
 
 
 def least(rounds: int, *functions: Callable[[], object]) -> list[float]:
-    """The least wall clock of each, taken in turn."""
+    """The shortest wall-clock time of each function, called in turn."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
         for found, function in zip(times, functions, strict=True):
@@ -59,7 +59,7 @@ def least(rounds: int, *functions: Callable[[], object]) -> list[float]:
 
 
 def sklearn_phones(tokens: dict[str, Tokens], phones: dict[str, list[Interval]]) -> dict[str, float]:
-    """Purities and PNMI from scikit-learn, labels of frames by the same rule."""
+    """Purities and PNMI from scikit-learn, with the same labels of frames."""
     from sklearn.metrics import homogeneity_score
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -81,7 +81,7 @@ def sklearn_phones(tokens: dict[str, Tokens], phones: dict[str, list[Interval]])
 
 
 def mir_eval_boundaries(tokens: dict[str, Tokens], phones: dict[str, list[Interval]]) -> int:
-    """Matched boundaries by mir_eval's bipartite matching."""
+    """The number of boundaries that mir_eval's bipartite matching pairs."""
     from mir_eval.util import match_events
 
     matched = 0

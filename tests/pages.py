@@ -1,4 +1,4 @@
-"""A page as the tests read it: its elements, with what the HTML standard asks of them checked on the way."""
+"""Parse a page for the tests, and check on the way that its HTML is well-formed."""
 
 import json
 from html.parser import HTMLParser
@@ -10,7 +10,7 @@ _VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 
 
 class Page(HTMLParser):
-    """Parses a page and raises ``AssertionError`` where elements do not nest or an id is there twice."""
+    """A parsed page. Raises ``AssertionError`` if elements do not nest or an id occurs twice."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -48,7 +48,7 @@ class Page(HTMLParser):
         self._texts.append(data)
 
     def all(self, tag: str) -> list[str]:
-        """The text of every element of this kind, in the order in which they end."""
+        """The text of every element with this tag, in the order of their end tags."""
         return [text for name, text in self.contents if name == tag]
 
     def rows(self) -> list[list[str]]:
@@ -65,5 +65,5 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page's script reads."""
+        """The data that the page's script reads."""
         return json.loads(self.all("script")[0])

@@ -1,4 +1,4 @@
-"""Pages to look at: one self-contained HTML file of a token folder or of a recording."""
+"""Self-contained HTML pages of a token folder or of a recording."""
 
 from spintok.report.corpus import corpus_report
 from spintok.report.recording import recording_report

@@ -1,6 +1,6 @@
-"""Charts as data: places from 0 to 1 on either axis. The page draws them as SVG that stretches and text that does not.
+"""Charts as data, with positions from 0 to 1 on both axes. The page draws shapes as SVG and text as HTML.
 
-A chart has one row of points, which pointer and arrow keys read out, and a table with its numbers.
+A chart has one series of points, which the pointer and the arrow keys read out, and a table of its numbers.
 """
 
 import math
@@ -13,9 +13,9 @@ __all__ = ["Chart", "Note", "Point", "Table", "Tick", "linear_ticks", "log_ticks
 Kind = Literal["line", "area", "bars"]
 
 MOST_POINTS = 1000
-"""Points of a chart; more would not be seen, and the page must stay small for any codebook."""
+"""Most points of a chart. More could not be seen, and the page must stay small for any codebook."""
 MOST_ROWS = 1000
-"""Rows of a table."""
+"""Most rows of a table."""
 
 _SIDE = 1000
 
@@ -30,7 +30,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Point:
-    """A place on the chart and what it says."""
+    """A position on the chart and its tooltip."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Note:
-    """Words to the right of a place on the chart and above it, or to its left, or below."""
+    """Text beside a position on the chart: above it to the right or to the left, or below it."""
 
     x: float
     y: float
@@ -49,7 +49,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers behind a figure; a cell that is an integer code is drawn as a chip when its column is in ``chips``."""
+    """A table of numbers. Cells of the columns in ``chips`` are codes and are drawn as coloured chips."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
@@ -58,20 +58,21 @@ class Table:
 
     @classmethod
     def of(cls, head: tuple[str, ...], rows: Sequence[tuple[Any, ...]], chips: Sequence[int] = ()) -> "Table":
-        """At most MOST_ROWS rows; ``more`` says how many were left out."""
+        """A table of at most MOST_ROWS rows; ``more`` is the number of rows that were left out."""
         return cls(head, rows[:MOST_ROWS], frozenset(chips), max(0, len(rows) - MOST_ROWS))
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of one row of points.
+    """A chart of one series of points.
 
     Attributes:
         name: its id on the page.
-        title, finding: what it shows, and in a sentence what it shows here.
-        x_title, y_title: with units.
-        kind: how points become a shape.
-        line: a second, dashed line, as corners (x, y).
+        title: what it shows in general.
+        finding: what it shows here, in a sentence.
+        x_title, y_title: titles of the axes, with units.
+        kind: the shape of the points.
+        line: the corners (x, y) of a dashed line.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Chart:
 
     @property
     def shape(self) -> str:
-        """The SVG path of the points, in a square of 1000, y downwards."""
+        """The SVG path of the points in a square of 1000, with y pointing down."""
         match self.kind:
             case "bars":
                 half = 0.42 / max(len(self.points), 1)
@@ -109,7 +110,7 @@ class Chart:
 
     @property
     def edge(self) -> str:
-        """The SVG path of the line that an area has on top; empty for the other kinds."""
+        """The SVG path of the upper edge of an area; empty for the other kinds."""
         return _path([(p.x, p.y) for p in self.points]) if self.kind == "area" else ""
 
     @property
@@ -119,12 +120,12 @@ class Chart:
 
     @property
     def data(self) -> list[tuple[float, float, str]]:
-        """The points for the script."""
+        """The points as the script reads them."""
         return [(round(p.x, 5), round(p.y, 5), p.text) for p in self.points]
 
 
 def linear_ticks(highest: float, *, suffix: str = "", scale: float = 1.0, around: int = 5) -> tuple[float, list[Tick]]:
-    """A round upper end at or above ``highest``, and ticks from 0 to it; labels are values times ``scale``."""
+    """A round number at or above ``highest``, and ticks from 0 to it. Labels are values times ``scale``."""
     top = highest * scale if highest > 0 else 1.0
     power = 10.0 ** math.floor(math.log10(top / around))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * around >= top * (1 - 1e-9))
@@ -134,21 +135,21 @@ def linear_ticks(highest: float, *, suffix: str = "", scale: float = 1.0, around
 
 
 def log_ticks(lowest: float, highest: float) -> tuple[float, float, list[Tick]]:
-    """The logarithms to base 10 of round values (1, 2, 5) around positive shares, and ticks between, as percentages."""
+    """The base-10 logarithms of round values (1, 2, 5) around positive shares, and ticks between them in per cent."""
     decades = range(math.floor(math.log10(lowest)) - 1, math.ceil(math.log10(highest)) + 2)
     round_values = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
     first = max(value for value in round_values if value <= lowest * (1 + 1e-9))
     last = min(value for value in round_values if value >= highest * (1 - 1e-9) and value > first)
     low, high = math.log10(first), math.log10(last)
     shown = [value for value in round_values if first <= value <= last]
-    # Beyond two decades the powers of ten are enough.
+    # Over more than two decades only the powers of ten are shown.
     if high - low > 2:
         shown = [value for value in shown if round(math.log10(value), 9).is_integer()]
     return low, high, [Tick((math.log10(value) - low) / (high - low), f"{100 * value:.10g} %") for value in shown]
 
 
 def thinned(count: int) -> list[int]:
-    """At most MOST_POINTS places among ``count``, the first and the last with them, evenly spread."""
+    """At most MOST_POINTS evenly spaced indices below ``count``, including the first and the last."""
     if count <= MOST_POINTS:
         return list(range(count))
     return sorted({round(i * (count - 1) / (MOST_POINTS - 1)) for i in range(MOST_POINTS)})

@@ -1,4 +1,4 @@
-"""P(phone | code) as an image: phones down, codes across, sorted so that what a codebook has learnt is a staircase."""
+"""P(phone | code) as an image with a row per phone and a column per code, sorted into a staircase."""
 
 import base64
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from spintok.stats.label_counts import LabelCounts
 __all__ = ["MOST_CODES", "HeatMap", "heat_map", "sorted_phones"]
 
 MOST_CODES = 2000
-"""Codes across, the most frequent ones; more would be wider than a browser draws."""
+"""Most columns, for the most frequent codes. More would be wider than a browser can draw."""
 
-# ARPAbet by manner, from open to closed; stress digits are ignored.
+# ARPAbet by manner of articulation, from open to closed. Stress digits are ignored.
 _MANNERS = (
     "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW",
     "Y W R L",
@@ -34,11 +34,11 @@ class HeatMap:
     """P(phone | code).
 
     Attributes:
-        phones: of each row.
-        codes: of each column.
-        share: (phones, codes); a column sums to 1.
-        frames: labelled frames of each column, (codes,).
-        left_out: codes that had labelled frames but no room.
+        phones: the phone of each row.
+        codes: the code of each column.
+        share: P(phone | code), (phones, codes); each column sums to 1.
+        frames: the number of labelled frames of each column, (codes,).
+        left_out: the number of codes with labelled frames that are beyond MOST_CODES.
     """
 
     phones: tuple[str, ...]
@@ -49,7 +49,7 @@ class HeatMap:
 
     @property
     def main(self) -> list[int]:
-        """The row of each column's most probable phone."""
+        """The row of the most probable phone of each column."""
         return [int(row) for row in self.share.argmax(axis=0)]
 
     @property
@@ -70,7 +70,7 @@ class HeatMap:
 
     @property
     def table(self) -> Table:
-        """Each code with its most probable phones."""
+        """The most probable phones of each code."""
         rows = []
         for column, code in enumerate(self.codes):
             order = np.argsort(-self.share[:, column], kind="stable")[:3]
@@ -80,9 +80,9 @@ class HeatMap:
 
 
 def heat_map(labels: LabelCounts) -> HeatMap:
-    """The heat map of counts that hold at least one labelled frame; ``ValueError`` when there is none."""
+    """The heat map of counts. Raises ``ValueError`` if no frame has a label."""
     if labels.joint.total == 0:
-        raise ValueError("no frame of these tokens has a phone: the alignments are empty or lie elsewhere in time")
+        raise ValueError("no frame of these tokens has a phone: the alignments are empty, or at other times")
     present = [label for row, label in enumerate(labels.labels) if labels.joint.row_counts[row] > 0]
     phones = sorted_phones(present)
     frames = labels.joint.column_counts
@@ -107,7 +107,7 @@ def heat_map(labels: LabelCounts) -> HeatMap:
 
 
 def sorted_phones(labels: Sequence[str]) -> list[str]:
-    """ARPAbet by manner of articulation, then other labels by name, then silence."""
+    """Sort labels: ARPAbet by manner of articulation, then other labels by name, then silence."""
     known = [phone for manner in _MANNERS for phone in manner.split()]
 
     def place(label: str) -> tuple[int, int, str]:

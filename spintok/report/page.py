@@ -1,7 +1,7 @@
-"""One HTML page that needs nothing but itself: a template, the style, the script and the data in one file.
+"""Render a self-contained HTML page: a template with style, script and data in one file.
 
-Text goes through the template engine's escaping, data through JSON that cannot end its element, and the page's own
-Content-Security-Policy lets the browser load nothing: no address, and no script but the one whose hash it names.
+Text is escaped by the template engine, and data are JSON that cannot close its element. The page's
+Content-Security-Policy allows no requests, and no script except the one whose hash it contains.
 """
 
 import base64
@@ -23,7 +23,7 @@ Template = Literal["corpus", "recording"]
 
 
 def render(template: Template, data: Mapping[str, Any], **context: Any) -> str:
-    """The page as text: ``context`` for the template, ``data`` for the script."""
+    """Return the page as text, with ``context`` for the template and ``data`` for the script."""
     names = ["page.js", f"{template}.js"]
     assets = files("spintok.report") / "assets"
     script = "\n".join((assets / name).read_text(encoding="utf-8") for name in names)
@@ -43,7 +43,7 @@ def render(template: Template, data: Mapping[str, Any], **context: Any) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for people: integers whole, with commas; others with so many significant digits at least."""
+    """Format a number: integers with commas, others with at least ``digits`` significant digits."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
@@ -53,7 +53,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one decimal, or more where that would make it 0 % or 100 % and it is neither."""
+    """Format a share as a percentage with one decimal, or more if it would otherwise read 0 % or 100 %."""
     whole = round(100 * share)
     if abs(100 * share - whole) < 1e-9 and (whole or not share):
         return f"{whole}\u00a0%"
@@ -75,12 +75,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _hue(code: int) -> str:
-    """The hue of a code in degrees: the golden angle keeps neighbours apart. The script has the same rule."""
+    """The hue of a code in degrees. The golden angle separates neighbours; the script has the same formula."""
     return f"{code * 137.508 % 360:.1f}"
 
 
 def _json(data: Mapping[str, Any]) -> Markup:
-    """JSON that is safe inside a script element: no ``<``, ``>`` or ``&`` is left as it is."""
+    """JSON that is safe inside a script element: ``<``, ``>`` and ``&`` are escaped."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

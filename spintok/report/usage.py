@@ -1,4 +1,4 @@
-"""Charts of how often codewords are used, how long runs last and how fast tokens come."""
+"""Charts of the usage of codewords, the lengths of runs and the token rate."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ _MILLISECONDS = 1000 // FRAME_RATE
 
 
 def usage_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
-    """The share of each codeword, most used first, on a logarithmic scale; dead codewords at the bottom."""
+    """The share of each codeword, most used first, on a logarithmic scale; unused codewords are at the bottom."""
     counts, size = statistics.tokens, statistics.codebook_size
     total = max(int(counts.sum()), 1)
     order = np.argsort(-counts, kind="stable")
@@ -74,7 +74,7 @@ def usage_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 
 
 def lorenz(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of all occurrences that the n rarest codewords hold, n = 0 ... K: (K + 1,). Lorenz 1905."""
+    """The share of all occurrences that belong to the n rarest codewords, n = 0 ... K, (K + 1,). Lorenz 1905."""
     return np.concatenate([[0.0], np.cumsum(np.sort(counts)) / max(int(counts.sum()), 1)])
 
 
@@ -86,7 +86,7 @@ def imbalance_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
     return Chart(
         name="imbalance",
         title="Imbalance",
-        finding=f"The rarest {percent(TAIL)} of the codewords hold {percent(tail)} of the tokens (tail share). Gini "
+        finding=f"The rarest {percent(TAIL)} of the codewords make up {percent(tail)} of the tokens (tail share). Gini "
         f"{number(figures['gini'])}, where 0 is even use and 1 is one code for all.",
         x_title="share of codewords, rarest first",
         y_title="share of tokens",
@@ -112,10 +112,10 @@ def imbalance_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 
 
 def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
-    """How many runs last 1, 2, ... frames; long ones share the last bar."""
+    """The share of runs of 1, 2, ... frames; the last bar also contains all longer runs."""
     runs = statistics.run_lengths
     total = max(int(runs.sum()), 1)
-    # The last bar holds the few that are longer.
+    # The last bar contains the few longer runs.
     most = int(np.searchsorted(np.cumsum(runs), (1 - _FEW) * total)) + 1
     longest = min(max(figures["run_length_max"], 1), max(most, 10), _LONGEST)
     shares = np.zeros(longest)
@@ -157,7 +157,7 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 
 
 def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
-    """Tokens a second in each second from the start of an utterance; None without two such seconds."""
+    """Tokens a second in each second from the start of an utterance; None if fewer than two seconds have speech."""
     rates = figures["token_rate_over_time"]
     heard = statistics.over_time[0] / FRAME_RATE
     known = [second for second, rate in enumerate(rates) if rate is not None]
@@ -173,7 +173,7 @@ def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None
         name="over-time",
         title="Token rate over time",
         finding=f"Tokens a second, by the time since the start of an utterance; {figures['token_rate']:.2f} overall. "
-        "Late seconds rest on the few utterances that last so long.",
+        "Few utterances last long, so late seconds are uncertain.",
         x_title="seconds from the start",
         y_title="tokens a second",
         x_ticks=x_ticks,
@@ -196,7 +196,7 @@ def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None
 
 
 def speaker_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
-    """Tokens a second of each speaker, slowest first; None with fewer than two speakers."""
+    """Tokens a second of each speaker, slowest first; None for fewer than two speakers."""
     rates = sorted(figures["token_rate_by_speaker"].items(), key=lambda item: (item[1], item[0]))
     if len(rates) < 2 or rates[-1][1] == 0:
         return None
@@ -234,7 +234,7 @@ def speaker_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | N
 
 
 def _rank_ticks(size: int) -> list[Tick]:
-    """Ticks of places in a row of ``size``: 1, round numbers, the last."""
+    """Ticks at ranks 1 to ``size``: the first, round numbers, and the last."""
     _, ticks = linear_ticks(size)
     step = int(ticks[1].label) if size >= 4 else 1
     inner = [n for n in range(step, size, step) if 0.12 * size < n < 0.88 * size]

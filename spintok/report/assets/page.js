@@ -1,5 +1,5 @@
 "use strict";
-// What every page does: the theme, the tooltip, and charts that pointer and arrow keys read out.
+// Shared by all pages: the theme, the tooltip, and charts that the pointer and the arrow keys read out.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -23,7 +23,7 @@ const theme = (() => {
   return { show };
 })();
 
-// A colour of the style sheet as the browser resolves it in the theme of the moment.
+// A colour of the style sheet in the current theme.
 function colour(name) {
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
@@ -37,7 +37,7 @@ function numbers(text) {
   return text.match(/[\d.]+/g).slice(0, 3).map(Number);
 }
 
-// 256 colours along four stops, as bytes.
+// 256 colours between four stops, as bytes.
 function ramp(name) {
   const stops = [0, 1, 2, 3].map((i) => numbers(colour(`${name}-${i}`)));
   return Array.from({ length: 256 }, (_, level) => {
@@ -51,7 +51,7 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-// A canvas as sharp as the screen; gives its context and size in CSS pixels.
+// Resize a canvas to the resolution of the screen and return its context, scaled to CSS pixels.
 function fitted(canvas, width, height) {
   const scale = Math.max(1, devicePixelRatio || 1);
   const [w, h] = [Math.round(width * scale), Math.round(height * scale)];
