@@ -1,4 +1,4 @@
-"""Tokens of one utterance: a code a frame, and the runs they form."""
+"""Tokens of one utterance: one code per frame, and the runs of equal codes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,9 @@ Codes = NDArray[np.int32]
 
 
 def deduplicate(codes: ArrayLike) -> tuple[Codes, Codes]:
-    """The runs of a sequence: ``(units, durations)``, each (R,) int32, from ``codes``, (T,).
+    """The runs of equal codes in ``codes`` (T,): ``(units, durations)``, each (R,) int32.
 
-    A run is a maximal stretch of equal codes; its duration is its length in frames.
+    ``units`` has the code of each run, ``durations`` its length in frames.
     """
     array = _codes(codes)
     if array.size == 0:
@@ -27,12 +27,12 @@ def deduplicate(codes: ArrayLike) -> tuple[Codes, Codes]:
 
 
 def expand(units: ArrayLike, durations: ArrayLike) -> Codes:
-    """A code a frame, (T,) int32, from the runs: ``expand(*deduplicate(x))`` equals ``x``."""
+    """One code per frame, (T,) int32, from runs: ``expand(*deduplicate(x))`` equals ``x``."""
     units, durations = _codes(units), _codes(durations)
     if units.shape != durations.shape:
-        raise ValueError(f"units and durations must have one length, got {units.size} and {durations.size}")
+        raise ValueError(f"units and durations must have the same length, got {units.size} and {durations.size}")
     if durations.size and durations.min() < 1:
-        raise ValueError("durations must be at least 1 frame")
+        raise ValueError("every duration must be at least 1 frame")
     return np.repeat(units, durations)
 
 
@@ -41,9 +41,9 @@ class Tokens:
     """The tokens of one utterance from one codebook.
 
     Attributes:
-        codes: the codeword of each frame, (T,) int32 in [0, codebook_size).
-        codebook_size: the number K of codewords.
-        num_samples: samples of the waveform at 16 kHz, when known.
+        codes: the index of each frame's codeword, (T,) int32 in [0, codebook_size).
+        codebook_size: K, the number of codewords.
+        num_samples: the number of samples of the waveform at 16 kHz, if known.
     """
 
     codes: Codes
@@ -56,7 +56,7 @@ class Tokens:
             raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
         if codes.size and not 0 <= codes.min() <= codes.max() < self.codebook_size:
             raise ValueError(
-                f"codes must lie in [0, {self.codebook_size}), got {codes.min()} to {codes.max()}: "
+                f"codes must be in [0, {self.codebook_size}), got {codes.min()} to {codes.max()}: "
                 "they come from another codebook"
             )
         codes.setflags(write=False)
@@ -66,11 +66,11 @@ class Tokens:
     def from_runs(
         cls, units: ArrayLike, durations: ArrayLike, codebook_size: int, num_samples: int | None = None
     ) -> "Tokens":
-        """Tokens from the code of each run and its duration in frames."""
+        """Tokens from the code and the duration in frames of each run."""
         units, durations = _codes(units), _codes(durations)
         tokens = cls(expand(units, durations), codebook_size, num_samples)
         if not (units[1:] == units[:-1]).any():
-            # They are maximal, so they need not be found again.
+            # No two neighbours are equal, so these are the runs.
             tokens.__dict__["_runs"] = (units, durations)
         return tokens
 
@@ -80,12 +80,12 @@ class Tokens:
 
     @property
     def units(self) -> Codes:
-        """The code of each run, (R,) int32: the de-duplicated sequence a language model reads."""
+        """The code of each run, (R,) int32: the de-duplicated sequence that a language model reads."""
         return self._runs[0]
 
     @property
     def durations(self) -> Codes:
-        """The length of each run in frames, (R,) int32; their sum is ``num_frames``."""
+        """The length of each run in frames, (R,) int32. They add up to ``num_frames``."""
         return self._runs[1]
 
     @property
@@ -95,17 +95,17 @@ class Tokens:
 
     @property
     def frame_rate(self) -> int:
-        """Frames a second."""
+        """Frames per second."""
         return FRAME_RATE
 
     @property
     def seconds(self) -> float:
-        """How long the frames last: ``num_frames / frame_rate``."""
+        """The duration of the frames in seconds: ``num_frames / frame_rate``."""
         return frames_to_seconds(self.num_frames)
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """When each run starts and ends, (R, 2), in seconds."""
+        """Start and end of each run in seconds, (R, 2) float64."""
         ends = np.cumsum(self.durations, dtype=np.int64)
         return np.stack([ends - self.durations, ends], axis=1) / FRAME_RATE
 
@@ -124,10 +124,10 @@ class Tokens:
 
 
 def _codes(values: ArrayLike) -> Codes:
-    """A 1-D int32 copy; refuses fractions and values that int32 cannot hold."""
+    """A copy as a 1-D int32 array. Raises ``ValueError`` for other shapes, fractions and values beyond int32."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"codes must be one sequence, got shape {array.shape}")
+        raise ValueError(f"codes must be a 1-D sequence, got shape {array.shape}")
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"codes must be integers, got {array.dtype}")
     if array.size and (array.min() < -(2**31) or array.max() >= 2**31):

@@ -70,7 +70,7 @@ def test_paths_arrays_and_lists_give_the_same_tokens(tiny, speech) -> None:
     seed=st.integers(0, 2**31),
 )
 def test_tokens_do_not_depend_on_the_batch(lengths, group_norm, seed) -> None:
-    """Padded batches, as a GPU runs them: 0 mismatches, whatever lies beside a recording, in any order."""
+    """Padded batches, as on a GPU, give the same tokens, whatever else is in the batch and in any order."""
     tokenizer = ssl_tokenizer() if group_norm else ssl_tokenizer(conv_norm="layer", norm_position="pre")
     waveforms = [noise(n, seed + i) for i, n in enumerate(lengths)]
     alone = [tokenizer.encode(waveform, 16_000) for waveform in waveforms]
@@ -122,7 +122,7 @@ def test_an_encoder_in_windows_keeps_every_frame_and_most_codes(norm) -> None:
     one, many = whole.encode(waveform, 16_000), parts.encode(waveform, 16_000)
     assert one.num_frames == many.num_frames == num_frames(len(waveform))
     assert one.num_samples == many.num_samples == len(waveform)
-    # Statistics are the whole recording's; attention sees less of it.
+    # Normalisation uses the whole recording; attention sees only the window.
     assert (one.codes == many.codes).mean() > 0.9
 
 
@@ -148,7 +148,7 @@ def test_an_hour_has_the_frames_of_the_formula_and_is_never_held() -> None:
     tokens = found["primary"]
     assert tokens.num_frames == num_frames(samples) == 180_000
     assert tokens.num_samples == samples
-    # The blocks are alike and 1,500 frames long, so the codes repeat with them, across every window's border.
+    # The blocks are equal and 1,500 frames long, so the codes repeat too, across all borders of windows.
     inner = tokens.codes[:179_900].reshape(-1, 100)
     period = 15
     same = [(inner[i] == inner[i + period]).mean() for i in range(0, len(inner) - period, 7)]
@@ -198,7 +198,7 @@ def test_float16_halves_the_file_and_then_nothing_changes(tiny, tmp_path) -> Non
     half = spintok.load(tmp_path / "half")
     assert half.fingerprint != before
     for name, tensor in tiny.state_dict().items():
-        # What computes is float32, with the weights rounded to nearest.
+        # Computation is in float32, with the weights rounded to nearest.
         loaded = half.state_dict()[name]
         assert loaded.dtype == torch.float32
         assert torch.equal(loaded, torch.from_numpy(tensor.numpy().astype(np.float16).astype(np.float32)))

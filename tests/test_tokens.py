@@ -52,7 +52,7 @@ def test_tokens_do_not_share_memory_with_the_caller() -> None:
         ([0, 3], 3, "another codebook"),
         ([-1, 0], 3, "another codebook"),
         ([0.5], 3, "integers"),
-        ([[0]], 3, "one sequence"),
+        ([[0]], 3, "1-D sequence"),
         ([2**40], 3, "32 bits"),
         ([0], 0, "codebook_size"),
     ],
@@ -65,5 +65,5 @@ def test_bad_codes_are_refused(codes: list, size: int, message: str) -> None:
 def test_bad_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 frame"):
         expand([1, 2], [1, 0])
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same length"):
         expand([1, 2], [1])

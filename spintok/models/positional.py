@@ -1,4 +1,4 @@
-"""The positional convolution of HuBERT, wav2vec 2.0 and WavLM: 128 taps over frames, in 16 groups of channels."""
+"""The positional convolution of HuBERT, wav2vec 2.0 and WavLM: a kernel of 128 frames, in 16 groups of channels."""
 
 import torch
 from torch import Tensor, nn
@@ -8,19 +8,19 @@ __all__ = ["PositionalConv"]
 
 
 class PositionalConv(nn.Conv1d):
-    """Convolution over time that keeps the number of frames, and GELU: (B, T, D) to (B, T, D).
+    """A convolution over time that keeps the number of frames, and GELU: (B, T, D) to (B, T, D).
 
-    On a CPU, outside of training, it multiplies spectra of overlapping blocks (overlap-save), which takes a sixth of
-    the time of the sum over taps and rounds alike.
+    On a CPU, outside of training, it multiplies the spectra of overlapping blocks (overlap-save). This takes a sixth of
+    the time of the direct sum, with the same rounding error.
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__(width, width, kernel, padding=kernel // 2, groups=groups)
-        # The weight, and its spectrum, (frequencies, groups, in, out).
+        # The weight and its spectrum (frequencies, groups, in, out), to compute the spectrum only once.
         self._spectrum: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D), zero where padded, to (B, T, D)."""
+        """Convolve x (B, T, D), which must be zero where padded."""
         by_spectra = (
             x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -31,7 +31,7 @@ class PositionalConv(nn.Conv1d):
         if by_spectra:
             return F.gelu(self._by_spectra(x))
         x = x.transpose(1, 2)
-        # An even kernel gives one frame too many.
+        # With an even kernel there is one frame too many.
         return F.gelu(self._by_taps(x)[:, :, : x.shape[2]]).transpose(1, 2)
 
     def _by_taps(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class PositionalConv(nn.Conv1d):
         if x.device.type != "cpu" or dtype != torch.bfloat16 or self.weight.shape[1] >= 16:
             out: Tensor = super().forward(x)
             return out
-        # oneDNN 3.12 (torch 2.13) gives wrong numbers here on processors with AMX: of the size of the right ones.
+        # oneDNN 3.12 (torch 2.13) computes wrong results here on processors with AMX.
         with torch.autocast("cpu", enabled=False):
             bias = None if self.bias is None else self.bias.float()
             out = self._conv_forward(x.float(), self.weight.float(), bias)
@@ -53,7 +53,7 @@ class PositionalConv(nn.Conv1d):
         blocks = -(-frames // step)
         before = kernel // 2
         after = blocks * step + kernel - 1 - before - frames
-        # A block of `size` frames gives the `step` outputs whose taps all lie inside it.
+        # A block of `size` frames gives the `step` outputs whose taps are all inside the block.
         padded = F.pad(x.transpose(1, 2), (before, after)).view(batch, self.groups, inner, -1)
         spectra = torch.fft.rfft(padded.unfold(3, size, step))
         products = spectra.permute(4, 1, 0, 3, 2).flatten(2, 3) @ self._weight_spectrum(size)
@@ -63,7 +63,7 @@ class PositionalConv(nn.Conv1d):
 
     def _weight_spectrum(self, size: int) -> Tensor:
         weight = self.weight.detach()
-        # The weight itself is compared: no cheaper sign tells of every way to change it.
+        # Compare the weight itself: nothing cheaper detects every way of changing it.
         if self._spectrum is None or not torch.equal(self._spectrum[0], weight):
             spectrum = torch.fft.rfft(weight.flip(2), n=size).unflatten(0, (self.groups, -1))
             self._spectrum = (weight.clone(), spectrum.permute(3, 0, 2, 1).contiguous())

@@ -13,12 +13,12 @@ __all__ = ["Attention", "NormPosition", "RelativePositions", "TransformerLayer"]
 
 NormPosition = Literal["post", "pre"]
 
-# Not cuDNN's, which torch prefers on Hopper: it plans anew for every shape, and hardly two batches have the same.
+# Without cuDNN's kernel, which torch prefers on Hopper: it plans anew for every shape, and batches rarely share one.
 _CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class RelativePositions(nn.Module):
-    """WavLM's bias of every head for every distance between two frames, in buckets that widen with distance.
+    """WavLM's relative position bias: one number per head and bucket of distances; buckets widen with distance.
 
     Source: Chen et al. 2022, "WavLM", equations 5 and 6, after Raffel et al. 2020, "T5".
     """
@@ -29,27 +29,27 @@ class RelativePositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(buckets, heads))
 
     def forward(self, frames: int) -> Tensor:
-        """Bias (heads, frames, frames) of query by key."""
+        """The bias (heads, frames, frames) of each query frame for each key frame."""
         distance = torch.arange(1 - frames, frames, device=self.weight.device)
         by_distance = self.weight[self._bucket(distance)].t()
-        # Row q of the bias is the stretch of distances -q ... frames - 1 - q.
+        # Row q of the bias holds the distances -q ... frames - 1 - q.
         return by_distance.unfold(1, frames, 1).flip(1)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         half = self.weight.shape[0] // 2
         exact = half // 2
         size = distance.abs()
-        # float32, as in the published code: near a border a wider type could choose another bucket.
+        # float32, as in the published code: float64 could choose another bucket near a border.
         far = torch.log(size.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
         far = (exact + (far * (half - exact)).long()).clamp(max=half - 1)
         return torch.where(size < exact, size, far) + half * (distance > 0)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; with ``gated``, WavLM's gate on the relative position bias.
+    """Multi-head self-attention; ``gated`` adds WavLM's gate on the relative position bias.
 
-    Its weights have no dropout, in training neither: with it torch has no fused kernel on a CPU, and a step takes 1.6
-    times as long.
+    There is no dropout on the attention weights, not even in training: with it, torch has no fused kernel for CPUs, and
+    a training step takes 1.6 times as long.
     """
 
     def __init__(self, width: int, heads: int, *, gated: bool) -> None:
@@ -61,9 +61,15 @@ class Attention(nn.Module):
         self.gate_scale = nn.Parameter(torch.ones(heads)) if gated else None
 
     def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
-        """x (B, T, D) to (B, T, D).
+        """Attend within x (B, T, D).
 
-        ``mask`` (B, T) is True where valid, None where nothing is padded; ``positions`` is (heads, T, T).
+        Args:
+            x: (B, T, D).
+            mask: (B, T), True at valid frames; None if nothing is padded.
+            positions: the relative position bias (heads, T, T), or None.
+
+        Returns:
+            (B, T, D).
         """
         batch, frames, width = x.shape
         q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -87,8 +93,11 @@ class Attention(nn.Module):
 
 
 def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention by its formula. torch's fused kernel for CPUs is slow to learn from in bfloat16: its gradient takes
-    1.4 (700 frames) to 3 times (125) as long as that of these products, which oneDNN multiplies on AMX."""
+    """Attention as separate matrix products, for training in bfloat16 on a CPU.
+
+    The gradient of torch's fused kernel takes 1.4 (700 frames) to 3 times (125 frames) as long as that of these
+    products, which oneDNN computes on AMX.
+    """
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if bias is not None:
@@ -100,7 +109,7 @@ def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Te
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a feed-forward network, each with a residual and a layer norm after or before it."""
+    """Attention and a feed-forward network, each with a residual connection and a layer norm after or before it."""
 
     def __init__(
         self,
@@ -123,7 +132,7 @@ class TransformerLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
-        """x (B, T, D) to (B, T, D); ``mask`` and ``positions`` as in ``Attention``."""
+        """x (B, T, D) to (B, T, D), with ``mask`` and ``positions`` as in ``Attention``."""
         if self.norm_position == "pre":
             x = x + self._drop(self.attention(self.attention_norm(x), mask, positions))
             return x + self._feed_forward(self.feed_forward_norm(x))

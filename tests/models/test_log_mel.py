@@ -1,4 +1,4 @@
-"""The log-mel front end against NumPy in float64, and what exactness asks of it."""
+"""The log-mel front end against NumPy in float64; it does not depend on the batch or on chunks."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def front_end(seed: int = 0) -> LogMelFrontEnd:
 
 
 def oracle(front: LogMelFrontEnd, waveform: np.ndarray) -> np.ndarray:
-    """The features (T, C) from the definitions, a frame at a time."""
+    """The features (T, C) from the definition, frame by frame."""
     starts = range(0, len(waveform) - 239, 160)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(240) / 239)
     power = [np.abs(np.fft.rfft(waveform[start : start + 240] * window, n=front.fft)) ** 2 for start in starts]
@@ -55,7 +55,7 @@ def test_features_follow_the_definition(samples: int) -> None:
         got = front(waveform[None], torch.tensor([samples]))[0]
     want = oracle(front, waveform.double().numpy())
     assert got.shape == want.shape == (num_frames(samples), 32)
-    # Logarithms of float32 energies, over bands whose deviation may be a tenth.
+    # Logarithms of float32 energies, divided by standard deviations of 0.1 and more.
     assert np.abs(got.numpy() - want).max() < 2e-4
 
 

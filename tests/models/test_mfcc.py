@@ -29,7 +29,7 @@ def test_equals_torchaudios_kaldi_mfcc(speech) -> None:
 def test_features_do_not_depend_on_the_batch(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     waveforms = [torch.from_numpy(rng.standard_normal(n).astype(np.float32)) * 0.1 for n in lengths]
-    # What lies past an utterance's end must not matter.
+    # The samples after the end of an utterance must not matter.
     padded = torch.full((len(lengths), max(lengths)), 0.7)
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = waveform

@@ -1,4 +1,4 @@
-"""The positional convolution: spectra against the sum over taps."""
+"""The positional convolution: spectra against the direct sum."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_spectra_equal_the_sum_over_taps(kernel: int, frames: int) -> None:
 
 @torch.no_grad()
 def test_new_weights_count() -> None:
-    """However the weight changes, the spectrum that is kept for the next call changes too."""
+    """The stored spectrum follows every change of the weight."""
     convolution = random_convolution()
     x = torch.randn(1, 40, 12, generator=torch.Generator().manual_seed(1))
     convolution(x)

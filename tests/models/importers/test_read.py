@@ -1,4 +1,4 @@
-"""Reading checkpoint files: nothing in them runs, and bad files are told in one line."""
+"""Reading checkpoint files: nothing in them runs, and errors are one line."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def test_nothing_runs(function: Any, legacy: bool, tmp_path: Path) -> None:
         assert torch.equal(values["weight"], torch.ones(2))
         assert plain(values["evil"]) is not None
     assert not marker.exists()
-    # The file is what it is said to be: an ordinary load does run it.
+    # The file is indeed harmful: an ordinary load runs it.
     with path.open("rb"):
         torch.load(path, weights_only=False)
     assert marker.exists()
