@@ -313,7 +313,7 @@ def test_lower_precision(variant: str, grad: bool) -> None:
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_gradient_in_bfloat16(variant: str) -> None:
-    """Attention is computed differently when it trains in bfloat16 on a CPU: with padding, with and without positions."""
+    """Attention is computed differently for training in bfloat16 on a CPU: with padding, with and without positions."""
     encoder = small(variant)
     waveforms = pad_sequence(noise(8_000, 5_000), batch_first=True)
     lengths = torch.tensor([8_000, 5_000])
