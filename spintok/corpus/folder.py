@@ -113,11 +113,12 @@ def read_description(folder: Path, stem: str) -> dict[str, Any]:
 
 def shard_paths(folder: Path, stem: str, description: dict[str, Any]) -> list[Path]:
     """All shards of a described folder in order. Raises ``CorpusError`` when the description or a shard is missing."""
-    try:
-        count = -(-int(description["utterances"]) // int(description["shard_size"]))
-        suffix = str(description["format"])
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged ({error!r})") from None
+    listed, size, suffix = (description.get(name) for name in ("utterances", "shard_size", "format"))
+    if not isinstance(listed, int) or not isinstance(size, int) or listed < 0 or size < 1:
+        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged ({listed!r} utterances in shards of {size!r})")
+    if not isinstance(suffix, str) or not re.fullmatch("[a-z]+", suffix):
+        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged (shards in the format {suffix!r})")
+    count = -(-listed // size)
     present = {path.name for path in folder.glob(f"{stem}-*.{suffix}")}
     if len(present) < count:
         raise CorpusError(f"{folder}: {len(present)} of {count} shards; run spintok encode again to finish it")

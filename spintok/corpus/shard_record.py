@@ -52,7 +52,7 @@ def read_record(shard: Path) -> ShardRecord | None:
         return ShardRecord({str(name): str(digest) for name, digest in content["sha256"].items()}, sources)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ShardError(f"{path}: damaged ({error!r}); delete it and its shard, and encode again") from None
 
 

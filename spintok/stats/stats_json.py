@@ -24,5 +24,5 @@ def read_counts(path: Path) -> TokenCounts:
     """The counts in a file that ``to_json`` wrote. Raises ``ValueError``."""
     try:
         return TokenCounts.from_dict(json.loads(path.read_text(encoding="utf-8"))["counts"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: not the JSON that spintok stats writes ({error!r})") from None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -210,3 +211,40 @@ def test_a_folder_of_an_earlier_version_opens_and_goes_on(mfcc, recordings, tmp_
         name: data for name, data in before.items() if not name.startswith(".")
     }
     assert len(list(read_corpus(out)[1])) == 5
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"utterances": -5}, {"utterances": 1e400}, {"utterances": "5"}, {"shard_size": 0}, {"format": "/../x"},
+        {"format": None}, {"codebooks": {}}, {"codebooks": [1]}, {"codebooks": {"primary": 1e400}},
+    ],
+)  # fmt: skip
+def test_damaged_descriptions_are_refused(mfcc, recordings, tmp_path, changed) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out)
+    description = json.loads((out / "tokenizer.json").read_text())
+    (out / "tokenizer.json").write_text(json.dumps({**description, **changed}))
+    with pytest.raises(CorpusError, match=r"tokenizer\.json: damaged"):
+        read_corpus(out)
+
+
+def test_a_list_that_claims_to_be_huge_is_refused_at_once(mfcc, recordings, tmp_path) -> None:
+    out = tmp_path / "out"
+    encode(mfcc, recordings, out)
+    description = json.loads((out / "tokenizer.json").read_text())
+    (out / "tokenizer.json").write_text(json.dumps({**description, "utterances": 10**18}))
+    with pytest.raises(CorpusError, match=f"3 of {10**18 // 2} shards"):
+        read_corpus(out)
+
+
+def test_ranks_that_start_together_lose_nothing(mfcc, recordings, tmp_path) -> None:
+    encode(mfcc, recordings, tmp_path / "one")
+    shards = {name: data for name, data in contents(tmp_path / "one").items() if "tokens-" in name}
+    with ThreadPoolExecutor(3) as pool:
+        for attempt in range(10):
+            out = tmp_path / f"ranks-{attempt}"
+            done = [pool.submit(encode, mfcc, recordings, out, rank=rank, ranks=3) for rank in range(3)]
+            assert sum(one.result().encoded for one in done) == 5
+            assert {name: data for name, data in contents(out).items() if "tokens-" in name} == shards
+            assert not [path for path in out.glob(".*") if "record.json" not in path.name and path.name != ".lock"]

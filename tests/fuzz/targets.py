@@ -6,8 +6,9 @@ names, and calls ``read``. A reader may accept what it can still read, or raise 
 
 import json
 import shutil
+import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import soundfile
 import torch
 from voices import SPEECH, mfcc_tokenizer, small_encoder, voices
 
+from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features, read_corpus, read_features
+from spintok.corpus.journal import Journal
 from spintok.data.manifest import scan
+from spintok.stats import read_counts, to_json
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["TARGETS", "Target"]
@@ -40,6 +44,12 @@ class Target:
 
 
 _MFCC = mfcc_tokenizer()
+_TOKENS = {utterance.key: _MFCC.encode(utterance.path) for utterance in voices()[:5]}
+_FEATURES = {
+    utterance.key: batch.features[0]
+    for utterance in voices()[:5]
+    for batch in _MFCC.iter_features([_MFCC.record(utterance.path)], [0])
+}
 
 
 def _build_audio(folder: Path) -> None:
@@ -63,8 +73,6 @@ def _read_audio(folder: Path) -> None:
 
 def _build_tokens(format: str) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
-        from spintok.corpus.tokens import Options, encode_corpus
-
         options = Options(format=format, dedup=format != "km", shard_size=2)
         encode_corpus(_MFCC, voices(), folder, options)
         _remove_records(folder)
@@ -79,8 +87,6 @@ def _remove_records(folder: Path) -> None:
 
 
 def _read_tokens(folder: Path) -> None:
-    from spintok.corpus.tokens import read_corpus
-
     _, records = read_corpus(folder)
     for record in records:
         for tokens in record.tokens.values():
@@ -89,8 +95,6 @@ def _read_tokens(folder: Path) -> None:
 
 def _build_features(format: str) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
-        from spintok.corpus.features import FeatureOptions, encode_features
-
         encode_features(_MFCC, voices()[:3], folder, FeatureOptions(layer=0, format=format, shard_size=2))
         _remove_records(folder)
 
@@ -98,10 +102,57 @@ def _build_features(format: str) -> Callable[[Path], None]:
 
 
 def _read_features(folder: Path) -> None:
-    from spintok.corpus.features import read_features
-
     for record in read_features(folder)[1]:
         assert record.features.ndim == 2
+
+
+def _build_unfinished(encode: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A folder of one complete shard and one with two utterances in its journal."""
+
+    def build(folder: Path) -> None:
+        append = Journal.append
+        names = []
+
+        def stopping(self: Journal, value: Mapping[str, object]) -> None:
+            append(self, value)
+            names.append(value.get("name"))
+            if sum(name is not None for name in names) == 4:
+                raise KeyboardInterrupt
+
+        Journal.append = stopping
+        try:
+            encode(folder)
+        except KeyboardInterrupt:
+            return
+        finally:
+            Journal.append = append
+
+    return build
+
+
+def _encode_some(folder: Path) -> None:
+    encode_corpus(_MFCC, voices()[:5], folder, Options(shard_size=2))
+
+
+def _encode_some_features(folder: Path) -> None:
+    encode_features(_MFCC, voices()[:5], folder, FeatureOptions(layer=0, dtype="float32", shard_size=2))
+
+
+def _resume(folder: Path) -> None:
+    """What a resume accepts must be right: nothing damaged is replayed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(folder, Path(scratch, "copy"))
+        _encode_some(copy)
+        for key, record in zip(_TOKENS, read_corpus(copy)[1], strict=True):
+            assert record.tokens["primary"] == _TOKENS[key]
+
+
+def _resume_features(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(folder, Path(scratch, "copy"))
+        _encode_some_features(copy)
+        for key, record in zip(_FEATURES, read_features(copy)[1], strict=True):
+            assert torch.equal(record.features, _FEATURES[key])
 
 
 def _build_tokenizer(make: Callable[[], Tokenizer]) -> Callable[[Path], None]:
@@ -291,9 +342,7 @@ def _build_statistics(folder: Path) -> None:
 
 
 def _read_statistics(folder: Path) -> None:
-    from spintok.stats.counts import Statistics
-
-    Statistics.read(folder / "stats.json").to_json()
+    to_json(read_counts(folder / "stats.json"))
 
 
 TARGETS: dict[str, Target] = {
@@ -303,6 +352,10 @@ TARGETS: dict[str, Target] = {
     "tokens-parquet": Target(_build_tokens("parquet"), _read_tokens, ("tokens-*",)),
     "features": Target(_build_features("safetensors"), _read_features, ("features*",)),
     "features-parquet": Target(_build_features("parquet"), _read_features, ("features-*",)),
+    "resume": Target(_build_unfinished(_encode_some), _resume, (".*.journal", ".*.record.json"), text=True),
+    "resume-features": Target(
+        _build_unfinished(_encode_some_features), _resume_features, (".*.journal", ".*.record.json", ".*.data")
+    ),
     "mfcc-config": Target(_build_tokenizer(mfcc_tokenizer), _read_tokenizer, ("config.json",), text=True),
     "encoder-config": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("config.json",), text=True),
     "weights": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("model.safetensors",)),
