@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from spintok._files import require
 from spintok.data.alignments import Interval, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
@@ -134,10 +135,7 @@ def sweep(
     Raises:
         ValueError: fewer than two utterances have labels, or scikit-learn is missing.
     """
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"probes need scikit-learn ({error}): pip install 'spintok[evaluate]'") from None
+    MiniBatchKMeans = require("sklearn.cluster", extra="evaluate", purpose="a probe").MiniBatchKMeans
     labelled = frames.labels >= 0
     present = np.unique(frames.utterance[labelled])
     if present.size < 2:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spintok._files import require
 from spintok.data.alignments import SILENCE_LABELS, Interval, intervals_at
 from spintok.data.audio import AudioError, read
 from spintok.data.manifest import Utterance
@@ -32,11 +33,8 @@ def edit_distance(first: ArrayLike, second: ArrayLike) -> int:
 
     Raises ``ValueError`` without rapidfuzz.
     """
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"edit distances need rapidfuzz ({error}): pip install 'spintok[evaluate]'") from None
-    return int(Levenshtein.distance(np.asarray(first).tolist(), np.asarray(second).tolist()))
+    levenshtein = require("rapidfuzz.distance", extra="evaluate", purpose="an edit distance").Levenshtein
+    return int(levenshtein.distance(np.asarray(first).tolist(), np.asarray(second).tolist()))
 
 
 def ued(clean: Sequence[ArrayLike], changed: Sequence[ArrayLike], keys: Sequence[str], name: str = "") -> Ratios:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spintok._files import require
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped, slug
 from spintok.stats import JointCounts, entropy
@@ -47,13 +48,12 @@ def probe_speaker(
     Raises:
         ValueError: fewer than two speakers have ``folds`` utterances, or scikit-learn is missing.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"probes need scikit-learn ({error}): pip install 'spintok[evaluate]'") from None
+    require("sklearn", extra="evaluate", purpose="a probe")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     names, index, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts[index] >= folds)
     if len(set(index[kept].tolist())) < 2:

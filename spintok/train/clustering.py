@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from spintok_kernels import assign, prepare
 from torch import Tensor
 
+from spintok._files import require
+
 __all__ = ["Features", "KMeansConfig", "KMeansResult", "fit"]
 
 Features = NDArray[np.float32]
@@ -132,10 +134,7 @@ def _torch_pass(features: Features, device: torch.device) -> _Pass:
 
 
 def _faiss_pass(features: Features, config: KMeansConfig, device: torch.device) -> _Pass:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ValueError(f"kmeans.engine = 'faiss' needs faiss: pip install 'spintok[faiss]' ({error})") from None
+    faiss = require("faiss", extra="faiss", purpose="kmeans.engine = 'faiss'")
     on_gpu = device.type == "cuda"
     if on_gpu and not getattr(faiss, "get_num_gpus", int)():
         raise ValueError("kmeans.engine = 'faiss' needs faiss-gpu on a GPU, and this faiss sees none: use --device cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from spintok._files import atomic
+from spintok._files import atomic, require
 from spintok.progress import Progress
 
 __all__ = ["Log", "Table"]
@@ -124,8 +124,7 @@ class Log:
 
 
 def _tensorboard_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"loop.tensorboard needs TensorBoard: pip install 'spintok[train]' ({error})") from None
+    require("tensorboard", extra="train", purpose="loop.tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spintok._files import require
 from spintok.models.config import EncoderConfig
 from spintok.models.importers.fairseq import convert_fairseq, number_list
 from spintok.models.importers.read import plain, read_checkpoint
@@ -98,10 +99,7 @@ def convert_upstream(upstream: nn.Module, *, final_norm: bool = False) -> tuple[
 
 def _hub_entry(name: str) -> Any:
     """The function of s3prl's hub that builds the upstream ``name``."""
-    try:
-        from s3prl import hub
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ImportError(f"s3prl is needed for its upstreams: pip install 'spintok[s3prl]' ({error})") from error
+    hub = require("s3prl.hub", extra="s3prl", purpose="an upstream")
     if name not in hub.options():
         raise CheckpointError(f"s3prl has no upstream {name}; s3prl.hub.options() lists them")
     return getattr(hub, name)
