@@ -1,12 +1,11 @@
-"""Speaker perturbation against Praat's: does it do what it is asked, and how fast.
+"""Speaker perturbation compared with Praat's: accuracy of the ratios, similarity of the results, and speed.
 
-    python benchmarks/perturb.py AUDIO [--files 40] [--rounds 5]
+    spintok bench perturb AUDIO [--files 40] [--rounds 5]
 
-AUDIO is a folder of audio files or a JSONL manifest with a ``path`` a line, relative to the manifest. Needs
-``pip install 'spintok[praat]' pyworld``. First the achieved ratios of ours and of Praat's, judged on both
-alike by WORLD (pitch: DIO with StoneMask; formants: the shift along log frequency that best aligns
-CheapTrick's envelopes of output and input), then intelligibility by proxy, then the time, interleaved, both
-in two processes of one thread.
+AUDIO is a folder of audio files, or a JSON lines manifest whose ``path`` fields are relative to it. Needs ``pip
+install 'spintok[praat]' pyworld``. WORLD measures the achieved ratios of both (pitch: DIO with StoneMask; formants:
+the shift along log frequency that best aligns CheapTrick's envelopes of output and input). Then cepstral correlations
+are compared, as a proxy of intelligibility. Last both are timed in turn, each in two processes with one thread.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from spintok.augment import Perturbation, draw, perturb, utterance_rng
 from spintok.augment.praat_child import change_gender
 
 RATE = 16_000
-PERIOD = 10.0  # ms from one frame of the judges to the next
+PERIOD = 10.0  # milliseconds between the frames that WORLD analyses
 FFT_SIZE = 1024
 BINS_PER_OCTAVE = 48
 CASES = (
@@ -51,7 +50,7 @@ Wave = np.ndarray
 
 
 def load(audio: Path, count: int) -> list[Wave]:
-    """``count`` files, spread evenly over the shuffled list's speakers when the manifest has them."""
+    """``count`` files in random order, balanced over source, sex and age if the manifest has them."""
     if audio.is_dir():
         paths = sorted(path for path in audio.rglob("*") if path.suffix in {".wav", ".flac", ".ogg", ".opus"})
         groups = {"": paths}
@@ -87,7 +86,7 @@ def ours(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
 
 
 def praats(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
-    """In this process, without the pipe and the guard's process: Praat at its best."""
+    """Praat in this process, without the child process and its pipe, which is the fastest way to run it."""
     changed = []
     for wave, p in zip(waves, parameters, strict=True):
         moved = change_gender(wave.astype(np.float64), p.formant, p.median, p.spread)
@@ -97,7 +96,7 @@ def praats(waves: list[Wave], parameters: list[Perturbation]) -> list[Wave]:
 
 
 def analyze(wave: Wave, middle: float) -> tuple[Wave, Wave, Wave, Wave]:
-    """DIO's F0 about ``middle``, CheapTrick's log envelope, frame energy in dB, second difference."""
+    """F0 (DIO, in a range around ``middle``), log envelopes (CheapTrick), frame energies in dB, second differences."""
     x = wave.astype(np.float64)
     f0, at = pyworld.dio(x, RATE, f0_floor=0.5 * middle, f0_ceil=2.2 * middle, frame_period=PERIOD)
     f0 = pyworld.stonemask(x, f0, at, RATE)
@@ -108,7 +107,7 @@ def analyze(wave: Wave, middle: float) -> tuple[Wave, Wave, Wave, Wave]:
 
 
 def formant_ratio(before: Wave, after: Wave) -> float:
-    """The warp that best aligns two series of log envelopes over 300-4500 Hz, common to all frames."""
+    """The frequency ratio that best aligns two series of log envelopes over 300-4500 Hz, the same for all frames."""
     low, high = 300.0, 4500.0
     steps = round(BINS_PER_OCTAVE * np.log2(high / low))
     frequencies = low * 2 ** (np.arange(steps) / BINS_PER_OCTAVE)
@@ -189,7 +188,7 @@ def show(name: str, rows: list[list]) -> None:
 
 
 def content(waves: list[Wave]) -> None:
-    """Do ours and Praat's agree frame by frame under Spin's draws? Cepstral correlation along time."""
+    """Correlation along time of the cepstra of both results, under Spin's draws."""
     parameters = [draw(utterance_rng(1, 0, str(index))) for index in range(len(waves))]
     basis = np.cos(np.pi / 40 * np.outer(np.arange(1, 13), np.arange(40) + 0.5))
     edges = 700 * (10 ** (np.linspace(0, 2840, 42) / 2595) - 1)

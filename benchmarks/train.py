@@ -1,11 +1,12 @@
-"""One step of Spin: seconds of audio a second, and the share of each part.
+"""One training step of Spin: the speed, in times real time, and the share of each part.
 
-    python benchmarks/train.py AUDIO [--size base] [--codebooks 500 4096] [--seconds 256] [--device cuda] [--workers 8]
+    spintok bench train AUDIO [--size base] [--codebooks 500 4096] [--seconds 256] [--device cuda] [--workers 8]
 
-AUDIO is a folder of speech or a manifest. Weights are random: speed does not depend on them. First the loss of the step
-is compared with its definition in float64; then the parts of a step are timed one by one, and the whole step, with each
-round taking another batch. The parts that prepare a batch (read, perturb) run in workers while the others run, so a
-line says how fast the workers alone are: faster than the step, or the step waits for them. Minimum over rounds.
+AUDIO is a folder of speech or a manifest. The weights are random, since speed does not depend on them. First the loss
+of a step is compared with its definition in float64. Then the parts of a step are timed one by one, with a different
+batch in each round; the minimum over the rounds counts. In training, workers prepare batches (read, perturb) while
+the other parts run. The last line is the speed of the workers alone: if it is below that of the other parts, a step
+waits for them.
 """
 
 import argparse

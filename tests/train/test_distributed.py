@@ -1,14 +1,18 @@
 """Two processes that share a batch against one that has all of it."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
-from small_models import tiny_encoder
+from small_models import spin_recipe, tiny_encoder
 from torch.nn.parallel import DistributedDataParallel
 
 from spintok import cli
@@ -88,8 +92,8 @@ def compute(stage: str, batch: Batch, distributed: Distributed) -> dict[str, tor
     return found | {"loss": distributed.sum(loss.detach()) / distributed.world_size}
 
 
-def run_ranks(count: int, *arguments: object) -> None:
-    """Start this file as ``count`` processes of a run, as ``torchrun`` does."""
+def start_ranks(count: int, *arguments: object) -> list[subprocess.Popen[str]]:
+    """Start ``count`` processes of a run, as ``torchrun`` does."""
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -98,7 +102,7 @@ def run_ranks(count: int, *arguments: object) -> None:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    children = [
+    return [
         subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -108,7 +112,10 @@ def run_ranks(count: int, *arguments: object) -> None:
         )
         for rank in range(count)
     ]
-    for child in children:
+
+
+def run_ranks(count: int, *arguments: object) -> None:
+    for child in start_ranks(count, *arguments):
         _, errors = child.communicate(timeout=200)
         assert child.returncode == 0, errors
 
@@ -150,6 +157,28 @@ def test_a_run_of_two_processes_learns_what_one_does(tiny, speech, tmp_path, mon
     one, two = (load_file(tmp_path / str(count) / "model.safetensors") for count in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tiny, speech, tmp_path) -> None:
+    (tmp_path / "r.toml").write_text(
+        spin_recipe(tiny, steps=100_000, workers=0).replace("log_every = 1", "log_every = 3")
+    )
+    command = ["-m", "spintok", "train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
+    children = start_ranks(2, *command, "--output", tmp_path / "o")
+    log = tmp_path / "o/training/log.csv"
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert [child.poll() for child in children] == [None, None]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children[1].send_signal(signal.SIGTERM)
+    errors = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [130, 130], errors
+    with safe_open(tmp_path / "o/training/checkpoint.safetensors", framework="pt") as file:
+        step = json.loads(file.metadata()["spintok"])["step"]
+    assert step % 3 == 0
+    assert f"saved a checkpoint after step {step} of 100000" in errors[0]
+    assert int(log.read_text().splitlines()[-1].partition(",")[0]) == step
 
 
 if __name__ == "__main__":
