@@ -2,8 +2,8 @@
 
     spintok bench perturb AUDIO [--files 40] [--rounds 5]
 
-AUDIO is a folder of audio files, or a JSON lines manifest whose ``path`` fields are relative to it. Needs ``pip
-install 'spintok[praat]' pyworld``. WORLD measures the achieved ratios of both (pitch: DIO with StoneMask; formants:
+AUDIO is a folder of audio files, or a JSON lines manifest whose ``path`` fields are relative to it.
+WORLD (``pip install pyworld``) measures the achieved ratios of both (pitch: DIO with StoneMask; formants:
 the shift along log frequency that best aligns CheapTrick's envelopes of output and input). Then cepstral correlations
 are compared, as a proxy of intelligibility. Last both are timed in turn, each in two processes with one thread.
 """
