@@ -47,12 +47,12 @@ def test_as_good_as_scikit_learn() -> None:
 
 def test_more_starts_are_never_worse_and_passes_go_down() -> None:
     data = torch.randn(3_000, 4, generator=torch.Generator().manual_seed(4))
-    heard: list[tuple[int, int, float]] = []
+    passes: list[tuple[int, int, float]] = []
     one = fit(data.numpy(), KMeansConfig(25))
-    three = fit(data.numpy(), KMeansConfig(25, restarts=3), lambda *step: heard.append(step))
+    three = fit(data.numpy(), KMeansConfig(25, restarts=3), lambda *step: passes.append(step))
     assert three.distance <= one.distance
-    assert {start for start, _, _ in heard} == {0, 1, 2}
-    first = [distance for start, _, distance in heard if start == 0]
+    assert {start for start, _, _ in passes} == {0, 1, 2}
+    first = [distance for start, _, distance in passes if start == 0]
     assert first == sorted(first, reverse=True)
 
 

@@ -185,6 +185,8 @@ def test_every_shipped_recipe_runs_dry(recipe, tmp_path, speech, capsys, monkeyp
     if isinstance(plan, CtcRecipe):
         (tmp_path / "text").write_text("anna_tokens speech becomes tokens\nfred_yes yes\n")
         arguments += ["--set", f"transcripts={tmp_path / 'text'}"]
+        (tmp_path / "lexicon").write_text("speech S P IY CH\nbecomes B IH K AH M Z\nyes Y EH S\n")
+        arguments += ["--set", f"lexicon={tmp_path / 'lexicon'}", "--set", "unknown_words=guess"]
     monkeypatch.setattr(sys, "argv", ["spintok", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()

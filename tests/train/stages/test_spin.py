@@ -118,7 +118,7 @@ def test_swapping_the_views_leaves_the_loss() -> None:
 
 
 def test_padding_never_enters() -> None:
-    """Whatever lies past an utterance's end, and however much of it, changes neither the loss nor a gradient."""
+    """Neither the values nor the amount of padding change the loss or a gradient."""
     made = model()
     step = batch()
     loud = batch(samples=9000)

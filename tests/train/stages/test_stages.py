@@ -1,4 +1,4 @@
-"""Every stage from the command line, on the sample speech, each from the folder that the one before left."""
+"""Every stage from the command line, on the sample speech, each from the output folder of the one before."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
             with (tmp_path / name / "training/log.csv").open() as file:
                 losses = [float(row["loss"]) for row in csv.DictReader(file)]
             assert losses[-1] < losses[0], name
-            # Training heard 5 s at a time.
+            # Utterances in training have at most 5 s.
             assert tokenizer.window == Window(keep=250 - 2 * 41, context=41), name
     with (tmp_path / "two/training/checks.csv").open() as file:
         (check,) = csv.DictReader(file)
@@ -83,7 +83,7 @@ def test_all_stages_in_a_row(monkeypatch, capsys, speech, tmp_path) -> None:
     assert float(check["symbol_error_rate"]) > 0
     assert load("three").codebook_names == ["primary", "auxiliary"]
     assert load("again").codebook_size == 9
-    # What did not train is what it was.
+    # Weights that do not train stay the same.
     before, after = load("two").encoder.state_dict(), load("three").encoder.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -206,7 +206,7 @@ def test_the_memory_estimate_is_near_what_autograd_keeps(speech, tmp_path, recom
 
 
 def test_masked_frames_do_not_reach_the_encoder(tmp_path, speech) -> None:
-    """Of what lies under the mask nothing enters the loss: other audio there gives the same one."""
+    """Masked audio does not enter the loss: replacing it does not change the loss."""
     (tmp_path / "r.toml").write_text(PRETRAIN.replace("[encoder]\n", '[encoder]\nconv_norm = "layer"\n'))
     stage = build(read_recipe(tmp_path / "r.toml"), Corpus.open(speech), Distributed(torch.device("cpu")))
     model = stage.model.eval()
