@@ -1,7 +1,7 @@
 """Run a training stage: from a recipe and speech to a tokenizer folder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if distributed.rank == 0:
+            stack.callback(_remove_if_empty, output)
             try:
                 stack.enter_context(lock(output / ".lock"))
             except BlockingIOError:
@@ -84,6 +85,12 @@ def train(
                 ) from None
             remove_orphans(output)
         return _train(recipe, data, output, distributed, progress, message)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that fails before it writes anything leaves no folder."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _train(

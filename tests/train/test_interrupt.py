@@ -109,5 +109,8 @@ def test_a_folder_in_which_another_run_works_is_refused(tiny, speech, tmp_path) 
     with lock(output / ".lock"), pytest.raises(ValueError, match="another process is training in this folder"):
         train(recipe, TrainingData(speech), output, Distributed(torch.device("cpu")))
     assert not (output / "training").exists()
+    with pytest.raises(ValueError, match="no such"):
+        train(recipe, TrainingData(speech / "none"), tmp_path / "new", Distributed(torch.device("cpu")))
+    assert not (tmp_path / "new").exists()
     train(recipe, TrainingData(speech), output, Distributed(torch.device("cpu")))
     assert not list(output.rglob(".*"))

@@ -65,7 +65,11 @@ class ArrayFile:
             with np.load(_index(self._path)) as index:
                 offsets, shape = index["offsets"], tuple(index["shape"].tolist())
                 kind = np.dtype(str(index["kind"]))
-            if offsets[-1] * math.prod(shape) == 0:
+            size, expected = self._path.stat().st_size, int(offsets[-1]) * math.prod(shape) * kind.itemsize
+            if size != expected:
+                index_path = _index(self._path)
+                raise ValueError(f"{self._path}: has {size} bytes, not {expected}: delete {index_path} to redo it")
+            if expected == 0:
                 rows: NDArray[np.generic] = np.zeros((0, *shape), dtype=kind)
             else:
                 rows = np.memmap(self._path, dtype=kind, mode="r", shape=(int(offsets[-1]), *shape))

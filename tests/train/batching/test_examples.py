@@ -205,3 +205,6 @@ def test_packed_arrays_come_back(tmp_path) -> None:
     for i, array in enumerate(arrays):
         np.testing.assert_array_equal(packed[i], array)
     assert len(ArrayFile.write(tmp_path / "none", [np.zeros((0, 2))])[0]) == 0
+    (tmp_path / "p").write_bytes((tmp_path / "p").read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"has 83 bytes, not 84: delete .*p\.npz to redo it"):
+        ArrayFile(tmp_path / "p")[0]
