@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from spintok.data.json_lines import json_objects
 from spintok.data.textgrid import TextGridError, read_textgrid
+from spintok.data.utterance_alignments import SUFFIXES, UtteranceAlignmentError, is_json_tiers, read_tiers
 from spintok.frames import FRAME_RATE, frame_center_seconds
 
 __all__ = [
@@ -38,7 +39,16 @@ Level = Literal["phones", "words"]
 SILENCE = "SIL"
 """The label of an interval without text, which is how the Montreal Forced Aligner writes silence."""
 
-SILENCE_LABELS = frozenset({SILENCE, "sil", "SP", "sp", "SPN", "spn", "<eps>", "pau", "h#", "<p:>"})
+_POSITIONS = ("", "_B", "_E", "_I", "_S")
+SILENCE_LABELS = frozenset(
+    {
+        *(label + position for label in (SILENCE, "SPN", "NSN") for position in _POSITIONS),  # Kaldi
+        "sil", "SP", "sp", "spn", "<eps>",  # the Montreal Forced Aligner and others
+        "pau", "epi", "h#",  # TIMIT
+        "<p:>",  # MAUS
+        "[SIL]",  # Charsiu
+    }
+)  # fmt: skip
 """Labels of silence and noise in common dictionaries and aligners."""
 
 _TIERS: Mapping[Level, tuple[str, ...]] = {
@@ -76,23 +86,27 @@ def read_alignments(source: str | os.PathLike[str], level: Level = "phones") -> 
     """Read the alignments of a file or a folder, by utterance.
 
     Args:
-        source: a ``.TextGrid`` file (long or short; its name is the utterance), a folder of them at any depth (the
-            path below it is the utterance), ``.ctm`` (``utterance channel start duration label``), ``.tsv``
-            (``utterance``, tab, a label for each 10 ms, separated by commas) or JSON lines (``{"id": ..., "phones":
-            [[label, start, end], ...], "words": [...]}``).
-        level: the kind of the intervals in a ``.ctm`` or ``.tsv``, and in a TextGrid with a single tier. Other
-            TextGrids and JSON name theirs. Equal neighbouring labels in a ``.tsv`` become one interval, as it cannot
-            represent a phone that is said twice.
+        source: a file of one utterance, which its name is: ``.TextGrid`` (long or short), ``.json`` or ``.csv`` of the
+            Montreal Forced Aligner, ``.json`` of WhisperX, ``.phn`` or ``.wrd`` of TIMIT, ``.lab`` of HTK or xwaves, or
+            ``.txt`` labels of Audacity; a folder of such files of one kind at any depth (the path below it is the
+            utterance); ``.ctm`` (``utterance channel start duration label``); ``.tsv`` (``utterance``, tab, a label for
+            each 10 ms, separated by commas); or JSON lines (``{"id": ..., "phones": [[label, start, end], ...],
+            "words": [...], "aligner": ...}``).
+        level: the kind of the intervals where the file does not say it: in ``.ctm``, ``.tsv``, ``.lab`` and ``.txt``,
+            and in a TextGrid with a single tier. Equal neighbouring labels in a ``.tsv`` become one interval, as it
+            cannot represent a phone that is said twice.
 
     Raises:
         AlignmentError: the file is missing, of an unknown kind or damaged, or intervals overlap.
     """
     path = Path(source)
     if path.is_dir():
-        return {key: _textgrid(file, level) for key, file in _textgrids_below(path).items()}
+        return _folder(path, level)
     kind = path.suffix.lower()
     if kind == ".textgrid":
         return {path.stem: _textgrid(path, level)}
+    if kind in SUFFIXES and (kind != ".json" or _is_one_utterance(path)):
+        return {path.stem: _one_utterance(path, level)}
     readers: dict[str, Callable[[Path, list[str], Level], dict[str, Alignment]]] = {
         ".ctm": _ctm,
         ".tsv": _tsv,
@@ -100,7 +114,8 @@ def read_alignments(source: str | os.PathLike[str], level: Level = "phones") -> 
         ".json": _json_lines,
     }
     if kind not in readers:
-        raise AlignmentError(f"{path}: alignments are .TextGrid, .ctm, .tsv or .jsonl files, or a folder of TextGrids")
+        known = f".TextGrid, .ctm, .tsv, .jsonl, {', '.join(SUFFIXES)}"
+        raise AlignmentError(f"{path}: alignments are {known}, or a folder of one kind of them")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -210,12 +225,31 @@ def _textgrid(path: Path, level: Level) -> Alignment:
         tiers = read_textgrid(path)
     except TextGridError as error:
         raise AlignmentError(str(error)) from None
-    if len(tiers) == 1:
-        named = {level: next(iter(tiers.values()))}
-    else:
-        # The Montreal Forced Aligner names the tiers of several speakers "speaker - phones".
-        short = {name.rpartition(" - ")[2].strip().lower(): tier for name, tier in tiers.items()}
-        named = {kind: short[name] for kind, names in _TIERS.items() for name in reversed(names) if name in short}
+    return _of_tiers(path, {"": next(iter(tiers.values()))} if len(tiers) == 1 else tiers, level)
+
+
+def _one_utterance(path: Path, level: Level) -> Alignment:
+    try:
+        return _of_tiers(path, read_tiers(path), level)
+    except UtteranceAlignmentError as error:
+        raise AlignmentError(str(error)) from None
+
+
+def _is_one_utterance(path: Path) -> bool:
+    try:
+        return is_json_tiers(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        # The reader of JSON lines says what is wrong.
+        return False
+
+
+def _of_tiers(path: Path, tiers: Mapping[str, list[tuple[str, float, float]]], level: Level) -> Alignment:
+    """The alignment of tiers by name; one without a name has the ``level``."""
+    # The Montreal Forced Aligner names the tiers of several speakers "speaker - phones".
+    short = {name.rpartition(" - ")[2].strip().lower(): tier for name, tier in tiers.items()}
+    named = {kind: short[name] for kind, names in _TIERS.items() for name in reversed(names) if name in short}
+    if "" in tiers:
+        named = {level: tiers[""]}
     if not named:
         raise AlignmentError(f"{path}: no tier is called phones or words, only {', '.join(map(repr, tiers))}")
     return _alignment({kind: _checked(f"{path}: {kind}", tier) for kind, tier in named.items()})
@@ -290,20 +324,35 @@ def _alignment(tiers: Mapping[Level, tuple[Interval, ...]]) -> Alignment:
     return Alignment(tiers.get("phones", ()), tiers.get("words", ()))
 
 
-def _textgrids_below(folder: Path) -> dict[str, Path]:
-    """Return the TextGrid files at any depth by their path below the folder, without the extension."""
-    found: dict[str, Path] = {}
+def _folder(folder: Path, level: Level) -> dict[str, Alignment]:
+    """The alignments of the files of one kind at any depth, by their path below the folder without the extension.
 
+    The first kind that is there counts: TIMIT has a transcript (.txt) beside its phones (.phn) and words (.wrd).
+    """
+    files = _files_below(folder)
+    for suffixes in ((".textgrid",), (".phn", ".wrd"), (".json",), (".csv",), (".lab",), (".txt",)):
+        chosen = [file for file in files if file.suffix.lower() in suffixes]
+        if not chosen:
+            continue
+        found: dict[str, Alignment] = {}
+        read: dict[tuple[str, str], Path] = {}
+        for file in chosen:
+            key = file.relative_to(folder).with_suffix("").as_posix()
+            twin = read.setdefault((key, file.suffix.lower()), file)
+            if twin is not file:
+                raise AlignmentError(f"{file}: and {twin.name} are alignments of the same utterance")
+            one = _textgrid(file, level) if suffixes == (".textgrid",) else _one_utterance(file, level)
+            found |= merge({key: found.get(key, Alignment())}, {key: one})
+        return found
+    raise AlignmentError(f"{folder}: no .TextGrid files in this folder, nor {', '.join(SUFFIXES)}")
+
+
+def _files_below(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise AlignmentError(f"{error.filename}: {error.strerror}") from None
 
+    found: list[Path] = []
     for where, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
-        for file in sorted(Path(where, name) for name in names if name.lower().endswith(".textgrid")):
-            key = file.relative_to(folder).with_suffix("").as_posix()
-            if key in found:
-                raise AlignmentError(f"{file}: and {found[key].name} are alignments of the same utterance")
-            found[key] = file
-    if not found:
-        raise AlignmentError(f"{folder}: no .TextGrid files in this folder")
+        found += sorted(Path(where, name) for name in names)
     return found

@@ -160,7 +160,8 @@ def test_keys_match_in_full_or_by_their_last_part() -> None:
         ("x.TextGrid", SHORT[:-6], r"x\.TextGrid:\d+: expected text in quotes"),
         ("x.TextGrid", SHORT.replace("0.15\n0.4", "0.15\nlate", 1), r"x\.TextGrid:\d+: expected a number"),
         ("x.TextGrid", LONG.replace("{prefix}words", "a").replace("{prefix}phones", "b"), "only 'a', 'b'"),
-        ("x.lab", "a", "alignments are .TextGrid, .ctm, .tsv or .jsonl files"),
+        ("x.lab", "a", r"x\.lab: line 1: expected START END LABEL"),
+        ("x.eaf", "a", r"alignments are \.TextGrid, \.ctm, \.tsv, \.jsonl, \.json"),
     ],
 )
 def test_errors_say_where_and_why(tmp_path: Path, name: str, text: str, message: str) -> None:

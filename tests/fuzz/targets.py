@@ -241,6 +241,15 @@ def _build_alignments(folder: Path) -> None:
         grid += f"        intervals [{number}]:\n            xmin = {start}\n            xmax = {end}\n"
         grid += f'            text = "{phone}"\n'
     (folder / "u0.TextGrid").write_text(grid)
+    (folder / "u1.json").write_text(json.dumps({"tiers": {"phones": {"entries": [[a, b, p] for p, a, b in phones]}}}))
+    words = [{"word": "yes", "start": 0.2, "end": 0.7}]
+    (folder / "u2.json").write_text(json.dumps({"segments": [{"words": words}]}))
+    (folder / "u3.csv").write_text(
+        "Begin,End,Label,Type,Speaker\n" + "".join(f"{a},{b},{p},phones,s\n" for p, a, b in phones)
+    )
+    (folder / "u4.PHN").write_text("".join(f"{round(a * 16000)} {round(b * 16000)} {p}\n" for p, a, b in phones))
+    (folder / "u5.lab").write_text("".join(f"{round(a * 1e7)} {round(b * 1e7)} {p}\n" for p, a, b in phones))
+    (folder / "u6.txt").write_text("".join(f"{a}\t{b}\t{p}\n" for p, a, b in phones))
 
 
 def _read_alignments(folder: Path) -> None:
