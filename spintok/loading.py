@@ -116,15 +116,8 @@ def _build(config: dict[str, Any]) -> Tokenizer:
     if layer is not None and (not isinstance(layer, int) or isinstance(layer, bool)):
         raise ValueError(f"layer must be an integer or null, got {str(layer)[:80]}")
     encoder = extractor_from_config(config["encoder"])
-    configs = [CodebookConfig(**codebook) for codebook in config["codebooks"]]
-    for codebook in configs:
-        if codebook.features != encoder.num_features:
-            raise ValueError(
-                f"codebook {codebook.name!r} reads {codebook.features} features, but the encoder has "
-                f"{encoder.num_features}"
-            )
     with torch.device("meta"):
-        codebooks = [Codebook(codebook) for codebook in configs]
+        codebooks = [Codebook(CodebookConfig(**codebook)) for codebook in config["codebooks"]]
     return Tokenizer(encoder, codebooks, layer=layer, name=name, window=Window(**config["window"]))
 
 

@@ -40,7 +40,8 @@ class Tokenizer(Featurizer):
         window: the size of the chunks of long recordings.
 
     Raises:
-        ValueError: there is no codebook, two have the same name, or the encoder has no such layer.
+        ValueError: there is no codebook, two have the same name, one does not fit the encoder, or the encoder has no
+            such layer.
     """
 
     def __init__(
@@ -54,6 +55,12 @@ class Tokenizer(Featurizer):
     ) -> None:
         super().__init__(encoder, layer=layer, name=name, window=window)
         self.codebooks = Codebooks(codebooks)
+        for codebook in self.codebooks.values():
+            if codebook.config.features != encoder.num_features:
+                raise ValueError(
+                    f"codebook {codebook.config.name!r} reads {codebook.config.features} features, "
+                    f"but the encoder has {encoder.num_features}"
+                )
         self.eval()
 
     @property

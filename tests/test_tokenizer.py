@@ -315,3 +315,5 @@ def test_impossible_tokenizers_are_refused(tiny) -> None:
         Tokenizer(tiny.encoder, [book, book], layer=1)
     with pytest.raises(ValueError, match="layer"):
         Tokenizer(Mfcc(), [book], layer=1)
+    with pytest.raises(ValueError, match="reads 48 features, but the encoder has 39"):
+        Tokenizer(Mfcc(), [book])
