@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +53,16 @@ def test_the_default_tokenizer_encodes_a_file(speech) -> None:
     assert tokens.durations.sum() == tokens.num_frames == num_frames(soundfile.info(speech / "eve_bus.flac").frames)
     assert tokens.codebook_size == tokenizer.codebook_size == 100
     assert len(set(tokens.codes.tolist())) > 10
+
+
+def test_loading_and_encoding_do_not_import_the_compiler_of_torch() -> None:
+    """It takes seconds. A tensor operation on the meta device is enough to import it."""
+    code = (
+        "import sys, spintok, torch; spintok.load().encode(torch.zeros(8000), 16000); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_paths_arrays_and_lists_give_the_same_tokens(tiny, speech) -> None:

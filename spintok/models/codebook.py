@@ -66,7 +66,9 @@ class Codebook(nn.Module):
         self.config = config
         self.projection = nn.Linear(config.features, config.width) if config.projection else None
         self.codewords = nn.Parameter(torch.empty(config.size, config.width))
-        nn.init.normal_(self.codewords)
+        # On the meta device it would make torch import its compiler, which takes seconds.
+        if not self.codewords.is_meta:
+            nn.init.normal_(self.codewords)
 
     def embed(self, features: Tensor) -> Tensor:
         """Embeddings (..., E) of features (..., D), of unit length with the metric "dot"."""
