@@ -1,13 +1,13 @@
-"""From a folder of speech to a language model of its tokens: the whole way, on a CPU, in some minutes.
+"""Train a small language model on the tokens of a folder of speech, on a CPU, in some minutes.
 
     python recipes/spoken_lm.py SPEECH WORK --tokenizer mfcc-kmeans-100 --split speaker
 
-Speech is encoded, exported as packed windows, and a small causal model of ``transformers`` learns from them. Then, on
-held-out utterances: bits a token and a second against a unigram and a bigram model, and how often a real utterance
-scores above itself shuffled in time. SPEECH may be a token folder of ``spintok encode`` too; WORK keeps every step,
-so a second run goes on from what is there.
+The script encodes the speech, exports it as packed windows, and trains a small causal model of ``transformers`` on
+them. On held-out utterances it reports perplexity and bits per second, compared with a unigram and a bigram model, and
+how often the model prefers a real utterance to the same utterance shuffled in time. SPEECH may also be a token folder
+of ``spintok encode``. WORK keeps the result of every step, so a second run continues.
 
-What to expect, with the defaults, on 7.5 hours of read English: recipes/spoken_lm.md.
+recipes/spoken_lm.md has results for 7.5 hours of read English.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from spintok.loading import load
 from spintok.tokens import Tokens
 
 SHUFFLES = (0.02, 0.1, 0.5)
-"""Lengths of the pieces, in seconds, that a negative of pair scoring is shuffled in."""
+"""Lengths, in seconds, of the pieces that are put in a random order."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         "language model": sum(score(model, held_out, vocabulary, arguments.window)),
     }
     report: dict[str, Any] = {"held_out_seconds": seconds, "held_out_tokens": counts}
-    print(f"\n{'held out':16} {'perplexity a token':>20} {'bits a second':>15}")
+    print(f"\n{'held out':16} {'perplexity':>20} {'bits a second':>15}")
     for name, total in bits.items():
         report[name] = {"perplexity": 2 ** (total / counts), "bits_per_second": total / seconds}
         print(f"{name:16} {report[name]['perplexity']:20.2f} {report[name]['bits_per_second']:15.2f}")
@@ -66,7 +66,7 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     print(f"\n{'pieces of':16} {'real above shuffled':>20} {'pairs':>15}")
     for piece in SHUFFLES:
-        # One piece cannot be shuffled.
+        # Too short an utterance has too few pieces to shuffle.
         pairs = [(t, shuffled(t, piece, rng)) for t in held_out if t.seconds >= 4 * piece]
         real, other = (score(model, part, vocabulary, arguments.window, mean=True) for part in zip(*pairs, strict=True))
         wins = float(np.mean(np.array(real) < np.array(other)))
@@ -78,22 +78,24 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("speech", type=Path, help="a folder of audio, a manifest, or a token folder")
-    parser.add_argument("work", type=Path, help="the folder for every step")
+    parser.add_argument("work", type=Path, help="folder for the results of all steps")
     parser.add_argument("--tokenizer", default=None, help="a name (spintok list) or a folder")
-    parser.add_argument("--split", choices=["speaker", "file"], default="file", help="what to hold out by")
-    parser.add_argument("--held-out", type=float, default=0.1, help="the share to hold out")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch", type=int, default=8, help="windows a step")
-    parser.add_argument("--window", type=int, default=256, help="tokens a window")
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=3e-3, help="the highest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--split", choices=["speaker", "file"], default="file", help="hold out whole speakers, or files"
+    )
+    parser.add_argument("--held-out", type=float, default=0.1, help="share of the speakers or files to hold out")
+    parser.add_argument("--steps", type=int, default=500, help="training steps")
+    parser.add_argument("--batch", type=int, default=8, help="windows in a batch")
+    parser.add_argument("--window", type=int, default=256, help="tokens in a window")
+    parser.add_argument("--width", type=int, default=128, help="width of the model")
+    parser.add_argument("--layers", type=int, default=3, help="layers of the model")
+    parser.add_argument("--rate", type=float, default=3e-3, help="maximum learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and shuffling")
     return parser.parse_args()
 
 
 def encode(arguments: argparse.Namespace) -> Path:
-    """The token folder of the speech."""
+    """Encode the speech, unless it is a token folder, and return its token folder."""
     if (arguments.speech / "tokenizer.json").is_file():
         return arguments.speech
     folder = arguments.work / "tokens"
@@ -103,16 +105,16 @@ def encode(arguments: argparse.Namespace) -> Path:
 
 
 def documents(folder: Path) -> tuple[list[Tokens], list[Tokens]]:
-    """The tokens of each utterance, to learn from and held out."""
+    """The tokens of the training utterances and of the held-out ones."""
     _, records = read_packed(folder)
     tokens = [next(iter(record.tokens.values())) for record in records]
-    # The training part comes first.
+    # read_packed returns the training part first.
     count = len(IndexedDataset(folder / "train"))
     return tokens[:count], tokens[count:]
 
 
 def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary) -> LlamaForCausalLM:
-    """Train from scratch: AdamW, a linear warm-up over a tenth of the steps, then a cosine to zero."""
+    """Train from scratch with AdamW: a linear warm-up over a tenth of the steps, then a cosine decay to zero."""
     config = LlamaConfig(
         vocab_size=vocabulary.size,
         hidden_size=arguments.width,
@@ -139,7 +141,7 @@ def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary)
     for step in range(arguments.steps):
         chosen = [windows[int(i)] for i in rng.integers(len(windows), size=arguments.batch)]
         batch = {name: torch.from_numpy(np.stack([item[name] for item in chosen])) for name in chosen[0]}
-        # Without a cache, attention stays within documents, which position_ids tell apart.
+        # Without a cache, transformers keeps attention within documents, whose position_ids start at 0.
         loss = model(**batch, use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
@@ -157,16 +159,17 @@ def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary)
 def score(
     model: LlamaForCausalLM, utterances: Sequence[Tokens], vocabulary: Vocabulary, window: int, *, mean: bool = False
 ) -> list[float]:
-    """Bits that the model needs for the units of each utterance, or their mean; the end mark does not count.
+    """The cross-entropy, in bits, of the units of each utterance, without the end token; with ``mean`` per unit.
 
-    An utterance longer than a window is scored in parts, each given only the last token of the one before it.
+    An utterance that is longer than a window is scored in parts, each with the last token of the previous one as
+    context.
     """
     parts: list[tuple[int, Tensor]] = []
     for number, tokens in enumerate(utterances):
         ids = torch.from_numpy(speech_only(tokens, vocabulary).ids[:-1].astype(np.int64))
         parts += [(number, ids[first : first + window]) for first in range(0, len(ids) - 1, window - 1)]
     bits = [0.0] * len(utterances)
-    # Like lengths together, so that little is padding.
+    # Sort by length, so that batches have little padding.
     parts.sort(key=lambda part: len(part[1]))
     for first in range(0, len(parts), 32):
         group = parts[first : first + 32]
@@ -179,7 +182,7 @@ def score(
 
 
 class Unigram:
-    """Each unit by how often it comes, one added to every count."""
+    """Relative frequencies of the units, with add-one smoothing."""
 
     def __init__(self, utterances: Sequence[Tokens]) -> None:
         size = utterances[0].codebook_size
@@ -191,11 +194,11 @@ class Unigram:
 
 
 class Bigram:
-    """Each unit by the one before it, falling back on its share by ``weight`` counts (Dirichlet smoothing)."""
+    """Frequencies of units after the previous unit, with Dirichlet smoothing: ``weight`` unigram counts are added."""
 
     def __init__(self, utterances: Sequence[Tokens], weight: float) -> None:
         size = utterances[0].codebook_size
-        # Row K is the beginning of an utterance.
+        # Row K is the start of an utterance.
         counts = np.zeros((size + 1, size))
         for tokens in utterances:
             np.add.at(counts, (_before(tokens), tokens.units), 1)
@@ -207,7 +210,7 @@ class Bigram:
 
 
 def best_bigram(train: Sequence[Tokens], held_out: Sequence[Tokens]) -> float:
-    """Bits of the bigram model at the smoothing that suits the held-out part best: the strongest such rival."""
+    """The least bits of a bigram model with any of several smoothings, chosen on the held-out part in its favour."""
     return min(sum(map(Bigram(train, weight).bits, held_out)) for weight in (1, 3, 10, 30, 100))
 
 
@@ -216,7 +219,7 @@ def _before(tokens: Tokens) -> NDArray[np.int32]:
 
 
 def shuffled(tokens: Tokens, piece: float, rng: np.random.Generator) -> Tokens:
-    """The same frames, their pieces in a random order."""
+    """The same frames, with pieces of ``piece`` seconds in a random order."""
     length = max(1, round(piece * tokens.frame_rate))
     pieces = np.split(tokens.codes, range(length, tokens.num_frames, length))
     return Tokens(np.concatenate([pieces[i] for i in rng.permutation(len(pieces))]), tokens.codebook_size)
