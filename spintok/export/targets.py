@@ -217,7 +217,7 @@ def _checked(
     except ExportError:
         raise
     except Exception as error:
-        # The formats belong to other libraries, each with exceptions of its own.
+        # Each format is read by another library, which raises its own exceptions.
         message = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(f"{what}: damaged ({message})") from None
 

@@ -1,4 +1,4 @@
-"""The cache of downloaded tokenizers: where each lies, and how its files get there, checked against their SHA-256."""
+"""The cache of downloaded tokenizers: its folders, and the download of missing files with checksums."""
 
 import hashlib
 import os

@@ -89,7 +89,7 @@ def known() -> dict[str, Known]:
 
 
 def find(name: str, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
-    """The folder of the tokenizer ``name``, after downloading the files that it lacks.
+    """The folder of the tokenizer ``name``, after downloading its missing files.
 
     Args:
         name: of a tokenizer that ships with spintok, or of a registry entry.

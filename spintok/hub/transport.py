@@ -30,7 +30,7 @@ class TransportError(Exception):
 
 
 def receive(url: str, partial: Path, size: int, progress: Callable[[int], None]) -> None:
-    """Append to ``partial`` what it lacks of the ``size`` bytes at ``url``.
+    """Append to ``partial`` the rest of the ``size`` bytes at ``url``.
 
     Args:
         url: http://, https:// or file://.
