@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spintok.data.audio import AudioError, Recording, from_array, read, record
+from spintok.data.audio import EXTENSIONS, AudioError, Recording, from_array, read, record
 
 __all__ = ["is_batch", "iter_items", "open_item"]
 
@@ -85,7 +85,7 @@ def open_item(audio: Any, sample_rate: int | None, channels: bool, in_memory: in
             data = audio.read()
             if not isinstance(data, bytes):
                 raise AudioError('a file must be opened in binary mode: open(path, "rb")')
-            return _from_waveform(_decode(data), in_memory)
+            return _from_waveform(_decode(data, getattr(audio, "name", None)), in_memory)
         case Tensor() | np.ndarray() | list():
             return _from_samples(audio, sample_rate, channels, in_memory)
     raise AudioError(f"audio cannot be a {type(audio).__name__}: give a path, an array with its rate, bytes, or a file")
@@ -101,8 +101,8 @@ def _from_mapping(row: Mapping[str, Any], sample_rate: int | None, channels: boo
     if "array" in row and "sampling_rate" in row:
         rate = _one_rate(row["sampling_rate"], sample_rate)
         return _from_samples(row["array"], rate, channels, in_memory)
-    if row.get("bytes") is not None:
-        return open_item(row["bytes"], sample_rate, channels, in_memory)
+    if isinstance(row.get("bytes"), bytes):
+        return _from_waveform(_decode(row["bytes"], row.get("path")), in_memory)
     for key in ("path", "audio"):
         if row.get(key) is not None:
             return open_item(row[key], sample_rate, channels, in_memory)
@@ -141,9 +141,13 @@ def _from_waveform(waveform: Tensor, in_memory: int) -> Recording:
     return Recording(waveform if len(waveform) <= in_memory else None, lambda: iter([waveform]))
 
 
-def _decode(data: bytes) -> Tensor:
-    """The waveform of an audio file's contents, with all checks that files on disk get."""
-    descriptor, name = tempfile.mkstemp(prefix="spintok-")
+def _decode(data: bytes, path: Any = None) -> Tensor:
+    """The waveform of an audio file's contents, with all checks that files on disk get.
+
+    ``path`` is the file's name, if known. Its ending matters for formats that only ffmpeg reads.
+    """
+    ending = Path(path).suffix.lower() if isinstance(path, str) else ""
+    descriptor, name = tempfile.mkstemp(prefix="spintok-", suffix=ending if ending in EXTENSIONS else "")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

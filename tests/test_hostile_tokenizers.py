@@ -59,7 +59,7 @@ def put(config: Any, path: tuple[Any, ...], value: Any) -> None:
 def test_values_of_the_wrong_type_and_size(folder: Path, tmp_path: Path) -> None:
     """Every value in turn; a value may also be harmless, such as a smaller dropout."""
     config = json.loads((folder / "config.json").read_text())
-    values = (None, "x", [], {}, -1, 0, 1.5, True, 10**6, 10**30, float("nan"))
+    values = (None, "x", -1, 1.5, True, 10**30, float("nan"))
     count = 0
     for path in list(paths(config))[1:]:
         for value in values:
@@ -68,7 +68,7 @@ def test_values_of_the_wrong_type_and_size(folder: Path, tmp_path: Path) -> None
                 spintok.load(tmp_path).encode(torch.zeros(1600), 16_000)
             except TokenizerError:
                 count += 1
-    assert count > 200
+    assert count > 150
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from small_models import save_tiny
 
 import spintok
 from spintok.data.audio import AudioError
+from spintok.data.ffmpeg import FfmpegError
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 
@@ -78,6 +79,23 @@ def test_forms_of_one_recording(tiny: Tokenizer, tokens: list[Tokens], tmp_path:
     with path.open("rb") as file:
         assert tiny.encode(file) == tokens[0]
     assert not list(Path(tempfile.gettempdir()).glob("spintok-*/a.wav"))
+
+
+def test_the_name_of_a_file_decides_who_decodes_it(tiny: Tokenizer, tmp_path: Path, monkeypatch) -> None:
+    """ffmpeg is asked by the ending, as for files on disk."""
+    asked = []
+
+    def blocks(name: str, seconds: int) -> None:
+        asked.append(Path(name).suffix)
+        raise FfmpegError("is busy")
+
+    monkeypatch.setattr("spintok.data.ffmpeg.blocks", blocks)
+    (tmp_path / "a.m4a").write_bytes(wav(A))
+    with (tmp_path / "a.m4a").open("rb") as file:
+        for audio in ({"bytes": wav(A), "path": "x/a.M4A"}, file):
+            with pytest.raises(AudioError, match=r"audio of [\d,]+ bytes: is busy"):
+                tiny.encode(audio)
+    assert asked == [".m4a", ".m4a"]
 
 
 class Samples:
