@@ -39,7 +39,9 @@ def evaluate(
     ],
     alignments: Annotated[
         Path | None,
-        typer.Option(help="Phone alignments: .TextGrid, a folder of them, .ctm, .tsv at 100 Hz, or .jsonl."),
+        typer.Option(
+            help="Phone alignments: TextGrid, JSON, CTM, CSV, TIMIT, HTK or Audacity files, or a folder of them."
+        ),
     ] = None,
     words: Annotated[
         Path | None,

@@ -43,7 +43,9 @@ def report(
     ] = None,
     alignments: Annotated[
         Path | None,
-        typer.Option(help="Phone alignments: a .TextGrid file or a folder of them, .ctm, .tsv at 100 Hz, .jsonl."),
+        typer.Option(
+            help="Phone alignments: TextGrid, JSON, CTM, CSV, TIMIT, HTK or Audacity files, or a folder of them."
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="The evaluation.json of the tokenizer that made the token folder.")

@@ -235,7 +235,8 @@ def test_two_tokenizers_side_by_side(tab, tmp_path, speech, two_codebooks) -> No
     assert tab.complaints == []
 
 
-def test_a_code_is_heard_where_it_occurs(tab, tmp_path, token_folder, phones) -> None:
+def test_a_code_is_heard_where_it_occurs(tab, tmp_path, token_folder, phones, monkeypatch) -> None:
+    monkeypatch.setattr("spintok.report.corpus.MOST_CODES", 10)
     page = tmp_path / "page.html"
     page.write_text(corpus_report(token_folder, alignments=phones, listen=True), encoding="utf-8")
     tab.open(page)
@@ -256,9 +257,13 @@ def test_a_code_is_heard_where_it_occurs(tab, tmp_path, token_folder, phones) ->
     tab.wait("document.querySelectorAll('#hear-places .playing').length === 1")
     tab.wait("byId('hear-places').children[0].querySelector('.playing') === null")
     assert tab.page.evaluate("hear.playing()")
-    # A click on the heat map chooses its code.
+    # A click on the heat map chooses its code, whether it has audio or not.
     tab.page.locator("#heat-canvas").click(position={"x": 2, "y": 2})
     assert tab.page.locator("#hear-code").input_value() == str(tab.page.evaluate("data.heat.codes[0]"))
+    rare = tab.page.evaluate("data.heat.codes.find((code) => !(code in data.hear.codes))")
+    tab.page.locator("#hear-code").fill(str(rare))
+    assert "has no audio here" in tab.page.locator("#hear-about").inner_text()
+    assert tab.page.locator("#hear-all").is_disabled()
     assert tab.complaints == []
 
 

@@ -37,7 +37,7 @@ def test_a_file_to_the_default_page(capsys, tmp_path, speech, two_codebooks, mon
     assert "tokens of two" in "".join(found.all("p"))
 
 
-def test_two_tokenizers_and_audio_of_codes(capsys, tmp_path, speech, token_folder, two_codebooks) -> None:
+def test_two_tokenizers_and_audio_of_codes(capsys, tmp_path, speech, token_folder, two_codebooks, monkeypatch) -> None:
     two_codebooks.save(tmp_path / "two")
     two_codebooks.save(tmp_path / "twin")
     page = tmp_path / "page.html"
@@ -47,8 +47,13 @@ def test_two_tokenizers_and_audio_of_codes(capsys, tmp_path, speech, token_folde
     # Tokenizers of one name are told apart by their folders.
     names = [lane["name"] for lane in Page(page.read_text(encoding="utf-8")).data["lanes"]]
     assert names == [f"{tmp_path / name}, {book}" for name in ("two", "twin") for book in ("primary", "auxiliary")]
+    # A few codes, because each is encoded.
+    monkeypatch.setattr("spintok.report.corpus.MOST_CODES", 3)
     assert run(capsys, token_folder, "--listen", "-o", page, "--overwrite", "--quiet") == (0, "", "")
-    heard = Page(page.read_text(encoding="utf-8")).data["hear"]
+    found = Page(page.read_text(encoding="utf-8"))
+    heard = found.data["hear"]
+    assert len(heard["codes"]) == 3
+    assert f"The {heard['left_out']} least frequent codes have no audio here." in " ".join(found.all("p"))
     assert all(
         len(code["places"]) <= 10 and code["sound"].startswith("data:audio/ogg") for code in heard["codes"].values()
     )
