@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_every_environment_variable_is_documented() -> None:
     }
     page = (ROOT / "docs/reference/environment.md").read_text()
     assert not {name for name in names if f"`{name}`" not in page}
+
+
+def test_every_extra_is_documented() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs/reference/environment.md").read_text()
+    assert not {name for name in extras if f"`{name}`" not in page}
 
 
 def test_the_notebook_gives_the_outputs_that_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
