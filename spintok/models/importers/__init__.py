@@ -108,6 +108,8 @@ def _convert(source: str, heads: int | None, final_norm: bool) -> tuple[EncoderC
         return load_huggingface(path, final_norm=final_norm)
     values = _read(path)
     if is_spin(values):
+        if final_norm:
+            raise CheckpointError("final_norm does not apply: the head of Spin reads a layer's own output")
         spin = from_spin(values)
         return spin.config, spin.encoder_state
     if is_s3prl(values):

@@ -29,7 +29,8 @@ class Upstream(FeatureExtractor):
     tokenizer therefore holds the upstream's name, the version of s3prl, the path and SHA-256 of a local checkpoint,
     and the weights. Loading asks s3prl for the upstream of that name, which reads its own checkpoint (a download, or
     the local path) for the settings, and replaces the weights by those saved. It refuses another version of s3prl,
-    another local checkpoint, and weights of other shapes. The fingerprint does not depend on the path.
+    another local checkpoint, and weights of other shapes. The fingerprint does not depend on the path. s3prl does not
+    know of SPINTOK_OFFLINE: it downloads a checkpoint that is not in its cache.
 
     Args:
         name: s3prl's name of the upstream.

@@ -56,6 +56,8 @@ def test_full_width_and_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert spin.projection_weight.shape == (16, 768)
     encoder = load_encoder(tmp_path / "spin.ckpt", layers=1)
     assert encoder.config.layers == 1
+    with pytest.raises(CheckpointError, match="final_norm does not apply"):
+        load_encoder(tmp_path / "spin.ckpt", final_norm=True)
     # Without the logger, as s3prl's users save it, and as the state dict alone.
     del values["hyper_parameters"]["trainer"]
     torch.save(values, tmp_path / "spin.ckpt")
