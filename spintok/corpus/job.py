@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ def run_job(
     _refuse_duplicates(writer, utterances)
     refuse_other_kind(output, writer.stem)
     output.mkdir(parents=True, exist_ok=True)
-    with lock_folder(output, options), ThreadPoolExecutor(options.workers) as pool:
+    with lock_folder(output, options), _threads(options.workers) as pool:
         prepare_folder(output, writer, utterances, options)
         reader = ReadAhead(tokenizer, pool, 4 * options.workers)
         starts = range(options.rank * options.shard_size, len(utterances), options.ranks * options.shard_size)
@@ -105,6 +106,16 @@ def run_job(
             raise RuntimeError(f"the audit does not balance: {summary.audit}")
         _write_failures(output / f"failed{options.part}.jsonl", summary.failures)
     summary.wall_seconds = time.monotonic() - started
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that, if the block is interrupted, finish the files they are reading but start no more."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refuse_duplicates(writer: ShardWriter[R], utterances: Sequence[Utterance]) -> None:
