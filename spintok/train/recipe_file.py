@@ -43,12 +43,13 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
         raise RecipeError(f"{path}: no such recipe; give a TOML file or one of {known}") from None
     except IsADirectoryError:
         raise RecipeError(f"{path}: is a folder, not a recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: bad UTF-8, integers of thousands of digits and deep nesting have errors of their own.
         raise RecipeError(f"{path}: not TOML: {error}") from None
     for setting in settings:
         _set(table, setting)
     stage = table.pop("stage", None)
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         known = ", ".join(repr(name) for name in STAGES)
         raise RecipeError(f"{path}: stage must be one of {known}, got {stage!r}")
     recipe = _build(STAGES[stage], table, str(path), "")
