@@ -191,6 +191,26 @@ def _read_checkpoints(folder: Path) -> None:
         raise errors[0]
 
 
+def _training_run() -> tuple[torch.nn.Linear, torch.optim.Adam]:
+    model = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def _build_training(folder: Path) -> None:
+    from spintok.train.checkpoint import Checkpoints, TrainState
+
+    Checkpoints(folder, {"seed": 0}).save(*_training_run(), TrainState(step=1))
+
+
+def _read_training(folder: Path) -> None:
+    from spintok.train.checkpoint import Checkpoints
+
+    Checkpoints(folder, {"seed": 0}).resume(*_training_run(), lambda text: None)
+
+
 def _build_registry(folder: Path) -> None:
     entry = f"""
 ["team-100"]
@@ -369,6 +389,7 @@ TARGETS: dict[str, Target] = {
     "encoder-config": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("config.json",), text=True),
     "weights": Target(_build_tokenizer(small_encoder), _read_tokenizer, ("model.safetensors",)),
     "checkpoints": Target(_build_checkpoints, _read_checkpoints, ("*",)),
+    "training": Target(_build_training, _read_training, ("checkpoint.safetensors",)),
     "registry": Target(_build_registry, _read_registry, ("*",), text=True),
     "recipes": Target(_build_recipes, _read_recipes, ("*",), text=True),
     "alignments": Target(_build_alignments, _read_alignments, ("*",), text=True),
