@@ -44,7 +44,7 @@ def read_recipe(path: str | PathLike[str], settings: Sequence[str] = ()) -> Reci
     except IsADirectoryError:
         raise RecipeError(f"{path}: is a folder, not a recipe") from None
     except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: bad UTF-8, integers of thousands of digits and deep nesting have errors of their own.
+        # Bad UTF-8, integers of thousands of digits and deep nesting raise other errors than TOMLDecodeError.
         raise RecipeError(f"{path}: not TOML: {error}") from None
     for setting in settings:
         _set(table, setting)
