@@ -107,3 +107,13 @@ def test_the_jackknife_of_the_variance_is_unbiased() -> None:
     assert jackknife(ratios, [1, 3, 2, 7])["mean"] == pytest.approx(17 / 13)
     with pytest.raises(ValueError, match="at least 2 units"):
         jackknife(mean_of(np.ones(1)), [1])
+
+
+def test_the_jackknife_of_blocks_is_unbiased_too() -> None:
+    """The variance of 12 numbers, two deleted at a time: 11 / 12 of the truth before, the truth after, on average."""
+    rng = np.random.default_rng(4)
+    samples = [Variance(rng.normal(0, 2, 12)) for _ in range(600)]
+    plain = np.mean([one.values()["variance"] for one in samples])
+    corrected = np.mean([jackknife(one, np.ones(12), blocks=6)["variance"] for one in samples])
+    assert plain == pytest.approx(4 * 11 / 12, abs=0.15)
+    assert corrected == pytest.approx(plain * 12 / 11, rel=0.02)
