@@ -18,6 +18,7 @@ from spintok.export.packed.reader import Windows, read_packed
 from spintok.export.packed.windows import Packer, Window, pack, split_of
 from spintok.export.sequences.base import TokenSequence, read_speech, speech_only
 from spintok.export.sequences.dialogue import Turn, cap_silence, full_duplex, half_duplex, silent_frames
+from spintok.export.sequences.monologue import inner_monologue
 from spintok.export.sequences.multi_codebook import all_codebooks, delay, read_codebooks, undelay
 from spintok.export.sequences.speech_text import Word, interleave, speech_to_text, text_to_speech
 from spintok.export.source import Header, open_source
@@ -51,6 +52,7 @@ __all__ = [
     "extend_tokenizer",
     "full_duplex",
     "half_duplex",
+    "inner_monologue",
     "interleave",
     "open_source",
     "pack",

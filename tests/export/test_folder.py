@@ -136,6 +136,14 @@ def test_sidecars_with_wrong_types_are_refused(folder, tmp_path, fields) -> None
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("form", [None, "singing", ["units"]])
+def test_packed_options_that_are_damaged(folder, tmp_path, form) -> None:
+    export_packed([folder], tmp_path / "out")
+    change(tmp_path / "out", options={} if form is None else {"form": form})
+    with pytest.raises(ExportError, match="damaged \\(form is"):
+        read_packed(tmp_path / "out")
+
+
 @pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 5000])
 def test_hostile_json_is_one_line(folder, tmp_path, value) -> None:
     export_files([folder], tmp_path / "out", "npz")

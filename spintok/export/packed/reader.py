@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from spintok.export.formats.columns import record_of, tokens_of_runs
 from spintok.export.packed.indexed import IndexedDataset, indexed_paths
 from spintok.export.packed.packing import beside
 from spintok.export.sequences.base import Form, read_speech
-from spintok.export.sidecar import check_file, header_of, read_sidecar
+from spintok.export.sidecar import SIDECAR, check_file, header_of, read_sidecar
 from spintok.export.source import Header
 from spintok.export.vocabulary import Vocabulary
 
@@ -55,10 +56,12 @@ def read_packed(folder: Path) -> tuple[Header, Iterator[Record]]:
         ExportError: the folder is not such an export, or a file is damaged.
     """
     description = read_sidecar(folder)
-    options = description["options"]
+    options = {name: description["options"].get(name) for name in ("window", "form", "bpe", "split_by")}
     if description["target"] != "packed" or options["window"] is not None:
         raise ExportError(f"{folder}: not a packed export of whole utterances")
     header, form = header_of(description), options["form"]
+    if form not in get_args(Form):
+        raise ExportError(f"{folder / SIDECAR}: damaged (form is {form!r:.80})")
     for name in description["files"]:
         check_file(folder, description, folder / name)
     vocabulary = Vocabulary.load(folder)
