@@ -10,6 +10,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "AudioWarning",
     "Recording",
     "blocks",
+    "declared_samples",
     "decoder_version",
     "from_array",
     "read",
@@ -110,27 +112,30 @@ def blocks(path: str | os.PathLike[str]) -> Iterator[Tensor]:
     infinite or beyond ``LARGEST_SAMPLE``. Warns with ``AudioWarning`` if at most ``TAIL_SECONDS`` are missing.
     """
     name = os.fspath(path)
-    try:
+    with _audio_errors(name):
         _refuse_no_file(name)
-        if os.path.splitext(name)[1].lower() in ffmpeg.EXTENSIONS:  # noqa: PTH122
+        if _needs_ffmpeg(name):
             _refuse_incomplete(name)
             yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS))
             return
         with _open(name) as file:
             _refuse_incomplete(name, file)
             yield from _to_16_khz(name, _libsndfile(name, file))
-    except AudioError:
-        raise
-    except FileNotFoundError:
-        raise AudioError(f"{name}: no such file") from None
-    except OSError as error:
-        raise AudioError(f"{name}: {error.strerror or error}") from None
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{name}: libsndfile cannot read it: {error.error_string}") from None
-    except ffmpeg.FfmpegError as error:
-        raise AudioError(f"{name}: {error}") from None
-    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be read: {error!r}") from None
+
+
+def declared_samples(path: str | os.PathLike[str]) -> int:
+    """Return the length in samples at 16 kHz that a file's header declares, rounded down.
+
+    Files for ffmpeg are decoded, as their headers only have estimates. Raises ``AudioError``.
+    """
+    name = os.fspath(path)
+    with _audio_errors(name):
+        _refuse_no_file(name)
+        if _needs_ffmpeg(name):
+            return sum(map(len, blocks(name)))
+        with _open(name) as file:
+            _refuse_rate(name, file.samplerate)
+            return int(file.frames * SAMPLE_RATE // file.samplerate)
 
 
 def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
@@ -138,8 +143,7 @@ def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
 
     Other versions may decode lossy formats to other samples, so a job that mixes them would mix tokens.
     """
-    needed = any(os.path.splitext(path)[1].lower() in ffmpeg.EXTENSIONS for path in paths)  # noqa: PTH122
-    return ffmpeg.version() if needed else None
+    return ffmpeg.version() if any(map(_needs_ffmpeg, paths)) else None
 
 
 def from_array(samples: Any, sample_rate: int) -> Tensor:
@@ -167,17 +171,38 @@ def from_array(samples: Any, sample_rate: int) -> Tensor:
     return waveform if sample_rate == SAMPLE_RATE else torch.cat(list(_resample([waveform], int(sample_rate))))
 
 
+@contextmanager
+def _audio_errors(name: str) -> Iterator[None]:
+    """Turn whatever is raised for a damaged file into an ``AudioError`` that names it."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except FileNotFoundError:
+        raise AudioError(f"{name}: no such file") from None
+    except OSError as error:
+        raise AudioError(f"{name}: {error.strerror or error}") from None
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{name}: libsndfile cannot read it: {error.error_string}") from None
+    except ffmpeg.FfmpegError as error:
+        raise AudioError(f"{name}: {error}") from None
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be read: {error!r}") from None
+
+
+def _needs_ffmpeg(path: str | os.PathLike[str]) -> bool:
+    return os.path.splitext(path)[1].lower() in ffmpeg.EXTENSIONS  # noqa: PTH122
+
+
 def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
     # libsndfile takes the bytes of the name, which need not be UTF-8.
     return soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path))
 
 
 def _declared_seconds(path: str | os.PathLike[str]) -> float | None:
-    try:
-        with _open(path) as file:
-            return float(file.frames / file.samplerate)
-    except soundfile.LibsndfileError:
+    if _needs_ffmpeg(path):
         return None
+    return declared_samples(path) / SAMPLE_RATE
 
 
 def _libsndfile(name: str, file: soundfile.SoundFile) -> Iterator[tuple[int, NDArray[np.float32]]]:

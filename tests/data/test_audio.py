@@ -69,6 +69,15 @@ def test_blocks_are_the_whole_bit_for_bit(tmp_path, monkeypatch) -> None:
     assert torch.equal(torch.cat(parts), whole)
 
 
+def test_the_length_is_known_from_the_header(tmp_path) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(44_099), 44_100)
+    assert audio.declared_samples(path) == 15_999
+    long = audio.record(path, 100)
+    assert long.seconds == 15_999 / 16_000
+    with pytest.raises(AudioError, match=r"b\.wav: no such file"):
+        audio.declared_samples(tmp_path / "b.wav")
+
+
 def test_record_holds_short_audio_only(tmp_path) -> None:
     path = write(tmp_path / "a.wav")
     short, long = audio.record(path, 16_000), audio.record(path, 15_999)

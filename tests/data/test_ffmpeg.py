@@ -42,6 +42,7 @@ def test_what_libsndfile_cannot_read_is_decoded(tmp_path, kind) -> None:
     middle = waveform[16_000:48_000].numpy()
     spectrum = np.abs(np.fft.rfft(middle))
     assert spectrum.argmax() == 600
+    assert audio.declared_samples(tmp_path / f"a.{kind}") == len(waveform)
     assert middle.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.25)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from spintok.data.audio import declared_samples
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
 from spintok.train.recipe_sections import DataConfig
@@ -106,19 +106,12 @@ def samples_from_headers(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
     """The length (N,) of each utterance in samples at 16 kHz, from the file headers.
 
     Raises:
-        ValueError: a file cannot be read; the message names it.
+        AudioError: a file cannot be read; the message names it.
     """
 
-    def samples(utterance: Utterance) -> int:
-        try:
-            info = soundfile.info(str(utterance.path))
-        except (soundfile.LibsndfileError, OSError) as error:
-            reason = getattr(error, "error_string", None) or str(error)
-            raise ValueError(f"{utterance.path}: cannot be read: {reason}") from None
-        return int(info.frames * SAMPLE_RATE // info.samplerate)
-
+    paths = [utterance.path for utterance in utterances]
     with ThreadPoolExecutor(8) as pool:
-        return np.fromiter(pool.map(samples, utterances), dtype=np.int64, count=len(utterances))
+        return np.fromiter(pool.map(declared_samples, paths), dtype=np.int64, count=len(paths))
 
 
 def _split_evenly(members: NDArray[np.int64], samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
