@@ -1,21 +1,33 @@
-"""Encoding is killed at random moments: nothing is lost, doubled or different; ``benchmarks.kill_encode`` does more."""
+"""Encoding ends at random moments and at chosen operations: nothing is lost, doubled or different.
+
+The processes of these tests fork, so they run outside pytest.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 
-def test_kills_lose_and_change_nothing() -> None:
-    # A process of its own, because it forks.
-    command = [sys.executable, "-m", "benchmarks.kill_encode", "--kills", "4", "--files", "40", "--seconds", "4"]
+
+def run(module: str, *arguments: str) -> str:
     done = subprocess.run(
-        [*command, "--shard-size", "25"],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 files differ") == 5
+    return done.stdout
+
+
+def test_kills_at_random_moments() -> None:
+    small = ("--kills", "3", "--files", "30", "--seconds", "4", "--shard-size", "20")
+    assert run("benchmarks.kill_encode", *small).count(" 0 files differ") == 5
+
+
+def test_crashes_at_file_operations() -> None:
+    assert run("tests.corpus.crash_points", "--every", "8", "jsonl", "safetensors").count(", 0 wrong") == 2
