@@ -1,14 +1,14 @@
-"""Feature shards on disk: a (T, D) tensor an utterance, in safetensors or Parquet, written whole or not at all.
+"""Feature shards: a tensor (T, D) per utterance, in safetensors or Parquet, written atomically.
 
-**safetensors**: a tensor an utterance, its key as name, in the order of the list; the metadata hold ``encoder``,
-``layer``, and ``utterances``, a JSON list of ``key, file_name, num_samples, speaker`` in that order. The library can
-only write tensors that are all in memory, so this file writes the format (an 8-byte length, a JSON header, the data)
-in blocks; it is read with the library.
+**safetensors**: one tensor per utterance, named by its key, in the order of the list. The metadata have ``encoder``,
+``layer``, ``dtype``, and ``utterances``, a JSON list of ``key, file_name, num_samples, speaker`` in the same order. The
+library can only write tensors that are in memory, so this module writes the format (an 8-byte length, a JSON header,
+the data) in blocks. It reads with the library.
 
-**Parquet**: a row an utterance, and a row group a row, so that one utterance is in memory at a time; ``features`` are
-the bytes of the (T, D) tensor, row by row, little-endian. Bytes, because Parquet has no bfloat16 at all and many
-readers lack its float16, and because ``numpy.frombuffer`` takes them as they are. ``dtype``, ``encoder`` and ``layer``
-are in the schema's metadata. A value holds at most 2 GiB (7 hours of 768 numbers in float16).
+**Parquet**: one row per utterance and one row group per row, so that one utterance is in memory at a time. ``features``
+holds the bytes of the tensor, row-major, little-endian: Parquet has no bfloat16, many readers lack its float16, and
+``numpy.frombuffer`` takes bytes as they are. ``dtype``, ``encoder`` and ``layer`` are in the schema's metadata. A value
+holds at most 2 GiB (7 hours of 768 numbers in float16).
 """
 
 import json
@@ -47,9 +47,9 @@ DTYPES: dict[Dtype, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.
 _CODES: dict[Dtype, str] = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 RESERVED_KEY = "__metadata__"
 _LARGEST_HEADER = 100_000_000
-"""Bytes of the largest header that the safetensors library reads."""
+"""Bytes of the longest header that the safetensors library reads."""
 LARGEST_PARQUET_VALUE = 2**31 - 2**20
-"""Bytes of the largest value that a Parquet page holds, and some for the page itself."""
+"""Bytes of the largest value that a Parquet page can hold, with room for the page header."""
 _BLOCK = 4096
 """Frames in memory at a time."""
 
@@ -60,7 +60,7 @@ class FeatureKind:
 
     Attributes:
         encoder: the fingerprint of the encoder up to the layer.
-        layer: 0 ... the encoder's layers.
+        layer: from 0, the input of the transformer.
         width: D.
         dtype: of the stored numbers.
     """
@@ -78,7 +78,7 @@ class FeatureKind:
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """One utterance's features (T, D), in the dtype that was stored."""
+    """One utterance's features, (T, D) in the stored dtype."""
 
     key: str
     file_name: str
@@ -89,7 +89,7 @@ class FeatureRecord:
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """One utterance's features on disk: ``blocks`` gives their bytes from the start, anew at each call."""
+    """One utterance's features on disk; each call of ``blocks`` reads their bytes from the start."""
 
     key: str
     file_name: str
@@ -99,13 +99,15 @@ class StoredFeatures:
     speaker: str | None = None
 
     def load(self, kind: FeatureKind) -> FeatureRecord:
-        """The features in memory."""
+        """Read the features into memory. Raises ``ShardError`` when there are fewer than ``num_frames``."""
         features = torch.empty(self.num_frames, kind.width, dtype=DTYPES[kind.dtype])
         raw = features.view(torch.uint8).numpy().reshape(-1)
         at = 0
         for block in self.blocks():
             raw[at : at + len(block)] = np.frombuffer(block, np.uint8)
             at += len(block)
+        if at != len(raw):
+            raise ShardError(f"{self.key!r} has {at} bytes of features, not {len(raw)}")
         return FeatureRecord(self.key, self.file_name, features, self.num_samples, self.speaker)
 
 
@@ -115,14 +117,14 @@ def to_bytes(features: Tensor) -> bytes:
 
 
 def feature_shard_path(folder: Path, index: int, format: FeatureFormat) -> Path:
-    """Where shard ``index`` of a feature folder lies."""
+    """The path of shard ``index`` of a feature folder."""
     return folder / f"features-{index:05d}.{format}"
 
 
 def write_feature_shard(
     path: Path, records: Sequence[StoredFeatures], kind: FeatureKind, format: FeatureFormat
 ) -> None:
-    """Write one shard so that it appears whole or not at all. Raises ``ShardError``."""
+    """Write one shard atomically. Raises ``ShardError`` for what the format cannot hold."""
     match format:
         case "safetensors":
             _write_safetensors(path, records, kind)
@@ -131,9 +133,9 @@ def write_feature_shard(
 
 
 def read_feature_shard(path: Path, kind: FeatureKind) -> list[StoredFeatures]:
-    """The records of a shard in their order, their features left on disk.
+    """The records of a shard in their order; their features stay on disk.
 
-    Raises ``ShardError`` when the shard is damaged or of another kind.
+    Raises ``ShardError`` when the shard is damaged or holds features of another kind.
     """
     try:
         match path.suffix:
@@ -225,7 +227,7 @@ def _write_parquet(path: Path, records: Sequence[StoredFeatures], kind: FeatureK
     text, whole = pyarrow.string(), pyarrow.int64()
     columns = {"key": text, "file_name": text, "speaker": text, "num_samples": whole, "num_frames": whole}
     schema = pyarrow.schema({**columns, "width": whole, "features": pyarrow.binary()}, metadata=_metadata(kind))
-    # Noise does not compress, and the least and greatest of such values are of no use.
+    # Features hardly compress, and nobody queries their minima and maxima.
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema, **plain) as writer:
         for record in records:
