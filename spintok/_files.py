@@ -46,7 +46,7 @@ class MissingPackageError(ImportError, ValueError):
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends without an exception, it replaces ``path`` and is on disk.
 
-    The temporary file lies beside ``path`` under a random name, is created exclusively (an existing file or link is
+    The temporary file is beside ``path`` under a random name, is created exclusively (an existing file or link is
     never followed), and stays locked while the block runs, so that ``remove_orphans`` can tell it from one that a
     killed process left.
     """

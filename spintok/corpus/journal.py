@@ -1,6 +1,6 @@
 """The journal of a shard: its finished utterances, appended one by one, so that a killed run loses at most one.
 
-The journal lies beside the shard under a hidden name and is deleted when the shard is complete. Each line is the
+The journal is a hidden file beside the shard and is deleted when the shard is complete. Each line is the
 CRC-32 of a JSON value in eight hexadecimal digits, a space, and the value. A process killed while it appends leaves an
 incomplete last line, and a power failure may lose more; replaying ends at the first line that is not whole.
 """

@@ -1,7 +1,7 @@
 """The record of a shard: the SHA-256 of its files, and size and time of the audio files that it was made from.
 
-It lies beside the shard under a hidden name, so that programs that read all files of a folder meet shards only. One
-file per shard, because several processes may write shards of one folder. A shard without a record (written by an
+It is a hidden file beside the shard, so that programs that read all files of a folder find shards only. There is one
+per shard because several processes may write shards of one folder. A shard without a record (written by an
 earlier version of spintok, or copied without hidden files) is read unchecked.
 """
 

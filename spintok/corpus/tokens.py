@@ -183,7 +183,9 @@ class _TokenWriter(ShardWriter[Record]):
         return os.path.abspath(utterance.path) if self.options.format == "km" else utterance.key  # noqa: PTH100
 
     def check(self, utterance: Utterance) -> None:
-        check_names((self.name(utterance), str(utterance.path), utterance.speaker or ""), self.options.format)
+        names = (utterance.key, str(utterance.path), utterance.speaker or "")
+        # A .km file holds neither keys nor speakers.
+        check_names((self.name(utterance),) if self.options.format == "km" else names, self.options.format)
 
     def read(self, shard: Path) -> dict[str, Record]:
         return {record.key: record for record in read_shard(shard, self.layout.codebooks)}

@@ -236,3 +236,18 @@ def test_features_beyond_their_dtype_are_listed(recordings, tmp_path, mfcc) -> N
         summary = encode(mfcc, [loud, *recordings], tmp_path / format, format)
         assert [failure.key for failure in summary.failures] == ["loud"]
         assert len(read(tmp_path / format, format)) == 5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_a_format_cannot_hold_are_listed(mfcc, recordings, tmp_path, format) -> None:
+    path = tmp_path / "a\tb\nc.wav"
+    shutil.copyfile(recordings[0].path, path)
+    utterances = [Utterance("a\tb", path, "s\tt"), *recordings]
+    summary = encode(mfcc, utterances, tmp_path / "out", format)
+    if format == "km":
+        (failure,) = summary.failures
+        assert "a .tsv cannot hold this name" in failure.error
+        assert len(read(tmp_path / "out", format)) == 5
+    else:
+        first = read(tmp_path / "out", format)[0]
+        assert (first.key, first.file_name, first.speaker) == ("a\tb", str(path), "s\tt")
