@@ -99,7 +99,7 @@ def corpus_report(
         hear=data.get("hear"),
         labels=None if found.labels is None else found.labels.metrics(),
         robustness=[] if measured is None else measured.robustness(),
-        families=[] if measured is None else measured.tables(),
+        evaluated=[] if measured is None else measured.tables(),
         most=_codes(counts, heat, figures["most_used"]),
         least=_codes(counts, heat, figures["least_used"]),
         figures=_all_figures(figures, found.corpus.joint, list(found.corpus.description["codebooks"])),

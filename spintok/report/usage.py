@@ -159,7 +159,7 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
     """Tokens a second in each second from the start of an utterance; None if fewer than two seconds have speech."""
     rates = figures["token_rate_over_time"]
-    heard = statistics.over_time[0] / FRAME_RATE
+    speech = statistics.over_time[0] / FRAME_RATE
     known = [second for second, rate in enumerate(rates) if rate is not None]
     if len(known) < 2:
         return None
@@ -183,14 +183,14 @@ def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None
             Point(
                 (second + 0.5) / last,
                 rates[second] / top,
-                f"{name(second)}\n{rates[second]:.2f} tokens a second\n{number(float(heard[second]))} s of speech",
+                f"{name(second)}\n{rates[second]:.2f} tokens a second\n{number(float(speech[second]))} s of speech",
             )
             for second in (known[i] for i in thinned(len(known)))
         ],
         line=((0, figures["token_rate"] / top), (1, figures["token_rate"] / top)),
         table=Table.of(
             ("second", "tokens a second", "seconds of speech"),
-            [(second, f"{rates[second]:.2f}", number(float(heard[second]))) for second in known],
+            [(second, f"{rates[second]:.2f}", number(float(speech[second]))) for second in known],
         ),
     )
 

@@ -1,4 +1,4 @@
-"""ABX against loops that share no code with it, against fastabx where it is installed, and on speech by hand."""
+"""ABX against independent loops, against fastabx where it is installed, and on hand-worked examples."""
 
 import math
 from itertools import product
@@ -14,7 +14,7 @@ from spintok.frames import frame_center_seconds
 
 
 def naive_dtw(x: np.ndarray, y: np.ndarray, distance: Distance) -> float:
-    """A path at a time: the least (sum, then what the rule for ties says) by recursion with a memory."""
+    """DTW by a recursion with memory: the smallest sum, with ties broken by the documented rule."""
 
     def apart(i: int, j: int) -> float:
         if distance == "identical":
@@ -34,7 +34,7 @@ def naive_dtw(x: np.ndarray, y: np.ndarray, distance: Distance) -> float:
 
 
 def naive_abx(sequences: list[np.ndarray], segments: list[Segment], task: AbxTask, distance: Distance) -> float:
-    """Every triple in turn."""
+    """The error over every triple, one by one."""
     cells: dict[tuple, list[float]] = {}
     numbers = range(len(segments))
     memory = {(i, j): naive_dtw(sequences[i], sequences[j], distance) for i in numbers for j in numbers}

@@ -1,4 +1,4 @@
-"""The bootstrap against what is known of means, and pairs that must beat what is unpaired."""
+"""The bootstrap against the central limit theorem, paired against unpaired draws, groups, and the jackknife."""
 
 import numpy as np
 import pytest

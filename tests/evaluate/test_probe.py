@@ -1,4 +1,4 @@
-"""Probes on data whose answer is known, against scikit-learn, and a sweep over a small encoder."""
+"""Probes on data with a known answer, against scikit-learn, and a sweep over a small encoder."""
 
 import numpy as np
 import pytest

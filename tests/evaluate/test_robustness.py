@@ -1,4 +1,4 @@
-"""UED against jiwer, and conditions that do what they say."""
+"""UED against jiwer, and conditions against their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""All metrics together: a small corpus whose phones and speakers can be heard, through Python and the command."""
+"""All metrics together: a small corpus whose phones and speakers differ audibly, through Python and the command."""
 
 import json
 import re
