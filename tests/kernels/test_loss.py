@@ -133,7 +133,8 @@ def test_without_gradients_none_is_computed() -> None:
     inputs = make_views(50, 20)
     for needs in ([False] * 3, [True] * 3):
         out = torch.ops.spintok.swapped_prediction_loss(*inputs, 0.1, 0.02, 3, False, needs, 1 << 30, torch.float32, "")
-        assert [x.numel() > 0 for x in out[2:]] == needs
+        # One gradient of both views, and that of the codebook.
+        assert [x.numel() > 0 for x in out[2:4]] == needs[1:]
     with torch.no_grad():
         assert not swapped_prediction_loss(*(x.requires_grad_() for x in inputs)).loss.requires_grad
 

@@ -94,6 +94,21 @@ def test_sinkhorn(k: int, epsilon: float) -> None:
     assert float((q - reference_sinkhorn(scores, epsilon)).abs().max()) < max(1e-5, 8 * 2**-24 / epsilon)
 
 
+def test_a_step_launches_little_and_can_be_captured() -> None:
+    inputs = [x.cuda().requires_grad_() for x in make_views(6400, 500, 256)]
+    wanted = swapped_prediction_loss(*inputs)
+    wanted.loss.backward()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        torch.autograd.grad(swapped_prediction_loss(*inputs).loss, inputs)
+        torch.cuda.synchronize()
+    assert sum(event.count for event in profile.key_averages()) <= 18  # one more creates the gradient 1
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = swapped_prediction_loss(*inputs)
+    graph.replay()
+    assert torch.equal(found.loss, wanted.loss)
+
+
 @pytest.mark.slow
 def test_more_than_two_to_the_31_scores() -> None:
     n, k = 140_000, 8192

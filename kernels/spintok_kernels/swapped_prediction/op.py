@@ -152,7 +152,10 @@ def compute(
     group: str,
     passes: LossPasses,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return loss, metrics (5,), dz1, dz2 and dcodebook; a gradient that is not needed has shape (0,)."""
+    """Return loss, metrics (5,), dz (2, N, D), dcodebook (K, D) and 1, the factor that the gradients lack.
+
+    A gradient that is not needed has shape (0,); if one view needs none, its half of dz is not initialised.
+    """
     n, k = z1.shape[0], codebook.shape[0]
     z = (z1.to(score_dtype), z2.to(score_dtype))
     words = codebook.to(score_dtype)
@@ -180,7 +183,7 @@ def compute(
     share = world_size(group) / (2 * all_rows)
     gamma = (share / temperature).to(z1.dtype)
 
-    gradients = _empty_gradients((z1, z2, codebook), needs)
+    dz, dc = _empty_gradients(z1, codebook, needs)
     loss = all_rows.new_zeros(())
     watched = all_rows.new_zeros(4 * k + 1)
     for rows, scores in blocks():
@@ -190,9 +193,9 @@ def compute(
             watched += torch.cat([x.flatten() for x in sums])
         for v in (0, 1):
             if needs[v]:
-                passes.product(gradients[v][rows], scores[v], words, gamma, False)
+                passes.product(dz[v][rows], scores[v], words, gamma, False)
             if needs[2]:
-                passes.product(gradients[2], scores[v].T, z[v][rows], gamma, v > 0 or rows.start > 0)
+                passes.product(dc, scores[v].T, z[v][rows], gamma, v > 0 or rows.start > 0)
     loss *= share
     if metrics:
         watched = sum_over_ranks(watched, group) / all_rows
@@ -201,7 +204,7 @@ def compute(
         watched = torch.cat([perplexity, watched[-1:]]) + 0 * loss
     else:
         watched = watched[:0]
-    return loss.to(z1.dtype), watched.to(z1.dtype), gradients[0], gradients[1], gradients[2]
+    return loss.to(z1.dtype), watched.to(z1.dtype), dz, dc, z1.new_ones(())
 
 
 @torch.library.custom_op("spintok::swapped_prediction_loss", mutates_args=())
@@ -220,19 +223,27 @@ def _loss_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     # Autocast must not lower the precision of the products.
     with torch.autocast(z1.device.type, enabled=False):
+        options: dict[str, Any] = {
+            "temperature": temperature,
+            "epsilon": epsilon,
+            "iterations": iterations,
+            "metrics": metrics,
+            "needs": needs,
+        }
+        stored = 4 * z1.shape[0] * codebook.shape[0] <= memory_budget
+        if z1.is_cuda and score_dtype == torch.float16 and stored and not group:
+            from spintok_kernels.swapped_prediction import triton as kernels
+
+            return kernels.step(z1, z2, codebook, **options)
         return compute(
             z1,
             z2,
             codebook,
-            temperature=temperature,
-            epsilon=epsilon,
-            iterations=iterations,
-            metrics=metrics,
-            needs=needs,
             memory_budget=memory_budget,
             score_dtype=score_dtype,
             group=group,
             passes=_loss_passes(z1.device, score_dtype),
+            **options,
         )
 
 
@@ -250,12 +261,12 @@ def _(
     score_dtype: torch.dtype,
     group: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    d1, d2, dc = _empty_gradients((z1, z2, codebook), needs)
-    return z1.new_empty(()), z1.new_empty(5 if metrics else 0), d1, d2, dc
+    return z1.new_empty(()), z1.new_empty(5 if metrics else 0), *_empty_gradients(z1, codebook, needs), z1.new_empty(())
 
 
-def _empty_gradients(inputs: tuple[Tensor, ...], needs: Sequence[bool]) -> list[Tensor]:
-    return [x.new_empty(x.shape if need else 0) for x, need in zip(inputs, needs, strict=True)]
+def _empty_gradients(z: Tensor, codebook: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    dz = z.new_empty((2, *z.shape) if needs[0] or needs[1] else 0)
+    return dz, codebook.new_empty(codebook.shape if needs[2] else 0)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -269,11 +280,30 @@ def _backward(ctx: Any, grad: Tensor | None, *others: None) -> tuple[Tensor | No
     # With create_graph, autograd would treat the saved gradients as constants.
     if torch.is_grad_enabled():
         raise RuntimeError("swapped_prediction_loss has no second derivative; drop create_graph")
-    saved = zip(ctx.saved_tensors, ctx.needs, strict=True)
-    return *(grad * g if need and grad is not None else None for g, need in saved), *(None,) * 8
+    if grad is None:
+        return (None,) * 11
+    dz, dc, factor = ctx.saved_tensors
+    dz, dc = torch.ops.spintok.swapped_prediction_gradients(grad, factor, dz, dc)
+    first, second, codes = ctx.needs
+    return dz[0] if first else None, dz[1] if second else None, dc if codes else None, *(None,) * 8
 
 
 _loss_op.register_autograd(_backward, setup_context=_save)
+
+
+@torch.library.custom_op("spintok::swapped_prediction_gradients", mutates_args=())
+def _gradients_op(grad: Tensor, factor: Tensor, dz: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
+    if grad.is_cuda:
+        from spintok_kernels.swapped_prediction import triton as kernels
+
+        return kernels.scale(grad, factor, dz, dc)
+    scale = grad * factor
+    return scale * dz, scale * dc
+
+
+@_gradients_op.register_fake
+def _(grad: Tensor, factor: Tensor, dz: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(dz), torch.empty_like(dc)
 
 
 def _loss_passes(device: torch.device, dtype: torch.dtype) -> LossPasses:
