@@ -1,4 +1,4 @@
-"""Side-by-side benchmarks of spintok_kernels: agreement first, then time, memory and percent of the ceiling.
+"""Benchmarks of the compiled operations: agreement first, then time, memory, energy and the share of the roofline.
 
-`python -m benchmarks.kernels --help`. An op is a module with `cases(settings)`, listed in `__main__.OPS`.
+`spintok bench kernels --help`. An operation is a module with `cases(settings)`, listed in `__main__.OPS`.
 """

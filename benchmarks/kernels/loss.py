@@ -1,7 +1,8 @@
-"""The swapped-prediction loss, forward and backward, against what a user would write instead."""
+"""The swapped-prediction loss, forward and backward, next to what a user would write instead."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,19 +12,19 @@ from spintok_kernels.swapped_prediction.cpu import LOSS
 from torch import Tensor
 
 from . import switches
-from .harness import Case, Provider, Settings
+from .harness import Agreement, Case, Provider, Settings
 
 __all__ = ["cases"]
 
 TEMPERATURE, EPSILON, ITERATIONS = 0.1, 0.02, 3
-# Rows of the batch on which agreement with float64 is checked; the whole of it takes too long on a CPU.
+# Rows of the batch that are compared with float64; all of them take too long on a CPU.
 SAMPLE = 1024
 
 Result = tuple[Tensor, tuple[Tensor, ...]]
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    """Every shape with and without the training metrics. N is frames a view."""
+    """Yield every shape with and without the training metrics. N is frames a view."""
     for d in settings.d:
         for k in settings.k:
             for n in settings.n:
@@ -63,20 +64,22 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
         buffers: float,
         context: Callable[[], Any] = nullcontext,
         make: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda loss: loss,
+        half: bool = False,
     ) -> Provider:
         def setup() -> Callable[[], Result]:
             return _step(make(loss), inputs)
 
-        def check(result: Result) -> str:
-            # The timed batch gives finite numbers; a slice of it gives the true ones.
+        def check(result: Result) -> Agreement:
+            # The results of the timed batch must be finite; those of a slice of it are compared with float64.
             if not all(torch.isfinite(x).all() for x in (result[0], *result[1])):
-                return "not finite"
+                return Agreement(problem="not finite")
             got = _step(loss, sample)()
             pairs = zip((got[0], *got[1]), (truth[0], *truth[1]), strict=True)
             worst = max(float((a.double() - b).norm() / b.norm()) for a, b in pairs)
-            return f"relative error {worst:.1e}" if not worst < tolerance else ""
+            return Agreement(worst=worst, problem="" if worst < tolerance else f"relative error {worst:.1e}")
 
-        return Provider(name, setup, check, buffers * stored, context)
+        precision = "tf32" if "TF32" in name else "float16" if half else "float32"
+        return Provider(name, setup, check, buffers * stored, context, precision)
 
     def eager(*x: Tensor) -> Tensor:
         return _eager(*x, metrics)
@@ -90,6 +93,10 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
     def compile_(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         torch._dynamo.reset()
         return torch.compile(loss, dynamic=False)
+
+    def graphed(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        torch._dynamo.reset()
+        return torch.compile(loss, dynamic=False, mode="reduce-overhead")
 
     precision = {
         "highest": lambda: switches.matmul_precision("highest"),
@@ -106,20 +113,21 @@ def _providers(n: int, k: int, d: int, metrics: bool, device: str) -> list[Provi
             with torch.autocast("cuda", torch.float16):
                 return _eager(*x, metrics)
 
-        half = int(2 * stored / 4 / 4)
+        part = int(2 * stored / 4 / 4)
         return [
             *found,
             provider("torch TF32", eager, 2e-2, 5, precision["high"]),
             provider("torch.compile TF32", eager, 2e-2, 3, precision["high"], compile_),
-            provider("torch autocast float16", autocast, 2e-2, 5),
-            provider("spintok kept", ours(memory_budget=1 << 40), 3e-3, 0.5),
-            provider("spintok recomputed", ours(memory_budget=half), 3e-3, 0.2),
+            provider("torch.compile TF32 reduce-overhead", eager, 2e-2, 3, precision["high"], graphed),
+            provider("torch autocast float16", autocast, 2e-2, 5, half=True),
+            provider("spintok kept", ours(memory_budget=1 << 40), 3e-3, 0.5, half=True),
+            provider("spintok recomputed", ours(memory_budget=part), 3e-3, 0.2, half=True),
             provider("spintok float32 scores", ours(score_dtype=torch.float32), 1e-5, 1),
         ]
     for core in ("torch", "avx2", "avx512"):
         if switches.runs_here(LOSS, core):
-            name, use = f"({core})", lambda core=core: switches.core(LOSS, core)
-            found.append(provider(f"spintok kept {name}", ours(memory_budget=1 << 40), 1e-5, 1, use))
+            use = partial(switches.core, LOSS, core)
+            found.append(provider(f"spintok kept ({core})", ours(memory_budget=1 << 40), 1e-5, 1, use))
     return [*found, provider("spintok recomputed", ours(memory_budget=int(stored / 4)), 1e-5, 0.3)]
 
 
@@ -132,7 +140,7 @@ def _step(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[
 
 
 def _eager(z1: Tensor, z2: Tensor, codebook: Tensor, metrics: bool) -> Tensor:
-    """Written to be fast: Sinkhorn in place with two sums and two divisions an iteration, shared parts."""
+    """Compute the loss as fast as plain torch can: Sinkhorn in place, with two sums and two divisions an iteration."""
     scores = (z1 @ codebook.t(), z2 @ codebook.t())
     log_p = [torch.log_softmax(s / TEMPERATURE, 1) for s in scores]
     q = [_fast_sinkhorn(s.detach()) for s in scores]
@@ -152,7 +160,7 @@ def _fast_sinkhorn(scores: Tensor) -> Tensor:
 
 
 def _literal(z1: Tensor, z2: Tensor, codebook: Tensor, metrics: bool) -> Tensor:
-    """The formula of the published code: Q as (K, N), each factor 1/K and 1/N spelt out, one mean a view."""
+    """Compute the loss as the published code does: Q as (K, N), every factor 1/K and 1/N, one mean for each view."""
     scores = (z1 @ codebook.t(), z2 @ codebook.t())
     q = [_literal_sinkhorn(s.detach()) for s in scores]
     log_p = [torch.log_softmax(s / TEMPERATURE, dim=1) for s in scores]
@@ -177,7 +185,7 @@ def _literal_sinkhorn(scores: Tensor) -> Tensor:
 
 
 def _watch(scores: tuple[Tensor, Tensor], predictions: list[Tensor]) -> tuple[Tensor, ...]:
-    """Perplexities of the predictions and of the nearest codewords, agreement of the views."""
+    """Return perplexities of the predictions and of the nearest codewords, and the agreement of the views."""
     with torch.no_grad():
         codes = [s.argmax(1) for s in scores]
         k = scores[0].shape[1]

@@ -1,4 +1,4 @@
-"""Settings that a provider runs under: a compiled core, torch's precision of float32 products."""
+"""Context managers for providers: a compiled core, the precision of float32 products in torch."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ __all__ = ["core", "matmul_precision", "runs_here"]
 
 @contextmanager
 def core(library: NativeLibrary, name: Core) -> Iterator[None]:
-    """Force this core of the library."""
+    """Force one core of the library."""
     before = os.environ.get(library.variable)
     os.environ[library.variable] = name
     try:
@@ -24,7 +24,7 @@ def core(library: NativeLibrary, name: Core) -> Iterator[None]:
 
 
 def runs_here(library: NativeLibrary, name: Core) -> bool:
-    """Whether this machine can run that core."""
+    """Return whether this machine can run a core."""
     with core(library, name):
         try:
             library.choose()
@@ -35,7 +35,7 @@ def runs_here(library: NativeLibrary, name: Core) -> bool:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """torch's precision of float32 matrix products: "highest", or "high" for TF32."""
+    """Set the precision of float32 matrix products in torch: "highest", or "high" for TF32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:
