@@ -102,7 +102,7 @@ class CutWriter:
         try:
             info = soundfile.info(record.file_name)
             rate, samples, channels = info.samplerate, info.frames, info.channels
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, ValueError):
             if tokens.num_samples is None:
                 return None
             self.unread.append(record.file_name)
