@@ -149,7 +149,8 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | None) -> "dict[str, Alignment]":
-    from spintok.data.alignments import match, merge, read_alignments
+    from spintok.data.alignment_files import read_alignments
+    from spintok.data.alignments import match, merge
 
     found: dict[str, Alignment] = {}
     if phones is not None:

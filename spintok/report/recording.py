@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from spintok.data.alignments import Alignment, Interval, match, read_alignments
+from spintok.data.alignment_files import read_alignments
+from spintok.data.alignments import Alignment, Interval, match
 from spintok.data.audio import AudioError
 from spintok.frames import FRAME_RATE, SAMPLE_RATE
 from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline

@@ -85,7 +85,7 @@ class PretrainRecipe(TrainedRecipe):
 
     Attributes:
         labels: the name or folder of the tokenizer whose codes are the labels; or a file or folder of phone alignments
-            (``spintok.data.alignments``), and then utterances without an alignment are skipped.
+            (``spintok.data.alignment_files``), and then utterances without an alignment are skipped.
         encoder: the architecture, to train from scratch; omit it with ``start``.
         layer: the layer that predicts the labels; the last by default.
         width: dimension of the label embeddings.

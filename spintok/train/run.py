@@ -32,7 +32,7 @@ class TrainingData:
     Attributes:
         data: a folder or manifest to train on.
         dev: a folder or manifest to validate on.
-        alignments: phone alignments of ``dev`` (``spintok.data.alignments``).
+        alignments: phone alignments of ``dev`` (``spintok.data.alignment_files``).
     """
 
     data: Path

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spintok.data.alignments import (
-    Alignment,
-    AlignmentError,
-    Interval,
-    characters,
-    frame_intervals,
-    match,
-    merge,
-    read_alignments,
-)
+from spintok.data.alignment_files import read_alignments
+from spintok.data.alignments import Alignment, AlignmentError, Interval, characters, frame_intervals, match, merge
 
 PHONES = (Interval("SIL", 0.0, 0.1), Interval("HH", 0.1, 0.15), Interval("AY", 0.15, 0.4))
 WORDS = (Interval("hi", 0.1, 0.4),)

@@ -273,7 +273,8 @@ def _build_alignments(folder: Path) -> None:
 
 
 def _read_alignments(folder: Path) -> None:
-    from spintok.data.alignments import frame_intervals, read_alignments
+    from spintok.data.alignment_files import read_alignments
+    from spintok.data.alignments import frame_intervals
 
     for path in folder.iterdir():
         for alignment in read_alignments(path).values():

@@ -12,7 +12,8 @@ import numpy as np
 
 from spintok._files import json_line
 from spintok.augment.random import utterance_rng
-from spintok.data.alignments import SILENCE_LABELS, read_alignments
+from spintok.data.alignment_files import read_alignments
+from spintok.data.alignments import SILENCE_LABELS
 from spintok.data.json_lines import json_objects
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import only, utterance_line

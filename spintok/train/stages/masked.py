@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spintok.augment import utterance_rng
-from spintok.data.alignments import match, read_alignments
+from spintok.data.alignment_files import read_alignments
+from spintok.data.alignments import match
 from spintok.frames import SAMPLE_RATE
 from spintok.masks import padding_mask
 from spintok.models.codebook import Codebook, CodebookConfig
