@@ -48,7 +48,8 @@ def corpus_report(
     Args:
         folder: what ``spintok encode`` wrote.
         codebook: the codebook to show; the folder's first one by default.
-        alignments: phones of its utterances (``spintok.data.alignment_files``), for the heat map and the codes of silence.
+        alignments: phones of its utterances, as ``spintok.data.alignment_files`` reads them, for the heat map and the
+            codes of silence.
         evaluation: an ``evaluation.json`` of the same tokenizer, for robustness and the other metrics.
         listen: include audio of up to ten places where each code occurs, read from the files that were encoded.
 
