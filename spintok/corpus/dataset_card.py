@@ -1,8 +1,8 @@
-"""The README.md with which Hugging Face's ``datasets.load_dataset(folder)`` opens a token folder as it is."""
+"""The README.md with which Hugging Face's ``datasets.load_dataset(folder)`` opens a folder of tokens as it is."""
 
 from collections.abc import Iterable
 
-__all__ = ["dataset_card"]
+__all__ = ["card_header", "dataset_card"]
 
 _TYPES = {
     "key": "string",
@@ -26,18 +26,8 @@ def dataset_card(mark: str, format: str, tokenizer: str, arrays: Iterable[str]) 
     columns = [f"  - name: {name}\n    dtype: {dtype}" for name, dtype in _TYPES.items()]
     columns += [f"  - name: {name}\n    sequence: int32" for name in arrays]
     described = "\n".join(columns)
-    return f"""---
-{mark}
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: tokens-*.{format}
-dataset_info:
-  features:
-{described}
----
-
+    header = card_header(f"tokens-*.{format}", before=f"{mark}\n", after=f"dataset_info:\n  features:\n{described}\n")
+    return f"""{header}
 # Speech tokens
 
 Made by `spintok encode` with the tokenizer {tokenizer!r}; `tokenizer.json` describes the files.
@@ -47,4 +37,19 @@ from datasets import load_dataset
 
 tokens = load_dataset("path/of/this/folder", split="train")
 ```
+"""
+
+
+def card_header(data_files: str, *, before: str = "", after: str = "") -> str:
+    """The YAML header of a dataset card, which says that the files of this pattern are the data.
+
+    ``data_files`` has to be a plain YAML string; ``before`` and ``after`` are further lines of YAML.
+    """
+    return f"""---
+{before}configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: {data_files}
+{after}---
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from spintok._files import atomic, lock, remove_orphans, sha256_of, write_text
+from spintok.corpus.dataset_card import card_header
 from spintok.export.errors import ExportError
 from spintok.export.sidecar import SIDECAR, parse_sidecar, write_sidecar
 
@@ -147,8 +148,7 @@ def _card(description: Mapping[str, Any], data_files: str, counts: Mapping[str, 
     name = " ".join(description["tokenizer"].split()).replace("`", "'")
     numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     return (
-        f"---\nconfigs:\n- config_name: default\n  data_files: {data_files!r}\n---\n"
-        f"# Speech tokens for {description['target']}\n\n{numbers}, {kind}.\n\n"
+        f"{card_header(data_files)}\n# Speech tokens for {description['target']}\n\n{numbers}, {kind}.\n\n"
         f"Tokenizer: `{name}`, fingerprint `{description['fingerprint']}`; {description['frame_rate']} frames a "
         "second.\n\nWritten by `spintok export`. `spintok.json` has all settings and the checksums of the files.\n"
     )

@@ -140,7 +140,12 @@ def pack_corpus(
         vocabulary.save(output / VOCABULARY_FILE)
         files += [output / VOCABULARY_FILE, *extra()]
         summary.files = finish(
-            output, description, files, data_files="*.bin", utterances=summary.utterances, tokens=summary.tokens
+            output,
+            description,
+            files,
+            data_files=f"{packing.names[0]}.bin",
+            utterances=summary.utterances,
+            tokens=summary.tokens,
         )
     return summary
 
