@@ -13,7 +13,6 @@ import random
 import shutil
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from voices import mfcc_tokenizer
 
 from spintok.corpus.journal import Journal
 from spintok.corpus.token_formats import load_pyarrow
-from tests.corpus.jobs import FORMATS, contents, encode, make_recording
+from tests.corpus.jobs import FAILED, FORMATS, contents, encode, fork, make_recording
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 
@@ -64,17 +63,8 @@ class _Operations:
 
 
 def _in_child(job: Callable[[], int]) -> int:
-    """The exit status of ``job`` in a forked process; 250 for an exception."""
-    child = os.fork()
-    if child == 0:
-        status = 250
-        try:
-            status = job()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """The exit status of ``job`` in a forked process."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(job), 0)[1])
 
 
 def check(format: str, scratch: Path, operations: _Operations, every: int) -> tuple[int, list[str]]:
@@ -101,7 +91,7 @@ def check(format: str, scratch: Path, operations: _Operations, every: int) -> tu
         if index % 2:
             status.append(_in_child(partial(run, output, rng.randrange(points))))
         status.append(_in_child(partial(run, output)))
-        if status[0] != 9 or 250 in status:
+        if status[0] != 9 or FAILED in status:
             wrong.append(f"{format}: point {point}: exit codes {status}")
         elif contents(output) != clean:
             wrong.append(f"{format}: point {point}: other bytes")

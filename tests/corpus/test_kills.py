@@ -26,7 +26,7 @@ def run(module: str, *arguments: str) -> str:
 
 def test_kills_at_random_moments() -> None:
     small = ("--kills", "3", "--files", "30", "--seconds", "4", "--shard-size", "20")
-    assert run("benchmarks.kill_encode", *small).count(" 0 files differ") == 5
+    assert run("tests.corpus.random_kills", *small).count(" 0 files differ") == 5
 
 
 def test_crashes_at_file_operations() -> None:

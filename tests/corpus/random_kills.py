@@ -1,6 +1,6 @@
 """Kill ``spintok encode`` at random moments and compare what a resume leaves with an undisturbed run.
 
-    python -m benchmarks.kill_encode --kills 100
+    python -m tests.corpus.random_kills --kills 100
 
 For each format a corpus of noise is encoded by processes that are killed (SIGKILL) after a random time, the runs that
 resume included, until one ends by itself. Every file it leaves must have the bytes of an undisturbed run. Work done
@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,11 +31,7 @@ from spintok.corpus.token_formats import load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import scan
 from spintok.tokenizer import Tokenizer
-
-__all__ = ["FORMATS", "Outcome", "kill_encode", "make_audio"]
-
-FORMATS = ("jsonl", "parquet", "km", "safetensors", "features-parquet")
-
+from tests.corpus.jobs import FORMATS, contents, fork
 
 _KILLS_PER_FOLDER = 8
 
@@ -66,16 +61,16 @@ def make_audio(folder: Path, files: int, seconds: float, seed: int = 0) -> Path:
     return folder
 
 
-def kill_encode(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kills: int, shard_size: int) -> Outcome:
+def random_kills(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kills: int, shard_size: int) -> Outcome:
     """Encode ``audio`` until ``kills`` processes were killed, and compare each folder that was completed."""
     rng = random.Random(0)
     log = work / "log"
     log.parent.mkdir(parents=True)
     job = partial(_encode, tokenizer, audio, log=log, format=format, shard_size=shard_size)
     started = time.monotonic()
-    os.waitpid(_fork(partial(job, work / "clean")), 0)
+    os.waitpid(fork(partial(job, work / "clean")), 0)
     whole = time.monotonic() - started
-    clean = _contents(work / "clean")
+    clean = contents(work / "clean")
     outcome = Outcome(0, 0.0, [])
     attempt = 0
     while outcome.kills < kills:
@@ -85,7 +80,7 @@ def kill_encode(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kill
         # Lines of the log at each kill.
         counts: list[int] = []
         while True:
-            child = _fork(partial(job, output))
+            child = fork(partial(job, output))
             # Long enough that some runs get far, short enough that each folder sees several kills.
             if len(counts) < _KILLS_PER_FOLDER:
                 time.sleep(rng.uniform(0.0, 0.4 * whole))
@@ -98,26 +93,11 @@ def kill_encode(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kill
         if status != 0:
             outcome.different.append(f"attempt {attempt}: exit code {status}")
         outcome.most_redone = max(outcome.most_redone, _most_redone(log, counts))
-        found = _contents(output)
+        found = contents(output)
         outcome.different += [
             f"attempt {attempt}: {name}" for name in clean.keys() | found.keys() if clean.get(name) != found.get(name)
         ]
     return outcome
-
-
-def _fork(job: Callable[[], None]) -> int:
-    """Run ``job`` in a forked process, which has everything loaded; its process id."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            job()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return child
 
 
 def _encode(tokenizer: Tokenizer, audio: Path, output: Path, log: Path, format: str, shard_size: int) -> None:
@@ -143,10 +123,6 @@ def _encode(tokenizer: Tokenizer, audio: Path, output: Path, log: Path, format: 
             tokenizer.iter_features = logged(tokenizer.iter_features)
             kind = format.removeprefix("features-")
             encode_features(tokenizer, scan(audio), output, FeatureOptions(layer=0, format=kind, shard_size=shard_size))
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def _most_redone(log: Path, counts: list[int]) -> float:
@@ -181,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         audio = make_audio(Path(folder, "audio"), options.files, options.seconds)
         for format in options.formats:
             work = Path(folder, format)
-            outcome = kill_encode(tokenizer, audio, work, format, options.kills, options.shard_size)
+            outcome = random_kills(tokenizer, audio, work, format, options.kills, options.shard_size)
             failed |= bool(outcome.different) or outcome.most_redone > 5
             print(
                 f"{format:17} {outcome.kills} kills, {len(outcome.different)} files differ, "
