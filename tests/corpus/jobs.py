@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features
 from spintok.data.manifest import Utterance
@@ -41,6 +42,8 @@ def fork(job: Callable[[], int | None]) -> int:
     child = os.fork()
     if child == 0:
         status = FAILED
+        # A forked torch makes its thread pool anew at the first call, which must not come from several threads.
+        torch.set_num_threads(1)
         try:
             status = job() or 0
         except BaseException:
