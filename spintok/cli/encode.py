@@ -19,7 +19,7 @@ from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus.job import JobSummary
+    from spintok.corpus.job import JobOptions, JobSummary
     from spintok.corpus.tokens import Options
     from spintok.featurizer import Featurizer
     from spintok.tokenizer import Tokenizer
@@ -159,7 +159,7 @@ def _tokens(
         summary = encode_corpus(tokenizer, utterances, folder, options, display)
     if stats and not quiet:
         print_statistics(summary.counts, Console())
-    return _finish(summary, folder, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
+    return _finish(summary, folder, options, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
 
 
 def _features(
@@ -174,7 +174,7 @@ def _features(
     with progress_display(quiet=quiet, unit="files") as display:
         summary = encode_features(tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
-    return _finish(summary, folder, what, quiet)
+    return _finish(summary, folder, options, what, quiet)
 
 
 def _check_output(source: Path, output: Path | None) -> None:
@@ -233,7 +233,7 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: boo
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 
-def _finish(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:
+def _finish(summary: "JobSummary", folder: Path, options: "JobOptions", what: str, quiet: bool) -> int:
     """Print the result in one line and return the exit code."""
     if not quiet:
         parts = [f"{folder}: {summary.audit}", what]
@@ -248,7 +248,7 @@ def _finish(summary: "JobSummary", folder: Path, what: str, quiet: bool) -> int:
         return 0
     say(
         f"spintok: {len(summary.failures)} of {summary.total} files failed; "
-        f"{folder / 'failed.jsonl'} lists them with the causes",
+        f"{folder / f'failed{options.part}.jsonl'} lists them with the causes",
         file=sys.stderr,
     )
     return FAILED

@@ -70,7 +70,10 @@ def test_failures_make_the_exit_code_1(capsys, tmp_path) -> None:
     code, out, err = run(capsys, "encode", tmp_path / "in", tmp_path / "out")
     assert code == cli.FAILED
     assert "2 files in = 1 files out + 1 failed" in out
-    assert "failed.jsonl" in err
+    assert "out/failed.jsonl" in err
+    err = run(capsys, "encode", tmp_path / "in", tmp_path / "ranks", "--ranks", 2)[2]
+    (listed,) = (tmp_path / "ranks").glob("failed*")
+    assert str(listed) in err
 
 
 def test_stats_of_several_folders_add_up(capsys, speech, tmp_path) -> None:
