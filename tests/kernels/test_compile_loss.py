@@ -83,8 +83,7 @@ def test_passes(name: str, k: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize("dtype", ["*fp16", "*fp32"])
+@pytest.mark.parametrize(("dtype", "capability"), [("*fp16", 80), ("*fp16", 90), ("*fp16", 100), ("*fp32", 90)])
 @pytest.mark.parametrize("k", [50, 500, 2048, 4095, 4096, 8191, 8192])
 @pytest.mark.parametrize("name", NAMES)
 def test_passes_of_every_size(name: str, k: int, dtype: str, capability: int) -> None:
