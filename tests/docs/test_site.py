@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from markdown_blocks import ROOT
@@ -28,16 +29,26 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tokens", "architecture"])
 def test_pictures_are_up_to_date(name: str) -> None:
-    script = ROOT / "docs/pictures" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"picture_{name}", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    drawn = script.with_suffix(".svg").read_text(encoding="utf-8")
-    assert module.draw() == drawn, f"run: python {script.relative_to(ROOT)}"
+    drawn = (ROOT / f"docs/pictures/{name}.svg").read_text(encoding="utf-8")
+    assert _script(name).draw() == drawn, f"run: python docs/pictures/{name}.py"
+
+
+def test_every_package_of_the_picture_is_explained() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    names = {name for layer in _script("architecture").layers() for name in layer}
+    assert not {name for name in names if f"`{name}`" not in page}
 
 
 def test_the_citation_has_the_version_of_the_package() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def _script(name: str) -> ModuleType:
+    """A script of docs/pictures as a module."""
+    spec = importlib.util.spec_from_file_location(f"picture_{name}", ROOT / f"docs/pictures/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
