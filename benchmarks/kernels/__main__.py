@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="spintok bench kernels", description=__doc__)
     parser.add_argument("ops", nargs="*", metavar="op", help=f"operations, of {', '.join(OPS)} (default: all)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=default, help="default: a GPU if there is one")
     parser.add_argument("--n", type=int, nargs="+", default=[1500, 25_600, 200_000], help="rows (frames)")
     parser.add_argument("--k", type=int, nargs="+", default=[500], help="codewords")
     parser.add_argument("--d", type=int, nargs="+", default=[256], help="dimensions")

@@ -49,8 +49,9 @@ def write(folder: Path, op: str, rows: Sequence[Row], machine: Machine, limits: 
         for row in rows:
             writer.writerow({name: _short(value) for name, value in asdict(row).items()} | asdict(machine))
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    (folder / "README.md").write_text("\n".join(_page(documents)) + "\n")
     _plots(folder, op, rows, limits)
+    plotted = {path.stem for path in folder.glob("*.png")}
+    (folder / "README.md").write_text("\n".join(_page(documents, plotted)) + "\n")
 
 
 def read(folder: Path) -> list[Row]:
@@ -66,7 +67,7 @@ def read(folder: Path) -> list[Row]:
     return rows
 
 
-def _page(documents: dict[str, Any]) -> list[str]:
+def _page(documents: dict[str, Any], plotted: set[str]) -> list[str]:
     lines = [
         "# Kernel benchmarks",
         "",
@@ -94,7 +95,8 @@ def _page(documents: dict[str, Any]) -> list[str]:
             throttled = [row["provider"] for row in ours if row["throttled"]]
             lines += [f"- throttled, so not comparable: {', '.join(throttled)}"] if throttled else []
             lines += [""]
-        lines += [f"![{op}: time]({op}.png)", "", f"![{op}: roofline]({op}-roofline.png)", ""]
+        if op in plotted:
+            lines += [f"![{op}: time]({op}.png)", "", f"![{op}: roofline]({op}-roofline.png)", ""]
     return lines
 
 
