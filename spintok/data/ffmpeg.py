@@ -18,17 +18,28 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EXTENSIONS", "FfmpegError", "blocks", "program", "version"]
+__all__ = [
+    "EXTENSIONS",
+    "SHARED_EXTENSIONS",
+    "FfmpegError",
+    "blocks",
+    "is_transport_stream",
+    "program",
+    "version",
+]
 
 EXTENSIONS = frozenset(
     {
         *(".3g2", ".3ga", ".3gp", ".aac", ".ac3", ".adts", ".alac", ".amr", ".ape", ".asf", ".avi", ".awb", ".divx"),
         *(".dts", ".eac3", ".f4a", ".f4v", ".flv", ".gsm", ".m2ts", ".m4a", ".m4b", ".m4r", ".m4v", ".mka", ".mkv"),
-        *(".mov", ".mp4", ".mpc", ".mpeg", ".mpg", ".ogm", ".ogv", ".ra", ".rm", ".rmvb", ".spx", ".tak", ".tta"),
-        *(".vob", ".weba", ".webm", ".wma", ".wmv", ".wv"),
+        *(".mov", ".mp4", ".mpc", ".mpeg", ".mpg", ".mts", ".ogm", ".ogv", ".ra", ".rm", ".rmvb", ".spx", ".tak"),
+        *(".ts", ".tta", ".vob", ".weba", ".webm", ".wma", ".wmv", ".wv"),
     }
 )
 """Endings of file names, in lower case."""
+
+SHARED_EXTENSIONS = frozenset({".mts", ".ts"})
+"""Endings of MPEG transport streams that TypeScript's source files have too."""
 
 # Containers that hold audio themselves; playlists, which name other files and addresses, are not among them.
 _DEMUXERS = "aac,ac3,amr,amrnb,amrwb,ape,asf,avi,dts,eac3,flv,gsm,matroska,mov,mpc,mpc8,mpeg,mpegts,ogg,rm,tak,tta,wv"
@@ -36,12 +47,28 @@ _DEMUXERS = "aac,ac3,amr,amrnb,amrwb,ape,asf,avi,dts,eac3,flv,gsm,matroska,mov,m
 # Each message begins with the component and where it is in memory: "[aac @ 0x558ee2145e40] ".
 _ADDRESS = re.compile(r"^(\[[^\]]*\] ?)+")
 
+# Where the first packet begins, and the distance to the next: 192 with a time code of four bytes before each.
+_PACKETS = ((0, 188), (4, 192))
+
 STALL_SECONDS = 120.0
 """Time without a block of audio after which a decoder is stopped."""
 
 
 class FfmpegError(ValueError):
     """A file that ffmpeg cannot decode, or no ffmpeg; the message states the cause, without the file's name."""
+
+
+def is_transport_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins with packets of an MPEG transport stream, of 188 or 192 bytes.
+
+    A file that cannot be read counts as one, so that it is listed as a failure.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            head = file.read(4 + 192 + 1)
+    except OSError:
+        return True
+    return any(head[start : start + 1] == head[start + size : start + size + 1] == b"G" for start, size in _PACKETS)
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from spintok.data.audio import EXTENSIONS
+from spintok.data.ffmpeg import SHARED_EXTENSIONS, is_transport_stream
 from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
 
 __all__ = ["ManifestError", "Utterance", "is_manifest", "read_manifest", "scan"]
@@ -121,15 +122,19 @@ def _audio_below(folder: Path) -> tuple[list[Path], list[Path]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(where, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-        ]
+        found += [Path(where, name) for name in names if _is_audio(where, name)]
     unreadable = [Path(error.filename) for error in errors]
     if folder in unreadable:
         raise ManifestError(f"{folder}: {errors[unreadable.index(folder)].strerror}")
     return sorted(found, key=lambda file: file.relative_to(folder).parts), sorted(unreadable)
+
+
+def _is_audio(folder: str, name: str) -> bool:
+    """Whether a file that is not hidden is audio or video, by its name and, where that is ambiguous, its content."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    if name.startswith(".") or ending not in EXTENSIONS:
+        return False
+    return ending not in SHARED_EXTENSIONS or is_transport_stream(Path(folder, name))
 
 
 def _keyed(root: Path, files: Sequence[Path]) -> list[Utterance]:

@@ -139,3 +139,12 @@ def test_other_bad_sources(tmp_path) -> None:
     with pytest.raises(ManifestError, match="a manifest is"):
         (tmp_path / "m.csv").write_text("a,b\n")
         read_manifest(tmp_path / "m.csv")
+
+
+def test_transport_streams_are_audio_and_type_script_is_not(tmp_path) -> None:
+    packet = b"G" + bytes(187)
+    (tmp_path / "film.ts").write_bytes(packet * 3)
+    (tmp_path / "camera.MTS").write_bytes((bytes(4) + packet) * 3)
+    (tmp_path / "main.ts").write_text("Good code, but not audio.\n" * 20)
+    (tmp_path / "empty.ts").touch()
+    assert [utterance.path.name for utterance in scan(tmp_path)] == ["camera.MTS", "film.ts"]
