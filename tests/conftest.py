@@ -1,10 +1,16 @@
 """What all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# A shell without job control starts background commands with SIGINT ignored, and their children inherit that: the tests
+# of Ctrl-C need the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests' problems are small: a second thread only waits, and on a loaded machine it makes them 20 times slower.
 torch.set_num_threads(1)
