@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ torch.set_num_threads(1)
 # No test may fail because the machine is busy.
 settings.register_profile("spintok", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spintok")
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """Restore the handlers of signals: a command that ran in this process leaves the system's, which would end it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
