@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from spintok.models.conv_layer import check_geometry
+from spintok.models.streaming import StreamingConfig
 from spintok.models.transformer import NormPosition
 
 __all__ = ["EncoderConfig"]
@@ -43,6 +44,8 @@ class EncoderConfig:
         norm_eps: the epsilon of the transformer's layer norms.
         dropout: in training, on residual branches and on the transformer's input.
         layer_dropout: in training, the probability of skipping a layer.
+        streaming: what an encoder that streams remembers; None for encoders that need whole recordings. It needs the
+            front end "log_mel" with one convolution, of kernel and stride 2, and no relative position bias.
 
     Raises:
         ValueError: a value has the wrong type, is out of range, or does not fit the others.
@@ -71,6 +74,7 @@ class EncoderConfig:
     norm_eps: float = 1e-5
     dropout: float = 0.0
     layer_dropout: float = 0.0
+    streaming: StreamingConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("conv_channels", "conv_kernels", "conv_strides"):
@@ -101,12 +105,22 @@ class EncoderConfig:
             )
         if self.front_end == "log_mel" and self.conv_channels[0] > self.conv_kernels[0]:
             raise ValueError(f"{self.conv_channels[0]} mel bands are more than the samples of their windows")
+        self._check_streaming()
         if self.norm_position not in ("post", "pre"):
             raise ValueError(f'norm_position is "post" or "pre", got {self.norm_position!r}')
         if self.final_norm and (self.norm_position != "pre" or self.layers == 0):
             raise ValueError('final_norm is for encoders with norm_position "pre" and at least one layer')
         if self.position_buckets and not 4 <= self.position_buckets < 4 * self.position_max_distance:
             raise ValueError("position_buckets must be at least 4 and less than 4 position_max_distance")
+
+    def _check_streaming(self) -> None:
+        if self.streaming is None:
+            return
+        # A frame then reads two log-mel frames of its own, so chunks share nothing but their statistics.
+        if self.front_end != "log_mel" or (self.conv_kernels[1:], self.conv_strides[1:]) != ((2,), (2,)):
+            raise ValueError('streaming needs front_end "log_mel" with one convolution of kernel 2 and stride 2')
+        if self.position_buckets:
+            raise ValueError("streaming knows no relative position bias: position_buckets must be 0")
 
     def _check_numbers(self) -> None:
         for name in ("conv_bias", "feature_norm", "projection", "normalize_waveform", "final_norm"):
@@ -126,9 +140,9 @@ class EncoderConfig:
             raise ValueError("waveform_eps and norm_eps must be above 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON. ``final_norm`` is left out if it is False, as before there was such a field."""
+        """Values for JSON. ``final_norm`` and ``streaming``, which are younger fields, are left out if not set."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        return values if self.final_norm else {name: v for name, v in values.items() if name != "final_norm"}
+        return {name: v for name, v in values.items() if v or name not in ("final_norm", "streaming")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EncoderConfig":
@@ -140,7 +154,12 @@ class EncoderConfig:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown encoder field {', '.join(unknown)}: written by a newer spintok?")
-        return cls(**values)
+        streaming = values.get("streaming")
+        if streaming is None:
+            return cls(**values)
+        if not isinstance(streaming, Mapping):
+            raise ValueError(f"streaming must be a section of fields, got {str(streaming)[:80]}")
+        return cls(**{**values, "streaming": StreamingConfig.from_dict(streaming)})
 
     def truncated(self, layers: int) -> "EncoderConfig":
         """The configuration with only the lowest ``layers`` layers, which compute the same.

@@ -26,7 +26,9 @@ from spintok.models.conv_frontend import FrontEnd
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.log_mel import LogMelFrontEnd
 from spintok.models.positional import PositionalConv
+from spintok.models.running_log_mel import RunningLogMelFrontEnd
 from spintok.models.statistics import WaveformStatistics
+from spintok.models.streaming import chunk_mask
 from spintok.models.transformer import RelativePositions, TransformerLayer
 
 __all__ = ["Encoder", "random_encoder"]
@@ -133,19 +135,31 @@ class Encoder(FeatureExtractor):
         *,
         layers: Sequence[int] | None = None,
         statistics: WaveformStatistics | None = None,
+        chunk: int | None = None,
     ) -> tuple[list[Tensor], Tensor]:
+        """As ``FeatureExtractor.hidden_states``. An encoder that streams takes ``chunk``, the frames of a chunk.
+
+        A frame then sees its own chunk and the past of ``StreamingConfig``; without ``chunk`` it sees everything.
+        """
         layers = range(self.num_layers + 1) if layers is None else layers
         self.check_layers(layers)
-        features, counts = self.local_features(waveforms, lengths, statistics=statistics)
-        return self.transformer(features, padding_mask(counts, features.shape[1]), layers=layers), counts
+        features, counts = self.local_features(waveforms, lengths, statistics=statistics, chunk=chunk)
+        mask = padding_mask(counts, features.shape[1])
+        return self.transformer(features, mask, layers=layers, chunk=chunk), counts
 
     def local_features(
-        self, waveforms: Tensor, lengths: Tensor | None = None, *, statistics: WaveformStatistics | None = None
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        statistics: WaveformStatistics | None = None,
+        chunk: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Output of the convolutions and the projection, (B, T, D), zero where padded, and frame counts (B,).
 
-        Masked prediction masks these features before it calls ``transformer``.
+        Masked prediction masks these features before it calls ``transformer``. ``chunk`` is as in ``hidden_states``.
         """
+        self._check_chunk(chunk)
         if waveforms.ndim != 2 or not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be (B, S) floats, got {tuple(waveforms.shape)} {waveforms.dtype}")
         batch, samples = waveforms.shape
@@ -160,7 +174,10 @@ class Encoder(FeatureExtractor):
                 raise ValueError(f"lengths must be in 0 ... {samples}, got {int(shortest)} ... {int(longest)}")
             if bool(shortest < samples):
                 waveforms = torch.where(length_mask(lengths, samples), waveforms, 0.0)
-        features = self.front_end(waveforms, lengths, statistics)
+        if isinstance(self.front_end, RunningLogMelFrontEnd):
+            features = self.front_end(waveforms, lengths, chunk=chunk)
+        else:
+            features = self.front_end(waveforms, lengths, statistics)
         if self.feature_norm is not None:
             features = self.feature_norm(features)
         if self.projection is not None:
@@ -168,32 +185,40 @@ class Encoder(FeatureExtractor):
         counts = frame_counts(lengths)
         return zero_padding(features, padding_mask(counts, features.shape[1])), counts
 
-    def transformer(self, features: Tensor, mask: Tensor | None = None, *, layers: Sequence[int]) -> list[Tensor]:
+    def transformer(
+        self, features: Tensor, mask: Tensor | None = None, *, layers: Sequence[int], chunk: int | None = None
+    ) -> list[Tensor]:
         """The given layers, each (B, T, D) and zero where padded, from local features (B, T, D).
 
-        ``mask`` (B, T) is True at valid frames; None if nothing is padded.
+        ``mask`` (B, T) is True at valid frames; None if nothing is padded. ``chunk`` is as in ``hidden_states``.
         """
         self.check_layers(layers)
+        self._check_chunk(chunk)
         if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
-        x = features + self.positional(features)
+        x = features + self.positional(features, chunk)
         if self.norm is not None and not self.config.final_norm:
             x = self.norm(x)
         if self.training and self.config.dropout > 0:
             x = F.dropout(x, self.config.dropout)
-        return self.upper(x, mask, above=0, layers=layers)
+        return self.upper(x, mask, above=0, layers=layers, chunk=chunk)
 
-    def upper(self, x: Tensor, mask: Tensor | None = None, *, above: int, layers: Sequence[int]) -> list[Tensor]:
+    def upper(
+        self, x: Tensor, mask: Tensor | None = None, *, above: int, layers: Sequence[int], chunk: int | None = None
+    ) -> list[Tensor]:
         """The given layers, each at least ``above``, from the output (B, T, D) of layer ``above``.
 
         Training computes the frozen layers without gradient, or only once, and the others here.
         """
         self.check_layers(layers)
+        self._check_chunk(chunk)
         if min(layers) < above:
             raise ValueError(f"layers above {above} cannot give layer {min(layers)}")
         found = {above: x} if above in layers else {}
         # Without any key the softmax would be 0 / 0, so an utterance of no frames attends to its padding.
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)
+        if chunk is not None:
+            keys = self._visible(keys, x, chunk)
         top = max(layers)
         positions = None if self.positions is None or top == above else self.positions(x.shape[1])
         for index in range(above + 1, top + 1):
@@ -211,6 +236,23 @@ class Encoder(FeatureExtractor):
                 found[index] = self._output(x, index)
         return [zero_padding(found[index], mask) for index in layers]
 
+    def _visible(self, keys: Tensor | None, x: Tensor, chunk: int) -> Tensor:
+        """Mask (B or 1, T, T): the keys that each query sees. Queries of padding see themselves, never nothing."""
+        assert self.config.streaming is not None
+        frames = x.shape[1]
+        visible = chunk_mask(frames, chunk, self.config.streaming.past, x.device)[None]
+        if keys is None:
+            return visible
+        return visible & keys[:, None, :] | torch.eye(frames, dtype=torch.bool, device=x.device)
+
+    def _check_chunk(self, chunk: int | None) -> None:
+        if chunk is None:
+            return
+        if self.config.streaming is None:
+            raise ValueError("this encoder needs whole recordings: its configuration has no section streaming")
+        if chunk < 1:
+            raise ValueError(f"chunk must be at least 1 frame, got {chunk}")
+
     def _output(self, x: Tensor, layer: int) -> Tensor:
         """The features of a layer from its output."""
         if self.norm is None or not self.config.final_norm or layer != self.num_layers:
@@ -218,12 +260,16 @@ class Encoder(FeatureExtractor):
         normed: Tensor = self.norm(x)
         return normed
 
-    def statistics(self, blocks: Iterable[Tensor]) -> WaveformStatistics:
+    def statistics(self, blocks: Iterable[Tensor]) -> WaveformStatistics | None:
+        if isinstance(self.front_end, RunningLogMelFrontEnd):
+            return None
         return self.front_end.stream_statistics(blocks)
 
 
-def _front_end(config: EncoderConfig) -> FrontEnd | LogMelFrontEnd:
+def _front_end(config: EncoderConfig) -> FrontEnd | LogMelFrontEnd | RunningLogMelFrontEnd:
     shape = (config.conv_channels, config.conv_kernels, config.conv_strides)
+    if config.streaming is not None:
+        return RunningLogMelFrontEnd(*shape, bias=config.conv_bias, streaming=config.streaming)
     if config.front_end == "log_mel":
         return LogMelFrontEnd(*shape, bias=config.conv_bias)
     return FrontEnd(

@@ -114,6 +114,20 @@ class LogMelFrontEnd(nn.Module):
         batch, samples = waveforms.shape
         frames = num_frames(samples)
         hops = (samples + HOP - 1) // HOP
+        rows = self.normalised(waveforms, lengths, statistics).flatten(0, 1)
+        for layer in self.layers:
+            # Rows that read across the border between two utterances are cut off below.
+            rows = layer(rows)
+        rows = F.pad(rows, (0, 0, 0, batch * hops - len(rows)))
+        return rows.view(batch, hops, -1)[:, :frames]
+
+    def normalised(self, waveforms: Tensor, lengths: Tensor, statistics: WaveformStatistics | None = None) -> Tensor:
+        """Normalised log-mel frames of waveforms (B, S), those of a whole number of hops: (B, M, bands).
+
+        Frames that read beyond ``lengths`` (B,) have arbitrary finite values.
+        """
+        samples = waveforms.shape[1]
+        hops = (samples + HOP - 1) // HOP
         # Pad each to a whole number of hops, plus the samples that its last window reads beyond them.
         padded = F.pad(waveforms, (0, -samples % HOP + max(0, self.length - self.hop)))
         bands = self._log_mel(padded)[:, : hops * (HOP // self.hop)]
@@ -122,12 +136,7 @@ class LogMelFrontEnd(nn.Module):
         mean, covariance = statistics.patch_mean_and_covariance()
         scale = (covariance.diagonal(dim1=1, dim2=2).clamp(min=0) + _VARIANCE_FLOOR).rsqrt()
         # In float64, like the statistics: the variance of a band may be small compared with its mean.
-        rows = ((bands.double() - mean[:, None]) * scale[:, None]).to(self.window.dtype).flatten(0, 1)
-        for layer in self.layers:
-            # Rows that read across the border between two utterances are cut off below.
-            rows = layer(rows)
-        rows = F.pad(rows, (0, 0, 0, batch * hops - len(rows)))
-        return rows.view(batch, hops, -1)[:, :frames]
+        return ((bands.double() - mean[:, None]) * scale[:, None]).to(self.window.dtype)
 
     @torch.no_grad()
     def _log_mel(self, waveforms: Tensor) -> Tensor:

@@ -19,8 +19,13 @@ class PositionalConv(nn.Conv1d):
         # The weight and its spectrum (frequencies, groups, in, out), to compute the spectrum only once.
         self._spectrum: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B, T, D), which must be zero where padded."""
+    def forward(self, x: Tensor, chunk: int | None = None) -> Tensor:
+        """Convolve x (B, T, D), which must be zero where padded.
+
+        With a ``chunk`` the taps of a frame end with its chunk of so many frames.
+        """
+        if chunk is not None:
+            return self._by_chunks(x, chunk)
         by_spectra = (
             x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -32,17 +37,27 @@ class PositionalConv(nn.Conv1d):
             return F.gelu(self._by_spectra(x))
         x = x.transpose(1, 2)
         # With an even kernel there is one frame too many.
-        return F.gelu(self._by_taps(x)[:, :, : x.shape[2]]).transpose(1, 2)
+        return F.gelu(self._by_taps(x, self.weight.shape[2] // 2)[:, :, : x.shape[2]]).transpose(1, 2)
 
-    def _by_taps(self, x: Tensor) -> Tensor:
+    def _by_chunks(self, x: Tensor, chunk: int) -> Tensor:
+        batch, frames, width = x.shape
+        kernel = self.weight.shape[2]
+        before = kernel // 2
+        # Each chunk with the frames before it; zeros stand for those after it.
+        padded = F.pad(x.transpose(1, 2), (before, -frames % chunk))
+        chunks = padded.unfold(2, before + chunk, chunk).transpose(1, 2).flatten(0, 1)
+        out = F.gelu(self._by_taps(F.pad(chunks, (0, kernel - 1 - before)), 0))
+        return out.view(batch, -1, width, chunk).transpose(2, 3).flatten(1, 2)[:, :frames]
+
+    def _by_taps(self, x: Tensor, padding: int) -> Tensor:
+        """The direct sum over x (B, D, T), with zeros on both sides."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if x.device.type != "cpu" or dtype != torch.bfloat16 or self.weight.shape[1] >= 16:
-            out: Tensor = super().forward(x)
-            return out
+            return F.conv1d(x, self.weight, self.bias, padding=padding, groups=self.groups)
         # oneDNN 3.12 (torch 2.13) computes wrong results here on processors with AMX.
         with torch.autocast("cpu", enabled=False):
             bias = None if self.bias is None else self.bias.float()
-            out = self._conv_forward(x.float(), self.weight.float(), bias)
+            out = F.conv1d(x.float(), self.weight.float(), bias, padding=padding, groups=self.groups)
         return out.to(dtype)
 
     def _by_spectra(self, x: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class Attention(nn.Module):
 
         Args:
             x: (B, T, D).
-            mask: (B, T), True at valid frames; None if nothing is padded.
+            mask: (B, T), True at valid frames, or (B, T, T), True at the keys that each query (row) sees, one at least;
+                None if nothing is padded.
             positions: the relative position bias (heads, T, T), or None.
 
         Returns:
@@ -73,7 +74,9 @@ class Attention(nn.Module):
         """
         batch, frames, width = x.shape
         q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        bias: Tensor | None = None if mask is None else mask[:, None, None, :]
+        bias: Tensor | None = None
+        if mask is not None:
+            bias = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         if positions is not None:
             assert self.gate is not None
             assert self.gate_scale is not None
