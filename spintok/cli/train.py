@@ -62,7 +62,7 @@ def train(
     ] = None,
     checkpoint_minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="Minutes between two checkpoints, in place of the recipe's loop.checkpoint_minutes."),
+        typer.Option(min=0, help="Minutes between two checkpoints; by default two seconds, or more if that costs 2 %."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print shapes, parameters, memory and steps, and train nothing.")

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from spintok._files import atomic
 from spintok.train.batching.plan import Position
 
-__all__ = ["CheckpointError", "Checkpoints", "TrainState"]
+__all__ = ["CheckpointError", "Checkpoints", "TrainState", "snapshot"]
 
 _FORMAT = 2
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -65,16 +65,11 @@ class Checkpoints:
         self._identity = identity
         self._latest_is_valid = False
 
-    def save(self, model: nn.Module, optimizer: Optimizer, state: TrainState) -> None:
-        """Write a checkpoint; the last one becomes the previous one, unless it is damaged.
+    def write(self, tensors: Mapping[str, Tensor], state: TrainState) -> None:
+        """Write a checkpoint of what ``snapshot`` copied; the last one becomes the previous one, unless it is damaged.
 
         At any time, at least one of the two files is a complete checkpoint.
         """
-        tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        for i, parameter in enumerate(_parameters(optimizer)):
-            for name in _ADAM_STATE:
-                if name in optimizer.state[parameter]:
-                    tensors[f"optimizer.{i}.{name}"] = optimizer.state[parameter][name].detach().cpu().contiguous()
         about = {
             "format": _FORMAT,
             "step": state.step,
@@ -86,7 +81,7 @@ class Checkpoints:
         # One entry: safetensors writes several in random order, and equal runs would differ in their bytes.
         metadata = {"spintok": json.dumps({**about, "sha256": _digest(about, tensors)})}
         with atomic(self.latest) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(dict(tensors), temporary, metadata=metadata)
             if self._latest_is_valid:
                 self.latest.replace(self.previous)
         self._latest_is_valid = True
@@ -132,6 +127,18 @@ class Checkpoints:
                 f"{path}: belongs to a run with {name} = {theirs.get(name)!r}, not {ours.get(name)!r}; "
                 "give another --output, or delete it to start again"
             )
+
+
+def snapshot(model: nn.Module, optimizer: Optimizer, copies: dict[str, Tensor]) -> None:
+    """Copy the weights and the optimizer's state to the CPU, into the tensors of ``copies`` or into new ones there."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for i, parameter in enumerate(_parameters(optimizer)):
+        state = optimizer.state[parameter]
+        tensors |= {f"optimizer.{i}.{name}": state[name] for name in _ADAM_STATE if name in state}
+    for name, value in tensors.items():
+        if name not in copies:
+            copies[name] = torch.empty(value.shape, dtype=value.dtype)
+        copies[name].copy_(value.detach())
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -14,10 +14,15 @@ __all__ = ["Log", "Table"]
 
 
 class Table:
-    """A CSV file whose rows each have a ``step``."""
+    """A CSV file whose rows each have a ``step``.
+
+    Attributes:
+        last: the step of the last row; 0 without rows.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         """Open or create the file, and remove the rows after ``step``, from which the run resumes."""
+        self.last = 0
         self._path = path
         self._columns: list[str] = []
         rows: list[dict[str, str]] = []
@@ -27,6 +32,7 @@ class Table:
                 # If the run was killed while writing a row, the row is incomplete.
                 rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
                 self._columns = list(reader.fieldnames or []) if rows else []
+                self.last = int(rows[-1]["step"]) if rows else 0
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             if rows:
@@ -40,6 +46,7 @@ class Table:
                 self._columns = list(row)
                 csv.DictWriter(file, self._columns, lineterminator="\n").writeheader()
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        self.last = int(row["step"])
 
 
 class Log:
@@ -106,6 +113,10 @@ class Log:
         self._note = ", ".join([*short, f"{speed:.0f} x real time"])
         if step == self._total:
             self._message(f"step {step} of {self._total}: {self._note}")
+
+    def has_check(self, step: int) -> bool:
+        """Whether the results of validation after ``step`` are written."""
+        return self._checks is not None and self._checks.last == step
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Write the results of a validation."""

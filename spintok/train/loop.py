@@ -1,7 +1,6 @@
 """The training loop of all stages: update the weights, write the log, validate, and save checkpoints to resume from."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from spintok.train.batching.examples import Batch, Examples
 from spintok.train.batching.loader import load_batches
 from spintok.train.batching.plan import BatchPlan, Position
 from spintok.train.checkpoint import Checkpoints, TrainState
+from spintok.train.checkpoint_writer import CheckpointWriter
 from spintok.train.distributed import Distributed
 from spintok.train.interrupt import StopRequest
 from spintok.train.log import Log
@@ -54,6 +54,11 @@ class Run:
     identity: Mapping[str, Any]
     check: Callable[[], Mapping[str, float]] | None = None
 
+    def check_after(self, step: int) -> Callable[[], Mapping[str, float]] | None:
+        """``check`` if the model is validated after update ``step``, else None."""
+        every = self.loop.check_every
+        return self.check if step == self.optimizer.steps or (every and step and step % every == 0) else None
+
 
 def fit(
     model: StageModel, run: Run, distributed: Distributed, progress: Progress, message: Callable[[str], None]
@@ -86,9 +91,12 @@ def fit(
         message=message,
     )
     updater = _Updater(model, optimizer, run, batches, distributed, state.scale)
-    # The first checkpoint comes early: whatever stops a run in its first minutes then loses one minute at most.
-    save_at = time.monotonic() + min(60.0, 60 * run.loop.checkpoint_minutes)
-    with log, StopRequest(message) as stop:
+    writer = CheckpointWriter(checkpoints, model, optimizer, run.loop.checkpoint_minutes)
+    with log, StopRequest(message) as stop, writer:
+        check = run.check_after(state.step)
+        if is_main and check is not None and not log.has_check(state.step):
+            # The run ended after the checkpoint of this step and before its validation.
+            log.check(state.step, check())
         for step in range(state.step + 1, run.optimizer.steps + 1):
             last = step == run.optimizer.steps
             update = updater(step)
@@ -96,7 +104,7 @@ def fit(
             state = TrainState(step, position, state.seconds + update.seconds, updater.scale)
             log.advance(step, update.seconds)
             logged = last or step % run.loop.log_every == 0
-            checkpoint_due = is_main and time.monotonic() >= save_at
+            checkpoint_due = is_main and writer.due()
             stopping = _agree_to_stop(stop, distributed, logged=logged)
             if logged or checkpoint_due or stopping:
                 # Only rank 0 knows that a checkpoint is due, so without logging nothing here may wait for the others.
@@ -108,14 +116,14 @@ def fit(
                 if logged:
                     log.statistics(step, values, update.position, update.rate)
             if is_main and (checkpoint_due or last or stopping):
-                checkpoints.save(model, optimizer, state)
-                save_at = time.monotonic() + 60 * run.loop.checkpoint_minutes
+                writer.save(state)
             if stopping and not last:
+                writer.finish()
                 message(f"saved a checkpoint after step {step} of {run.optimizer.steps}")
                 raise KeyboardInterrupt
-            if run.check is not None and (last or (run.loop.check_every and step % run.loop.check_every == 0)):
+            if (check := run.check_after(step)) is not None:
                 if is_main:
-                    log.check(step, run.check())
+                    log.check(step, check())
                 distributed.barrier()
     model.normalize_codewords()
 

@@ -122,7 +122,8 @@ class LoopConfig:
         log_every: steps between two rows of the log.
         check_every: steps between two validations on the development set; 0 validates at the end only.
         check_utterances: utterances of the development set to validate on, spread evenly over the set.
-        checkpoint_minutes: minutes between two checkpoints; the last step always writes one.
+        checkpoint_minutes: minutes between two checkpoints; by default every two seconds, or less often if they would
+            take more than 2 % of the time. The last step always writes one.
         tensorboard: also write TensorBoard event files.
     """
 
@@ -132,11 +133,12 @@ class LoopConfig:
     log_every: int = 10
     check_every: int = 0
     check_utterances: int = 100
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: float | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least(0, seed=self.seed, check_every=self.check_every, checkpoint_minutes=self.checkpoint_minutes)
+        require_at_least(0, seed=self.seed, check_every=self.check_every)
+        require_at_least(0, checkpoint_minutes=self.checkpoint_minutes or 0)
         require_at_least(1, log_every=self.log_every, check_utterances=self.check_utterances)
 
 

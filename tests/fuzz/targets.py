@@ -200,9 +200,11 @@ def _training_run() -> tuple[torch.nn.Linear, torch.optim.Adam]:
 
 
 def _build_training(folder: Path) -> None:
-    from spintok.train.checkpoint import Checkpoints, TrainState
+    from spintok.train.checkpoint import Checkpoints, TrainState, snapshot
 
-    Checkpoints(folder, {"seed": 0}).save(*_training_run(), TrainState(step=1))
+    tensors: dict[str, torch.Tensor] = {}
+    snapshot(*_training_run(), tensors)
+    Checkpoints(folder, {"seed": 0}).write(tensors, TrainState(step=1))
 
 
 def _read_training(folder: Path) -> None:

@@ -22,6 +22,7 @@ from spintok.train.distributed import Distributed
 from spintok.train.recipe import Recipe
 from spintok.train.recipe_file import read_recipe
 from spintok.train.run import TrainingData, train
+from tests.train.folders import contents
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -84,17 +85,6 @@ def run(recipe: Recipe, speech: Path, output: Path, at: int = 0, kind: str = "fa
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """All files by name, without the column of speeds in the log."""
-    found = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    lines = found["training/log.csv"].decode().splitlines()
-    assert lines[0].endswith(",real_time")
-    found["training/log.csv"] = "\n".join(line.rpartition(",")[0] for line in lines).encode()
-    # The checkpoint before the last may be of another step if the run was stopped in between.
-    found.pop("training/checkpoint-previous.safetensors", None)
-    return found
 
 
 @pytest.mark.slow

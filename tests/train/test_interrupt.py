@@ -79,28 +79,6 @@ def test_a_second_signal_is_handled_as_before() -> None:
         signal.signal(signal.SIGTERM, ignored)
 
 
-def test_the_first_checkpoint_comes_after_a_minute(tiny, speech, tmp_path, monkeypatch) -> None:
-    from spintok.train import loop
-
-    now, saved = [0.0], []
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    real = loop.Checkpoints.save
-
-    def save(self, model, optimizer, state):
-        saved.append(state.step)
-        real(self, model, optimizer, state)
-
-    monkeypatch.setattr(loop.Checkpoints, "save", save)
-    (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=30, workers=0))
-
-    def half_a_minute(task: str, done: float, total: float, note: str = "") -> None:
-        now[0] += 30
-
-    recipe = read_recipe(tmp_path / "r.toml", ["loop.checkpoint_minutes=5"])
-    train(recipe, TrainingData(speech), tmp_path / "o", Distributed(torch.device("cpu")), half_a_minute)
-    assert saved == [2, 12, 22, 30]
-
-
 def test_a_folder_in_which_another_run_works_is_refused(tiny, speech, tmp_path) -> None:
     (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=2, workers=0))
     recipe, output = read_recipe(tmp_path / "r.toml"), tmp_path / "o"

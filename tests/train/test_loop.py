@@ -1,13 +1,7 @@
 import csv
 import math
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +12,7 @@ from spintok.train.checkpoint import CheckpointError, Checkpoints
 from spintok.train.distributed import Distributed
 from spintok.train.loop import TrainingError
 from spintok.train.recipe import SpinRecipe
-from spintok.train.recipe_sections import CodebookPlan, DataConfig, LabelConfig, LoopConfig, OptimizerConfig
+from spintok.train.recipe_sections import CodebookPlan, DataConfig, LoopConfig, OptimizerConfig
 from spintok.train.run import TrainingData, train
 
 CPU = Distributed(torch.device("cpu"))
@@ -54,55 +48,6 @@ def test_the_rate_rises_and_falls_in_straight_lines() -> None:
     assert config.rate(3750) == pytest.approx((1e-6 + 1e-4) / 2)
     assert config.rate(5000) == pytest.approx(1e-6)
     assert OptimizerConfig(steps=1, warmup=0).rate(0) == 1e-4
-
-
-@pytest.mark.parametrize("labels", [None, LabelConfig("mfcc-kmeans-100", source="codes")], ids=["spin", "labels"])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tiny, speech, tmp_path, labels) -> None:
-    """SIGKILL in the middle of training, more than once: log and weights are those of a run in one go, bit for bit."""
-    steps = 6
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code = f"""
-import sys
-sys.path[:0] = {sys.path!r}
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from test_loop import recipe, train, LabelConfig, TrainingData, CPU
-import test_loop, time
-from spintok.train import loop
-if sys.argv[1] == "killed":
-    # A step that takes a while, so that the kill falls between the first and the last.
-    real = loop.Checkpoints.save
-    def slow(*arguments):
-        real(*arguments)
-        time.sleep(0.3)
-    loop.Checkpoints.save = slow
-plan = recipe({str(tiny)!r}, optimizer=dict(steps={steps}, accumulation=2), labels={labels!r})
-train(plan, TrainingData(Path({str(speech)!r})), Path(sys.argv[2]), CPU)
-"""
-
-    def start(kind: str, output) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        return subprocess.Popen([sys.executable, "-c", code, kind, str(output)], env=environment)
-
-    assert start("whole", whole).wait() == 0
-    for so_far in (2, 4):
-        process = start("killed", killed)
-        deadline = time.monotonic() + 120
-        while not (killed / "training" / "log.csv").exists() or len(losses(killed)) < so_far:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not (killed / "config.json").exists()
-    assert start("killed", killed).wait() == 0
-    assert len(losses(whole)) == steps
-    assert losses(killed) == losses(whole)
-    for name in ("model.safetensors", "training/checkpoint.safetensors"):
-        one, other = load_file(whole / name), load_file(killed / name)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_workers_prepare_what_the_loop_would(tiny, speech, tmp_path) -> None:
@@ -227,12 +172,31 @@ def test_damaged_checkpoints_without_one_before_are_refused(tiny, speech, tmp_pa
         train(recipe(tiny), TrainingData(speech), tmp_path, CPU)
 
 
-def test_checks_are_written_and_do_not_disturb(tiny, speech, tmp_path) -> None:
-    plan = recipe(tiny, loop={"check_every": 4})
-    train(plan, TrainingData(speech, dev=speech), tmp_path / "checked", CPU)
-    assert [row["step"] for row in rows(tmp_path / "checked", "checks.csv")] == ["4", "6"]
+def test_checks_are_written_once_and_do_not_disturb(tiny, speech, tmp_path, monkeypatch) -> None:
+    """Also those before which a run ended: their checkpoint is on disk already."""
+    from spintok.train.run import Validation
+
+    plan, data = recipe(tiny, loop={"check_every": 4, "check_utterances": 2}), TrainingData(speech, dev=speech)
+    train(plan, data, tmp_path / "checked", CPU)
     train(plan, TrainingData(speech), tmp_path / "plain", CPU)
     assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
+    validate = Validation.__call__
+    for allowed in (0, 1):
+        calls: list[int] = []
+
+        def ends(self, tokenizer, calls=calls, allowed=allowed):
+            calls.append(1)
+            if len(calls) > allowed:
+                raise OSError("ended")
+            return validate(self, tokenizer)
+
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="ended"):
+            patched.setattr(Validation, "__call__", ends)
+            train(plan, data, tmp_path / "stopped", CPU)
+        assert len(losses(tmp_path / "stopped")) == (4, 6)[allowed]
+    train(plan, data, tmp_path / "stopped", CPU)
+    assert [row["step"] for row in rows(tmp_path / "checked", "checks.csv")] == ["4", "6"]
+    assert rows(tmp_path / "stopped", "checks.csv") == rows(tmp_path / "checked", "checks.csv")
 
 
 def test_progress_and_messages(tiny, speech, tmp_path) -> None:
