@@ -52,7 +52,7 @@ def gather(speech: Path, samples: int) -> torch.Tensor:
 
 def encode(tokenizer: spintok.Tokenizer, waveform: torch.Tensor, window: Window) -> torch.Tensor:
     tokenizer.window = window
-    held = waveform if len(waveform) <= window.samples else None
+    held = waveform if len(waveform) <= window.samples() else None
     (found,) = tokenizer.encode_recordings([Recording(held, lambda: iter([waveform]))], tokenizer.codebook_names[:1])
     return torch.from_numpy(found[tokenizer.codebook_names[0]].codes.copy())
 

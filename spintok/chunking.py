@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spintok.frames import HOP, SAMPLE_RATE, num_frames, num_samples
+from spintok.frames import GRID, SAMPLE_RATE, FrameGrid, num_frames, num_samples
 
 __all__ = ["Chunk", "Window", "chunks"]
 
@@ -32,9 +32,9 @@ class Window:
             raise ValueError(f"a window must keep at least 1 frame, with a context of at least 0 frames, got {self}")
 
     @classmethod
-    def within(cls, seconds: float) -> "Window":
-        """A window of ``seconds`` (at least 0.02): two thirds are kept, one sixth on either side is context."""
-        frames = int(seconds * SAMPLE_RATE) // HOP
+    def within(cls, seconds: float, grid: FrameGrid = GRID) -> "Window":
+        """A window of ``seconds``, at least one frame: two thirds are kept, one sixth on either side is context."""
+        frames = int(seconds * SAMPLE_RATE) // grid.hop
         context = frames // 6
         return cls(frames - 2 * context, context)
 
@@ -43,10 +43,9 @@ class Window:
         """Frames of a full window. Audio that has no more frames is encoded in one pass."""
         return self.keep + 2 * self.context
 
-    @property
-    def samples(self) -> int:
+    def samples(self, grid: FrameGrid = GRID) -> int:
         """The largest number of samples that a window reads, and that audio encoded in one pass has."""
-        return num_samples(self.frames + 1) - 1
+        return num_samples(self.frames + 1, grid) - 1
 
 
 class Chunk(NamedTuple):
@@ -57,7 +56,7 @@ class Chunk(NamedTuple):
     keep: int
 
 
-def chunks(blocks: Iterable[Tensor], window: Window) -> Iterator[Chunk]:
+def chunks(blocks: Iterable[Tensor], window: Window, grid: FrameGrid = GRID) -> Iterator[Chunk]:
     """Cut a waveform, given as consecutive blocks (S_i,), into chunks that keep each of its frames exactly once."""
     buffer = torch.empty(0)
     # The frame at which the buffer starts, and the first frame that no chunk has kept yet.
@@ -65,15 +64,15 @@ def chunks(blocks: Iterable[Tensor], window: Window) -> Iterator[Chunk]:
     for block in blocks:
         buffer = torch.cat([buffer, block])
         # The last chunk must see the end of the audio, so cut only when there is audio after the chunk.
-        while len(buffer) > num_samples(start + window.keep + window.context + 1 - first):
+        while len(buffer) > num_samples(start + window.keep + window.context + 1 - first, grid):
             end = start + window.keep
-            yield Chunk(buffer[: num_samples(end + window.context - first)], start - first, window.keep)
+            yield Chunk(buffer[: num_samples(end + window.context - first, grid)], start - first, window.keep)
             start, following = end, max(0, end - window.context)
-            buffer, first = buffer[(following - first) * HOP :], following
-    total = first + num_frames(len(buffer))
+            buffer, first = buffer[(following - first) * grid.hop :], following
+    total = first + num_frames(len(buffer), grid)
     while start < total:
         keep = min(window.keep, total - start)
         stop = min(total, start + keep + window.context)
-        yield Chunk(buffer[: num_samples(stop - first)], start - first, keep)
+        yield Chunk(buffer[: num_samples(stop - first, grid)], start - first, keep)
         start, following = start + keep, max(0, start + keep - window.context)
-        buffer, first = buffer[(following - first) * HOP :], following
+        buffer, first = buffer[(following - first) * grid.hop :], following

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from spintok.chunking import Window, chunks
 from spintok.data.audio import Recording, record
-from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE
+from spintok.frames import SAMPLE_RATE, FrameGrid
 from spintok.models.base import FeatureExtractor
 from spintok.models.precision import full_precision
 from spintok.models.statistics import WaveformStatistics
@@ -76,14 +76,24 @@ class Featurizer(nn.Module):
         return SAMPLE_RATE
 
     @property
+    def grid(self) -> FrameGrid:
+        """Where the encoder's frames lie in the audio."""
+        return self.encoder.grid
+
+    @property
+    def max_samples(self) -> int:
+        """The longest recording that is encoded in one piece."""
+        return self.window.samples(self.grid)
+
+    @property
     def frame_rate(self) -> int:
         """Frames per second."""
-        return FRAME_RATE
+        return self.grid.rate
 
     @property
     def frame_size(self) -> int:
         """Samples from one frame to the next."""
-        return HOP
+        return self.grid.hop
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +126,7 @@ class Featurizer(nn.Module):
 
         Raises ``AudioError`` if the file cannot be read.
         """
-        return record(path, self.window.samples)
+        return record(path, self.max_samples)
 
     @torch.inference_mode()
     def iter_features(
@@ -162,7 +172,7 @@ class Featurizer(nn.Module):
                 samples += len(block)
                 yield block
 
-        for chunk in chunks(counted(), self.window):
+        for chunk in chunks(counted(), self.window, self.grid):
             lengths = torch.tensor([len(chunk.waveform)])
             states, _ = self._hidden_states(chunk.waveform[None], lengths, layers, statistics)
             kept = slice(chunk.skip, chunk.skip + chunk.keep)

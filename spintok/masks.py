@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spintok.frames import HOP, RECEPTIVE_FIELD
+from spintok.frames import GRID, FrameGrid
 
 __all__ = ["frame_counts", "length_mask", "padding_mask", "window_counts", "zero_padding"]
 
@@ -13,9 +13,9 @@ def window_counts(lengths: Tensor, size: int, step: int) -> Tensor:
     return ((lengths - size).div(step, rounding_mode="floor") + 1).clamp(min=0)
 
 
-def frame_counts(lengths: Tensor) -> Tensor:
+def frame_counts(lengths: Tensor, grid: FrameGrid = GRID) -> Tensor:
     """Frames (B,) of utterances of ``lengths`` (B,) samples: ``spintok.frames.num_frames`` of each."""
-    return window_counts(lengths, RECEPTIVE_FIELD, HOP)
+    return window_counts(lengths, grid.reach, grid.hop)
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:

@@ -166,7 +166,7 @@ class Tokenizer(Featurizer):
         portion: list[Recording | AudioError] = []
         for item in iter_items(audio, lengths) if several else [audio]:
             try:
-                portion.append(open_item(item, sample_rate, channels, self.window.samples))
+                portion.append(open_item(item, sample_rate, channels, self.max_samples))
             except AudioError as error:
                 if errors == "raise":
                     raise
@@ -227,7 +227,10 @@ class Tokenizer(Featurizer):
                 samples[i] = count
                 progress(i, count)
         return [
-            {name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i]) for name, codes in parts.items()}
+            {
+                name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i], self.grid)
+                for name, codes in parts.items()
+            }
             for i, parts in enumerate(found)
         ]
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spintok.frames import FRAME_RATE, frames_to_seconds
+from spintok.frames import GRID, FrameGrid, frames_to_seconds
 
 __all__ = ["Tokens", "deduplicate", "expand"]
 
@@ -44,11 +44,13 @@ class Tokens:
         codes: the index of each frame's codeword, (T,) int32 in [0, codebook_size).
         codebook_size: K, the number of codewords.
         num_samples: the number of samples of the waveform at 16 kHz, if known.
+        grid: where the frames lie.
     """
 
     codes: Codes
     codebook_size: int
     num_samples: int | None = None
+    grid: FrameGrid = GRID
 
     def __post_init__(self) -> None:
         codes = _codes(self.codes)
@@ -64,11 +66,16 @@ class Tokens:
 
     @classmethod
     def from_runs(
-        cls, units: ArrayLike, durations: ArrayLike, codebook_size: int, num_samples: int | None = None
+        cls,
+        units: ArrayLike,
+        durations: ArrayLike,
+        codebook_size: int,
+        num_samples: int | None = None,
+        grid: FrameGrid = GRID,
     ) -> "Tokens":
         """Tokens from the code and the duration in frames of each run."""
         units, durations = _codes(units), _codes(durations)
-        tokens = cls(expand(units, durations), codebook_size, num_samples)
+        tokens = cls(expand(units, durations), codebook_size, num_samples, grid)
         if not (units[1:] == units[:-1]).any():
             # No two neighbours are equal, so these are the runs.
             tokens.__dict__["_runs"] = (units, durations)
@@ -96,23 +103,24 @@ class Tokens:
     @property
     def frame_rate(self) -> int:
         """Frames per second."""
-        return FRAME_RATE
+        return self.grid.rate
 
     @property
     def seconds(self) -> float:
         """The duration of the frames in seconds: ``num_frames / frame_rate``."""
-        return frames_to_seconds(self.num_frames)
+        return frames_to_seconds(self.num_frames, self.grid)
 
     @property
     def times(self) -> NDArray[np.float64]:
         """Start and end of each run in seconds, (R, 2) float64."""
         ends = np.cumsum(self.durations, dtype=np.int64)
-        return np.stack([ends - self.durations, ends], axis=1) / FRAME_RATE
+        return np.stack([ends - self.durations, ends], axis=1) / self.grid.rate
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):
             return NotImplemented
-        return self.codebook_size == other.codebook_size and np.array_equal(self.codes, other.codes)
+        alike = (self.codebook_size, self.grid) == (other.codebook_size, other.grid)
+        return alike and np.array_equal(self.codes, other.codes)
 
     __hash__ = None  # type: ignore[assignment]
 

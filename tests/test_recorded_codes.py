@@ -22,7 +22,7 @@ def test_shipped_tokenizers_give_the_recorded_codes(name: str) -> None:
     assert tokenizer.fingerprint == str(recorded[f"{name}/fingerprint"])
     for key, audio in recordings().items():
         rate = None if isinstance(audio, str) else 16000
-        recording = open_item(audio, rate, False, tokenizer.window.samples)
+        recording = open_item(audio, rate, False, tokenizer.max_samples)
         found = tokenizer.encode_recordings([recording], TOKENIZERS[name])[0]
         for codebook, tokens in found.items():
             expected = recorded[f"{name}/{codebook}/{key}"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spintok.corpus.token_formats import Record
-from spintok.corpus.tokens import CorpusError, read_corpus
+from spintok.corpus.tokens import CorpusError, grid_of, read_corpus
 from spintok.stats import JointCounts, TokenCounts
 from spintok.tokens import Tokens
 
@@ -57,10 +57,11 @@ def count_corpus(
     if name not in sizes:
         raise CorpusError(f"{folder}: has no codebook {name!r}, only {', '.join(sizes)}")
     first, second = [*sizes, None][:2]
-    counts = TokenCounts.empty(sizes[name])
+    rate = grid_of(description).rate
+    counts = TokenCounts.empty(sizes[name], rate)
     joint = None if second is None else JointCounts.empty(sizes[first], sizes[second])
     for batch in _batches(records):
-        counts += TokenCounts.collect([(record.tokens[name], record.speaker) for record in batch], sizes[name])
+        counts += TokenCounts.collect([(record.tokens[name], record.speaker) for record in batch], sizes[name], rate)
         if joint is not None:
             rows, columns = (np.concatenate([r.tokens[book].codes for r in batch]) for book in (first, second))
             joint += JointCounts.of(rows, columns, joint.rows, joint.columns)

@@ -157,6 +157,7 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
             "dtype": self.kind.dtype,
             "sample_rate": self.tokenizer.sample_rate,
             "frame_rate": self.tokenizer.frame_rate,
+            "receptive_field": self.tokenizer.grid.reach,
             "format": self.format,
         }
 

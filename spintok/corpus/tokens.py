@@ -29,6 +29,7 @@ from spintok.corpus.token_formats import (
 )
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
 from spintok.progress import Progress, no_progress
 from spintok.stats import TokenCounts, to_json
 from spintok.tokenizer import Tokenizer
@@ -92,12 +93,12 @@ def encode_corpus(
     check_format(options.format)
     sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
     first = options.codebooks[0]
-    summary = TokenSummary(counts=TokenCounts.empty(sizes[first]))
+    summary = TokenSummary(counts=TokenCounts.empty(sizes[first], tokenizer.frame_rate))
 
     def count(records: Mapping[Utterance, Record]) -> None:
         # A .km file does not hold the speakers.
         spoken = ((record.tokens[first], record.speaker or utterance.speaker) for utterance, record in records.items())
-        summary.counts += TokenCounts.collect(spoken, sizes[first])
+        summary.counts += TokenCounts.collect(spoken, sizes[first], tokenizer.frame_rate)
 
     run_job(_TokenWriter(tokenizer, options, sizes, count), tokenizer, utterances, output, options, summary, progress)
     write_text(output / f"stats{options.part}.json", to_json(summary.counts))
@@ -116,17 +117,29 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     description = read_description(folder, "tokens")
     try:
         sizes = {str(name): int(size) for name, size in description["codebooks"].items()}
+        grid = grid_of(description)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorpusError(f"{folder}/tokenizer.json: damaged ({error!r})") from None
     if not sizes:
         raise CorpusError(f"{folder}/tokenizer.json: damaged (no codebooks)")
-    return description, _records(shard_paths(folder, "tokens", description), sizes)
+    return description, _records(shard_paths(folder, "tokens", description), sizes, grid)
 
 
-def _records(shards: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Record]:
+def grid_of(description: Mapping[str, Any]) -> FrameGrid:
+    """Where the frames of a token folder or of an export lie.
+
+    What is not stated is HuBERT's, as in early folders. Raises ``ValueError`` for frames that no encoder has.
+    """
+    rate = description.get("frame_rate", FRAME_RATE)
+    if not isinstance(rate, int) or rate < 1 or SAMPLE_RATE % rate:
+        raise ValueError(f"frame_rate is {rate!r:.80}")
+    return FrameGrid(SAMPLE_RATE // rate, description.get("receptive_field", RECEPTIVE_FIELD))
+
+
+def _records(shards: Sequence[Path], sizes: Mapping[str, int], grid: FrameGrid) -> Iterator[Record]:
     for shard in shards:
         check_shard(shard, shard_files(shard))
-        yield from read_shard(shard, sizes)
+        yield from read_shard(shard, sizes, grid)
 
 
 class _TokenWriter(ShardWriter[Record]):
@@ -149,7 +162,7 @@ class _TokenWriter(ShardWriter[Record]):
     ) -> None:
         self.tokenizer = tokenizer
         self.options = options
-        self.layout = TokenLayout(sizes, options.dedup)
+        self.layout = TokenLayout(sizes, options.dedup, tokenizer.grid)
         self._shard_done = shard_done
         self._description = {
             "spintok_tokens": LAYOUT,
@@ -158,6 +171,7 @@ class _TokenWriter(ShardWriter[Record]):
             "codebooks": sizes,
             "sample_rate": tokenizer.sample_rate,
             "frame_rate": tokenizer.frame_rate,
+            "receptive_field": tokenizer.grid.reach,
             "format": options.format,
             "dedup": options.dedup,
         }
@@ -188,7 +202,7 @@ class _TokenWriter(ShardWriter[Record]):
         check_names((self.name(utterance),) if self.options.format == "km" else names, self.options.format)
 
     def read(self, shard: Path) -> dict[str, Record]:
-        return {record.key: record for record in read_shard(shard, self.layout.codebooks)}
+        return {record.key: record for record in read_shard(shard, self.layout.codebooks, self.layout.grid)}
 
     def encode(
         self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
@@ -216,7 +230,7 @@ class _TokenWriter(ShardWriter[Record]):
         return row_of(record, self.layout)
 
     def from_entry(self, entry: Mapping[str, Any]) -> Record:
-        return record_of_row(entry, self.layout.codebooks)
+        return record_of_row(entry, self.layout.codebooks, self.layout.grid)
 
     def shard_done(self, records: Mapping[Utterance, Record]) -> None:
         self._shard_done(records)

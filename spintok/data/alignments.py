@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.frames import FRAME_RATE, frame_center_seconds
+from spintok.frames import GRID, FrameGrid, frame_center_seconds
 
 __all__ = [
     "SILENCE",
@@ -104,9 +104,9 @@ def match(keys: Iterable[str], alignments: Mapping[str, Alignment]) -> dict[str,
     return found
 
 
-def frame_intervals(intervals: Sequence[Interval], num_frames: int) -> NDArray[np.int64]:
+def frame_intervals(intervals: Sequence[Interval], num_frames: int, grid: FrameGrid = GRID) -> NDArray[np.int64]:
     """Return the index of the interval that contains each frame's centre, (``num_frames``,); -1 if none does."""
-    return intervals_at(intervals, frame_center_seconds(0) + np.arange(num_frames) / FRAME_RATE)
+    return intervals_at(intervals, frame_center_seconds(0, grid) + np.arange(num_frames) / grid.rate)
 
 
 def intervals_at(intervals: Sequence[Interval], times: NDArray[np.float64]) -> NDArray[np.int64]:

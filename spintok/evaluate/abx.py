@@ -191,7 +191,9 @@ def _missing(inputs: MetricInputs) -> str | None:
 def _segments(inputs: MetricInputs) -> list[Segment]:
     phones, options = inputs.dataset.phones, inputs.options
     # The lengths of the utterances are not known before they are encoded.
-    found = find_segments(phones, dict.fromkeys(phones, 2**31), inputs.dataset.speakers, options.unit)
+    found = find_segments(
+        phones, dict.fromkeys(phones, 2**31), inputs.dataset.speakers, options.unit, inputs.tokenizer.grid
+    )
     return used_segments(sample_segments(found, options.sampling), sampling=options.sampling)
 
 

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from spintok.data.alignments import SILENCE_LABELS, Interval
-from spintok.frames import FRAME_RATE, frame_center_seconds
+from spintok.frames import GRID, FrameGrid, frame_center_seconds
 
 __all__ = [
     "TASKS",
@@ -76,6 +76,7 @@ def find_segments(
     frames: Mapping[str, int],
     speakers: Mapping[str, str],
     unit: Unit = "triphone",
+    grid: FrameGrid = GRID,
 ) -> list[Segment]:
     """The segments of utterances that have an alignment, a number of frames and a speaker.
 
@@ -83,7 +84,7 @@ def find_segments(
     "phoneme" is the phone alone. Segments without a frame are left out.
     """
     found = []
-    first = frame_center_seconds(0)
+    first = frame_center_seconds(0, grid)
     for key in phones:
         if key not in frames or key not in speakers:
             continue
@@ -94,7 +95,7 @@ def find_segments(
                 continue
             onset, offset = (before.start, after.end) if unit == "triphone" else (phone.start, phone.end)
             # frame_intervals has the same tolerance of a microsecond.
-            start, stop = (int(np.ceil((time - first) * FRAME_RATE - 1e-4)) for time in (onset, offset))
+            start, stop = (int(np.ceil((time - first) * grid.rate - 1e-4)) for time in (onset, offset))
             start, stop = max(start, 0), min(stop, frames[key])
             if start < stop:
                 found.append(Segment(key, start, stop, phone.label, around, speakers[key]))

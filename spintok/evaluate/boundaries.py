@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.data.alignments import Interval
-from spintok.frames import FRAME_RATE, frame_center_seconds
+from spintok.frames import frame_center_seconds
 from spintok.tokens import Tokens
 
 __all__ = ["TOLERANCE", "Boundaries", "boundary_counts", "match_boundaries"]
@@ -65,9 +65,10 @@ def boundary_counts(tokens: Tokens, intervals: Sequence[Interval], tolerance: fl
     one's are left out, because no run can begin there. ``tolerance`` is in seconds and inclusive.
     """
     starts = (np.cumsum(tokens.durations, dtype=np.int64) - tokens.durations)[1:]
-    found = frame_center_seconds(0) + (starts - 0.5) / FRAME_RATE
+    grid = tokens.grid
+    found = frame_center_seconds(0, grid) + (starts - 0.5) / grid.rate
     times = np.unique([round(time, 6) for _, start, end in intervals for time in (start, end)])
-    first, last = frame_center_seconds(0), frame_center_seconds(max(tokens.num_frames - 1, 0))
+    first, last = frame_center_seconds(0, grid), frame_center_seconds(max(tokens.num_frames - 1, 0), grid)
     times = times[(times > first) & (times < last)]
     return Boundaries(match_boundaries(found, times, tolerance), found.size, times.size)
 

@@ -56,7 +56,7 @@ def encode_all(
     for done, (utterance, (features,)) in enumerate(found, start=1):
         codes = codebook.codes(features, prepared).cpu().numpy()
         array = features.float().cpu().numpy()
-        encoded.tokens[utterance.key] = Tokens(codes, size)
+        encoded.tokens[utterance.key] = Tokens(codes, size, grid=tokenizer.grid)
         encoded.mean_features[utterance.key] = (
             array.mean(axis=0) if len(array) else np.zeros(array.shape[1], np.float32)
         )

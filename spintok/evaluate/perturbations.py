@@ -19,7 +19,7 @@ from spintok.augment.noise import add_noise, add_reverb, band_limit, impulse_res
 from spintok.augment.tempo import time_stretch
 from spintok.data.manifest import Utterance
 from spintok.evaluate.noise_sources import NoiseSources
-from spintok.frames import FRAME_RATE, HOP, SAMPLE_RATE, frame_center_seconds, num_frames
+from spintok.frames import FRAME_RATE, GRID, HOP, SAMPLE_RATE, FrameGrid, frame_center_seconds, num_frames
 
 __all__ = ["CONDITIONS", "MEANINGS", "Condition", "Kind", "Perturbed", "apply"]
 
@@ -153,40 +153,51 @@ class Perturbed:
             perturbed[self.first : self.first + self.count],
         )
 
-    def times(self, frames: int) -> NDArray[np.float64]:
+    def times(self, frames: int, grid: FrameGrid = GRID) -> NDArray[np.float64]:
         """The time in the original, in seconds, of the centres of the first ``frames`` frames of the perturbed part."""
-        return (frame_center_seconds(self.original) + np.arange(frames) / FRAME_RATE) * self.tempo + self.delay
+        return (frame_center_seconds(self.original, grid) + np.arange(frames) / grid.rate) * self.tempo + self.delay
 
 
 def apply(
-    condition: Condition, waveform: Tensor, utterance: Utterance, sources: NoiseSources, seed: int
+    condition: Condition,
+    waveform: Tensor,
+    utterance: Utterance,
+    sources: NoiseSources,
+    seed: int,
+    grid: FrameGrid = GRID,
 ) -> Perturbed | None:
     """A waveform (S,) float32 at 16 kHz under a condition; None if it is too short for it.
 
-    Only ``tempo``, ``shift``, ``pad``, ``crop`` and ``short`` change its length.
+    Only ``tempo``, ``shift``, ``pad``, ``crop`` and ``short`` change its length. ``pad`` and ``crop`` need a strength
+    of whole frames of ``grid``, and raise ``ValueError`` otherwise.
     """
     strength = condition.strength or 0.0
-    frames = num_frames(len(waveform))
-    skip = round(abs(strength) * FRAME_RATE)
+    frames, hop = num_frames(len(waveform), grid), grid.hop
+    skip = round(abs(strength) * grid.rate)
+    if condition.kind in _WHOLE_FRAMES and abs(skip - abs(strength) * grid.rate) > 1e-6:
+        raise ValueError(
+            f"the strength of {condition.kind} must be a multiple of {1 / grid.rate:g} s, which its frames step "
+            f"by, got {strength:g}"
+        )
     match condition.kind:
         case "tempo":
             return Perturbed(torch.from_numpy(time_stretch(waveform.numpy(), strength)), tempo=strength)
         case "shift":
             return Perturbed(waveform[int(strength) :], delay=strength / SAMPLE_RATE)
         case "pad" if strength < 0:
-            return Perturbed(F.pad(waveform, (skip * HOP, 0)), first=skip, count=frames)
+            return Perturbed(F.pad(waveform, (skip * hop, 0)), first=skip, count=frames)
         case "pad":
-            return Perturbed(F.pad(waveform, (0, skip * HOP)), count=frames)
+            return Perturbed(F.pad(waveform, (0, skip * hop)), count=frames)
         case "crop":
-            return Perturbed(waveform[skip * HOP :], original=skip) if frames > skip else None
+            return Perturbed(waveform[skip * hop :], original=skip) if frames > skip else None
         case "short":
             length = round(strength * SAMPLE_RATE)
-            if len(waveform) <= length or num_frames(length) == 0:
+            if len(waveform) <= length or num_frames(length, grid) == 0:
                 return None
-            latest = (len(waveform) - length) // HOP
+            latest = (len(waveform) - length) // hop
             start = int(utterance_rng(seed, 0, f"{utterance.key}/short").integers(latest + 1))
-            piece = waveform[start * HOP : start * HOP + length]
-            return Perturbed(piece, original=start, count=num_frames(length))
+            piece = waveform[start * hop : start * hop + length]
+            return Perturbed(piece, original=start, count=num_frames(length, grid))
         case _:
             return Perturbed(_same_length(condition, waveform, utterance, sources, seed))
 

@@ -79,7 +79,7 @@ def collect_frames(
         for layer, part in zip(found, parts, strict=True):
             layer.append(part.float().cpu().numpy())
         intervals = phones.get(utterance.key, ())
-        place = frame_intervals(intervals, len(parts[0]))
+        place = frame_intervals(intervals, len(parts[0]), tokenizer.grid)
         of_interval = np.array([number[interval.label] for interval in intervals] + [-1], dtype=np.int64)
         labels.append(of_interval[place])
         owner.append(np.full(len(parts[0]), len(keys), dtype=np.int64))

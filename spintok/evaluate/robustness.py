@@ -23,7 +23,7 @@ from spintok.evaluate.perturbations import MEANINGS, Condition, Perturbed, apply
 from spintok.frames import SAMPLE_RATE
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
-from spintok.tokens import deduplicate
+from spintok.tokens import Tokens, deduplicate
 
 __all__ = ["METRIC", "edit_distance", "robustness", "ued"]
 
@@ -98,13 +98,15 @@ def robustness(
             if skipped is not None:
                 skipped[utterance.key] = str(error)
             continue
-        perturbed = [apply(condition, waveform, utterance, noise_sources, seed) for condition in conditions]
+        perturbed = [
+            apply(condition, waveform, utterance, noise_sources, seed, tokenizer.grid) for condition in conditions
+        ]
         waveforms = [waveform, *(one.waveform for one in perturbed if one is not None)]
         original, *others = tokenizer.encode(waveforms, SAMPLE_RATE, codebook=name)
         intervals = None if phones is None else phones.get(utterance.key)
         waiting = iter(others)
         for found, one in zip(pairs, perturbed, strict=True):
-            found.append(None if one is None else _Pair.of(one, original.codes, next(waiting).codes, intervals))
+            found.append(None if one is None else _Pair.of(one, original, next(waiting), intervals))
         keys.append(utterance.key)
         progress(f"perturbed speech through {tokenizer.name}", done, len(utterances))
     if not keys:
@@ -129,11 +131,11 @@ class _Pair:
     def of(
         cls,
         perturbed: Perturbed,
-        original: NDArray[np.int32],
-        codes: NDArray[np.int32],
+        original: Tokens,
+        others: Tokens,
         intervals: Sequence[Interval] | None,
     ) -> "_Pair":
-        before, after = perturbed.compared(original, codes)
+        before, after = perturbed.compared(original.codes, others.codes)
         nothing = before[:0]
         if intervals is None:
             return cls(before, after, nothing, nothing, perturbed.aligned)
@@ -141,8 +143,8 @@ class _Pair:
         return cls(
             before,
             after,
-            before[_is_speech(intervals, unperturbed.times(len(before)))],
-            after[_is_speech(intervals, perturbed.times(len(after)))],
+            before[_is_speech(intervals, unperturbed.times(len(before), original.grid))],
+            after[_is_speech(intervals, perturbed.times(len(after), original.grid))],
             perturbed.aligned,
         )
 

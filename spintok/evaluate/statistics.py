@@ -11,7 +11,9 @@ def _measure(inputs: MetricInputs) -> Result:
     """``spintok.stats.metrics``. If there are alignments, they determine the codes of silence."""
     tokens, speakers = inputs.encoded.tokens, inputs.dataset.speakers
     size = inputs.tokenizer.size_of(inputs.codebook)
-    counts = TokenCounts.collect(((one, speakers.get(key)) for key, one in tokens.items()), size)
+    counts = TokenCounts.collect(
+        ((one, speakers.get(key)) for key, one in tokens.items()), size, inputs.tokenizer.frame_rate
+    )
     phones = inputs.dataset.phones
     labelled = [LabelCounts.of(tokens[key], phones[key]) for key in tokens if key in phones]
     silence = LabelCounts.summed(labelled, size).codes_of(SILENCE_LABELS) if labelled else None

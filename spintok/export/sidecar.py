@@ -8,6 +8,7 @@ from typing import Any
 from spintok._files import sha256_of, write_text
 from spintok.export.errors import ExportError
 from spintok.export.source import Header
+from spintok.frames import RECEPTIVE_FIELD
 
 __all__ = ["SIDECAR", "check_file", "describe_export", "header_of", "parse_sidecar", "read_sidecar", "write_sidecar"]
 
@@ -46,6 +47,7 @@ def describe_export(header: Header, target: str, source: str, options: Mapping[s
         "codebooks": dict(header.codebooks),
         "frame_rate": header.frame_rate,
         "dedup": header.dedup,
+        **({} if header.receptive_field == RECEPTIVE_FIELD else {"receptive_field": header.receptive_field}),
         "options": json.loads(json.dumps(dict(options))),
         "source": source,
     }
@@ -91,7 +93,10 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
 def header_of(description: Mapping[str, Any]) -> Header:
     """The header that ``describe_export`` stored."""
     names = ("tokenizer", "fingerprint", "codebooks", "frame_rate", "dedup")
-    return Header(**{name: description[name] for name in names})
+    return Header(
+        **{name: description[name] for name in names},
+        receptive_field=description.get("receptive_field", RECEPTIVE_FIELD),
+    )
 
 
 def check_file(folder: Path, description: Mapping[str, Any], path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from spintok.corpus.folder import shard_paths
 from spintok.corpus.token_formats import Record
-from spintok.corpus.tokens import read_corpus
+from spintok.corpus.tokens import grid_of, read_corpus
 from spintok.export.errors import ExportError
+from spintok.frames import RECEPTIVE_FIELD, FrameGrid
 
 __all__ = ["Header", "Source", "open_source", "unique"]
 
@@ -25,6 +26,7 @@ class Header:
         codebooks: the number of codewords of each exported codebook by name, the primary one first.
         frame_rate: frames per second.
         dedup: whether tokens are stored as runs with durations, otherwise as one code per frame.
+        receptive_field: samples that one frame reads.
     """
 
     tokenizer: str
@@ -32,6 +34,12 @@ class Header:
     codebooks: Mapping[str, int]
     frame_rate: int
     dedup: bool
+    receptive_field: int = RECEPTIVE_FIELD
+
+    @property
+    def grid(self) -> FrameGrid:
+        """Where the frames lie. Raises ``ValueError`` for a rate that no tokenizer has."""
+        return grid_of({"frame_rate": self.frame_rate, "receptive_field": self.receptive_field})
 
     @property
     def codebook(self) -> str:
@@ -65,7 +73,7 @@ class Source:
                 yield replace(record, tokens={name: record.tokens[name] for name in names})
             elif not skip_empty:
                 raise ExportError(
-                    f"{record.key!r} has no tokens (less than 25 ms of audio); add --skip-empty to leave it out"
+                    f"{record.key!r} has no tokens (shorter than one frame); add --skip-empty to leave it out"
                 )
 
 
@@ -105,7 +113,8 @@ def _describe(folder: Path) -> tuple[Header, list[Path]]:
     shards = shard_paths(folder, "tokens", found)
     try:
         sizes = {str(name): int(size) for name, size in found["codebooks"].items()}
-        header = Header(str(found["tokenizer"]), str(found["fingerprint"]), sizes, int(found["frame_rate"]), dedup=True)
+        grid = grid_of(found)
+        header = Header(str(found["tokenizer"]), str(found["fingerprint"]), sizes, grid.rate, True, grid.reach)
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{folder}/tokenizer.json: damaged ({error!r})") from None
     return header, shards

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from spintok.frames import GRID, FrameGrid
 from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["FeatureExtractor"]
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """Waveforms at 16 kHz to 50 feature vectors per second.
+    """Waveforms at 16 kHz to feature vectors at a constant rate, 50 per second unless ``grid`` says otherwise.
 
     The features of an utterance must not depend on the other utterances in its batch.
     """
@@ -26,6 +27,9 @@ class FeatureExtractor(nn.Module, ABC):
 
     has_layers: ClassVar[bool] = True
     """False for extractors that never have more than layer 0."""
+
+    grid: FrameGrid = GRID
+    """Where the frames lie."""
 
     context_frames: int
     """Frames on either side of a chunk of long audio that should be read as context."""
@@ -58,8 +62,8 @@ class FeatureExtractor(nn.Module, ABC):
             statistics: the result of ``statistics`` for the whole recordings, if the waveforms are parts of them.
 
         Returns:
-            Features (B, T, D) of each layer, zero where padded, and frame counts (B,). An utterance of fewer than 400
-            samples has 0 frames.
+            Features (B, T, D) of each layer, zero where padded, and frame counts (B,). An utterance of fewer than
+            ``grid.reach`` samples has 0 frames.
 
         Raises:
             ValueError: wrong shapes, a length above S, or a layer that does not exist.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from spintok.models.conv_layer import check_geometry
+from spintok.frames import GRID, FrameGrid
 from spintok.models.streaming import StreamingConfig
 from spintok.models.transformer import NormPosition
 
@@ -87,7 +87,7 @@ class EncoderConfig:
         self._check_numbers()
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):
             raise ValueError("conv_channels, conv_kernels and conv_strides must have the same length")
-        check_geometry(self.conv_kernels, self.conv_strides)
+        FrameGrid.of_convolutions(self.conv_kernels, self.conv_strides)  # raises if it is impossible
         if self.width % self.heads or self.width % self.positional_groups:
             raise ValueError(
                 f"width {self.width} must be a multiple of heads {self.heads} "
@@ -119,8 +119,15 @@ class EncoderConfig:
         # A frame then reads two log-mel frames of its own, so chunks share nothing but their statistics.
         if self.front_end != "log_mel" or (self.conv_kernels[1:], self.conv_strides[1:]) != ((2,), (2,)):
             raise ValueError('streaming needs front_end "log_mel" with one convolution of kernel 2 and stride 2')
+        if self.grid != GRID:
+            raise ValueError(f"streaming encoders step by {GRID.hop} samples, and read {GRID.reach}, in each frame")
         if self.position_buckets:
             raise ValueError("streaming knows no relative position bias: position_buckets must be 0")
+
+    @property
+    def grid(self) -> FrameGrid:
+        """Where the frames of the convolutions lie."""
+        return FrameGrid.of_convolutions(self.conv_kernels, self.conv_strides)
 
     def _check_numbers(self) -> None:
         for name in ("conv_bias", "feature_norm", "projection", "normalize_waveform", "final_norm"):

@@ -1,4 +1,5 @@
-"""The convolutional front end of HuBERT, wav2vec 2.0 and WavLM: waveforms to 50 feature vectors per second.
+"""The convolutional front end of HuBERT, wav2vec 2.0 and WavLM: waveforms to feature vectors,
+50 per second in these models.
 
 Base models normalise each channel of the first convolution over time (Wu and He 2018, "Group Normalization", one
 channel per group), so padding a waveform, or cutting it, would change every frame. The first convolution is linear:
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.frames import HOP, num_frames, num_samples
+from spintok.frames import FrameGrid, num_frames, num_samples
 from spintok.masks import length_mask, window_counts
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.statistics import WaveformStatistics
@@ -29,8 +30,7 @@ class FrontEnd(nn.Module):
     """The convolutions (seven in HuBERT) with their normalisation.
 
     Args:
-        channels, kernels, strides: output channels, kernel and stride of each convolution. Together they read 400
-            samples per frame and step by 320.
+        channels, kernels, strides: output channels, kernel and stride of each convolution.
         bias: whether the convolutions have a bias.
         group_norm: True normalises each channel of the first convolution over time (Base models); False applies a
             layer norm to the output of every convolution (Large models).
@@ -51,6 +51,7 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.group_norm = group_norm
         self.waveform_eps = waveform_eps
+        self.grid = FrameGrid.of_convolutions(kernels, strides)
         inputs = [1, *channels[:-1]]
         self.layers = nn.ModuleList(
             ConvLayer(*shape, bias=bias, norm=not group_norm or index == 0)
@@ -127,7 +128,7 @@ class FrontEnd(nn.Module):
         arbitrary finite values.
         """
         batch, samples = waveforms.shape
-        frames = num_frames(samples)
+        frames = num_frames(samples, self.grid)
         if frames == 0 or batch == 0:
             return waveforms.new_zeros(batch, frames, self.num_channels)
         if statistics is None and self.uses_statistics:
@@ -170,12 +171,12 @@ class FrontEnd(nn.Module):
     def _convolve(self, waveforms: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Features (B, num_frames(S), C) of a whole batch at once."""
         batch, samples = waveforms.shape
-        frames = num_frames(samples)
+        frames = num_frames(samples, self.grid)
         if batch > 1:
             # Concatenate the waveforms, each padded to a whole number of hops. In every layer the rows of an utterance
             # then start at a multiple of the next stride, and rows that read across a border are cut off below.
-            waveforms = F.pad(waveforms, (0, -samples % HOP))
-        hops = waveforms.shape[1] // HOP
+            waveforms = F.pad(waveforms, (0, -samples % self.grid.hop))
+        hops = waveforms.shape[1] // self.grid.hop
         first = self.first
         flat = F.pad(waveforms.flatten(), (0, first.kernel - first.stride))
         patches = flat.unfold(0, first.kernel, first.stride)
@@ -199,17 +200,18 @@ class FrontEnd(nn.Module):
     def _convolve_in_chunks(self, waveforms: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same, one utterance and a few frames at a time and without padding, which is fastest on a CPU."""
         batch = len(waveforms)
-        frames = num_frames(waveforms.shape[1])
+        frames = num_frames(waveforms.shape[1], self.grid)
         found: list[list[Tensor]] = [[] for _ in range(batch)]
         for index, length in enumerate(lengths.tolist()):
             own = slice(0, 1) if len(weight) == 1 else slice(index, index + 1)
             own_bias = None if bias is None else bias[own]
-            count = num_frames(length)
+            count = num_frames(length, self.grid)
             parts = math.ceil(count / _CHUNK)
             for part in range(parts):
                 # Parts of similar size: a last part of a few frames would be slow.
                 start, stop = count * part // parts, count * (part + 1) // parts
-                cut = waveforms[index : index + 1, start * HOP : start * HOP + num_samples(stop - start)]
+                first = start * self.grid.hop
+                cut = waveforms[index : index + 1, first : first + num_samples(stop - start, self.grid)]
                 found[index].append(self._convolve(cut, weight[own], own_bias)[0])
         out = waveforms.new_zeros(batch, frames, self.num_channels)
         for row, chunks in zip(out, found, strict=True):

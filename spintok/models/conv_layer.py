@@ -4,27 +4,11 @@ Activations are stored frame by frame, (frames, channels). A strided convolution
 of its input, without im2col and without transposes around the layer norms.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.frames import HOP, RECEPTIVE_FIELD
-
-__all__ = ["ConvLayer", "check_geometry"]
-
-
-def check_geometry(kernels: Sequence[int], strides: Sequence[int]) -> None:
-    """Raise ``ValueError`` unless the convolutions read 400 samples per frame and step by 320."""
-    reach, hop = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        reach, hop = reach + (kernel - 1) * hop, hop * stride
-    if (reach, hop) != (RECEPTIVE_FIELD, HOP):
-        raise ValueError(
-            f"the convolutions must read {RECEPTIVE_FIELD} samples a frame and step by {HOP}, "
-            f"but kernels {tuple(kernels)} and strides {tuple(strides)} read {reach} and step by {hop}"
-        )
+__all__ = ["ConvLayer"]
 
 
 class ConvLayer(nn.Module):

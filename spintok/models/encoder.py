@@ -49,6 +49,7 @@ class Encoder(FeatureExtractor):
         super().__init__()
         self.config = config
         self.recompute = False
+        self.grid = config.grid
         self.front_end = _front_end(config)
         channels = config.conv_channels[-1]
         self.feature_norm = nn.LayerNorm(channels, eps=config.norm_eps) if config.feature_norm else None
@@ -182,7 +183,7 @@ class Encoder(FeatureExtractor):
             features = self.feature_norm(features)
         if self.projection is not None:
             features = self.projection(features)
-        counts = frame_counts(lengths)
+        counts = frame_counts(lengths, self.grid)
         return zero_padding(features, padding_mask(counts, features.shape[1])), counts
 
     def transformer(

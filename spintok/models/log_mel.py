@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spintok.frames import HOP, num_frames
+from spintok.frames import FrameGrid, num_frames
 from spintok.masks import length_mask, window_counts
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.filterbank import mel_bands
@@ -35,7 +35,7 @@ class LogMelFrontEnd(nn.Module):
 
     Args:
         channels, kernels, strides: first the number of bands, the window and the hop in samples; then output
-            channels, kernel and stride of each convolution. Together they read 400 samples per frame and step by 320.
+            channels, kernel and stride of each convolution.
         bias: whether the convolutions have a bias.
     """
 
@@ -48,6 +48,7 @@ class LogMelFrontEnd(nn.Module):
     def __init__(self, channels: Sequence[int], kernels: Sequence[int], strides: Sequence[int], *, bias: bool) -> None:
         super().__init__()
         self.bands, self.length, self.hop = channels[0], kernels[0], strides[0]
+        self.grid = FrameGrid.of_convolutions(kernels, strides)
         self.fft = 1 << (self.length - 1).bit_length() + 1
         # Not weights, so they must exist even if the module is created on the meta device.
         with torch.device("cpu"):
@@ -95,7 +96,7 @@ class LogMelFrontEnd(nn.Module):
         arbitrary finite values.
         """
         batch, samples = waveforms.shape
-        frames = num_frames(samples)
+        frames = num_frames(samples, self.grid)
         if frames == 0 or batch == 0:
             return waveforms.new_zeros(batch, frames, self.num_channels)
         if torch.is_grad_enabled() or waveforms.device.type != "cpu":
@@ -103,7 +104,7 @@ class LogMelFrontEnd(nn.Module):
         # One utterance at a time without padding, so the matrix products have the same sizes in any batch.
         out = waveforms.new_zeros(batch, frames, self.num_channels)
         for index, length in enumerate(lengths.tolist()):
-            if own := num_frames(length):
+            if own := num_frames(length, self.grid):
                 one = slice(index, index + 1)
                 whole = None if statistics is None else statistics[one]
                 out[index, :own] = self._features(waveforms[one, :length], lengths[one], whole)[0]
@@ -112,8 +113,8 @@ class LogMelFrontEnd(nn.Module):
     def _features(self, waveforms: Tensor, lengths: Tensor, statistics: WaveformStatistics | None) -> Tensor:
         """Features (B, num_frames(S), C) of a whole batch at once."""
         batch, samples = waveforms.shape
-        frames = num_frames(samples)
-        hops = (samples + HOP - 1) // HOP
+        frames = num_frames(samples, self.grid)
+        hops = (samples + self.grid.hop - 1) // self.grid.hop
         rows = self.normalised(waveforms, lengths, statistics).flatten(0, 1)
         for layer in self.layers:
             # Rows that read across the border between two utterances are cut off below.
@@ -127,10 +128,10 @@ class LogMelFrontEnd(nn.Module):
         Frames that read beyond ``lengths`` (B,) have arbitrary finite values.
         """
         samples = waveforms.shape[1]
-        hops = (samples + HOP - 1) // HOP
+        hops = (samples + self.grid.hop - 1) // self.grid.hop
         # Pad each to a whole number of hops, plus the samples that its last window reads beyond them.
-        padded = F.pad(waveforms, (0, -samples % HOP + max(0, self.length - self.hop)))
-        bands = self._log_mel(padded)[:, : hops * (HOP // self.hop)]
+        padded = F.pad(waveforms, (0, -samples % self.grid.hop + max(0, self.length - self.hop)))
+        bands = self._log_mel(padded)[:, : hops * (self.grid.hop // self.hop)]
         if statistics is None:
             statistics = self._statistics(waveforms, lengths, bands)
         mean, covariance = statistics.patch_mean_and_covariance()

@@ -10,7 +10,7 @@ import torch
 from spintok.data.alignment_files import read_alignments
 from spintok.data.alignments import Alignment, Interval, match
 from spintok.data.audio import AudioError
-from spintok.frames import FRAME_RATE, SAMPLE_RATE
+from spintok.frames import SAMPLE_RATE
 from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline
 from spintok.report.charts import Table
 from spintok.report.page import number, render
@@ -47,7 +47,6 @@ def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *,
     lanes = _label_lanes({"phones": aligned.phones, "words": aligned.words}) + _token_lanes(tokens)
     data = {
         "seconds": len(waveform) / SAMPLE_RATE,
-        "frameRate": FRAME_RATE,
         "outline": {"rate": OUTLINE_RATE, "pairs": _base64(outline(waveform.numpy()).tobytes())},
         "mel": {"rate": MEL_RATE, "bands": BANDS, "levels": _base64(mel_image(waveform.numpy()).tobytes())},
         "lanes": lanes,
@@ -97,6 +96,7 @@ def _token_lanes(tokens: Mapping[str, Mapping[str, Tokens]]) -> list[dict[str, A
             "shown": place == 0,
             "units": found.units.tolist(),
             "durations": found.durations.tolist(),
+            "frameRate": found.frame_rate,
         }
         for tokenizer, books in tokens.items()
         for place, (codebook, found) in enumerate(books.items())

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.frames import FRAME_RATE
 from spintok.report.charts import Chart, Note, Point, Table, Tick, linear_ticks, log_ticks, thinned
 from spintok.report.page import number, percent
 from spintok.stats.counts import SECONDS, TokenCounts
@@ -16,7 +15,6 @@ __all__ = ["imbalance_chart", "lorenz", "run_length_chart", "speaker_chart", "ti
 
 _LONGEST = 30
 _FEW = 0.002
-_MILLISECONDS = 1000 // FRAME_RATE
 
 
 def usage_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
@@ -115,6 +113,7 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
     """The share of runs of 1, 2, ... frames; the last bar also contains all longer runs."""
     runs = statistics.run_lengths
     total = max(int(runs.sum()), 1)
+    milliseconds = 1000 // statistics.frame_rate
     # The last bar contains the few longer runs.
     most = int(np.searchsorted(np.cumsum(runs), (1 - _FEW) * total)) + 1
     longest = min(max(figures["run_length_max"], 1), max(most, 10), _LONGEST)
@@ -126,7 +125,7 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 
     def name(length: int) -> str:
         frames = f"{length} frame{'' if length == 1 else 's'}"
-        return f"{frames} or more" if beyond and length == longest else f"{frames}, {length * _MILLISECONDS} ms"
+        return f"{frames} or more" if beyond and length == longest else f"{frames}, {length * milliseconds} ms"
 
     step = 1 if longest <= 10 else 5
     labelled = [n for n in (1, *range(step, longest + 1, step)) if step == 1 or n < longest - 1] + [longest]
@@ -134,9 +133,9 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
         name="run-lengths",
         title="Run lengths",
         finding=f"A token lasts {number(figures['run_length_mean'])} frames on average "
-        f"({figures['run_length_mean'] * _MILLISECONDS:.0f} ms); half last at most {figures['run_length_median']}, "
+        f"({figures['run_length_mean'] * milliseconds:.0f} ms); half last at most {figures['run_length_median']}, "
         f"90\u00a0% at most {figures['run_length_p90']}, the longest {figures['run_length_max']:,}.",
-        x_title=f"frames ({_MILLISECONDS} ms each)",
+        x_title=f"frames ({milliseconds} ms each)",
         y_title="share of tokens",
         x_ticks=[
             Tick((n - 0.5) / longest, f"{n}+" if beyond and n == longest else str(n)) for n in dict.fromkeys(labelled)
@@ -159,7 +158,7 @@ def run_length_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart:
 def time_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | None:
     """Tokens a second in each second from the start of an utterance; None if fewer than two seconds have speech."""
     rates = figures["token_rate_over_time"]
-    speech = statistics.over_time[0] / FRAME_RATE
+    speech = statistics.over_time[0] / statistics.frame_rate
     known = [second for second, rate in enumerate(rates) if rate is not None]
     if len(known) < 2:
         return None
@@ -225,7 +224,7 @@ def speaker_chart(statistics: TokenCounts, figures: dict[str, Any]) -> Chart | N
                     name,
                     f"{rate:.2f}",
                     f"{statistics.speakers[name][0]:,}",
-                    number(statistics.speakers[name][1] / FRAME_RATE),
+                    number(statistics.speakers[name][1] / statistics.frame_rate),
                 )
                 for name, rate in rates
             ],

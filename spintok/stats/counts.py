@@ -39,6 +39,7 @@ class TokenCounts:
         bigrams: each token and the next one, within utterances.
         over_time: frames, and tokens that begin, in each second from the start of an utterance, (2, SECONDS) int64.
         speakers: utterances, frames and tokens of each speaker; utterances without a speaker are left out.
+        frame_rate: frames per second.
     """
 
     utterances: int
@@ -48,41 +49,47 @@ class TokenCounts:
     bigrams: JointCounts
     over_time: Counts
     speakers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    frame_rate: int = FRAME_RATE
 
     @classmethod
-    def empty(cls, codebook_size: int) -> "TokenCounts":
+    def empty(cls, codebook_size: int, frame_rate: int = FRAME_RATE) -> "TokenCounts":
         """The counts of no utterances."""
-        return cls.collect([], codebook_size)
+        return cls.collect([], codebook_size, frame_rate)
 
     @classmethod
     def of(cls, tokens: Tokens, speaker: str | None = None) -> "TokenCounts":
         """The counts of one utterance."""
-        return cls.collect([(tokens, speaker)], tokens.codebook_size)
+        return cls.collect([(tokens, speaker)], tokens.codebook_size, tokens.frame_rate)
 
     @classmethod
-    def collect(cls, utterances: Iterable[Utterance], codebook_size: int) -> "TokenCounts":
+    def collect(
+        cls, utterances: Iterable[Utterance], codebook_size: int, frame_rate: int = FRAME_RATE
+    ) -> "TokenCounts":
         """Count utterances, each with its speaker or None, of one codebook, in batches.
 
         Raises:
-            ValueError: tokens of a codebook of another size.
+            ValueError: tokens of a codebook of another size, or of another frame rate.
         """
         remaining = iter(utterances)
-        total = cls._batch([], codebook_size)
+        total = cls._batch([], codebook_size, frame_rate)
         while batch := list(islice(remaining, _BATCH)):
-            total += cls._batch(batch, codebook_size)
+            total += cls._batch(batch, codebook_size, frame_rate)
         return total
 
     @classmethod
-    def _batch(cls, batch: list[Utterance], size: int) -> "TokenCounts":
+    def _batch(cls, batch: list[Utterance], size: int, frame_rate: int) -> "TokenCounts":
         wrong = next((tokens for tokens, _ in batch if tokens.codebook_size != size), None)
         if wrong is not None:
             raise ValueError(f"tokens of a codebook of {wrong.codebook_size} codes among those of one of {size}")
+        rates = {tokens.frame_rate for tokens, _ in batch} | {frame_rate}
+        if len(rates) > 1:
+            raise ValueError(f"tokens of different frame rates: {', '.join(map(str, sorted(rates)))} per second")
         speakers: dict[str, tuple[int, int, int]] = {}
         over_time = np.zeros((2, SECONDS), dtype=np.int64)
         for tokens, speaker in batch:
             starts = np.cumsum(tokens.durations, dtype=np.int64) - tokens.durations
             for row, frames in enumerate((np.arange(tokens.num_frames), starts)):
-                over_time[row] += np.bincount(np.minimum(frames // FRAME_RATE, SECONDS - 1), minlength=SECONDS)
+                over_time[row] += np.bincount(np.minimum(frames // frame_rate, SECONDS - 1), minlength=SECONDS)
             if speaker is not None:
                 before = speakers.get(speaker, (0, 0, 0))
                 mine = (1, tokens.num_frames, tokens.units.size)
@@ -105,6 +112,7 @@ class TokenCounts:
             bigrams=JointCounts.of(first, second, size, size),
             over_time=over_time,
             speakers=speakers,
+            frame_rate=frame_rate,
         )
 
     def __add__(self, other: "TokenCounts") -> "TokenCounts":
@@ -112,6 +120,8 @@ class TokenCounts:
             raise ValueError(
                 f"counts of codebooks of {self.codebook_size} and {other.codebook_size} codes cannot be added"
             )
+        if self.frame_rate != other.frame_rate:
+            raise ValueError(f"counts at {self.frame_rate} and {other.frame_rate} frames a second cannot be added")
         longest = max(self.run_lengths.size, other.run_lengths.size)
         speakers = dict(self.speakers)
         for name, (utterances, frames, tokens) in other.speakers.items():
@@ -125,6 +135,7 @@ class TokenCounts:
             self.bigrams + other.bigrams,
             self.over_time + other.over_time,
             speakers,
+            self.frame_rate,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -142,6 +153,7 @@ class TokenCounts:
         seconds = max(np.trim_zeros(row, "b").size for row in self.over_time)
         return {
             "utterances": self.utterances,
+            "frame_rate": self.frame_rate,
             "frames": self.frames.tolist(),
             "tokens": self.tokens.tolist(),
             "run_lengths": np.trim_zeros(self.run_lengths, "b").tolist() or [0],
@@ -155,7 +167,9 @@ class TokenCounts:
         """The inverse of ``to_dict``. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for anything else."""
         frames, tokens, run_lengths = (_array(values[name]) for name in ("frames", "tokens", "run_lengths"))
         keys, counts = (_array(values["bigrams"][name]) for name in ("keys", "counts"))
-        size = frames.size
+        size, rate = frames.size, int(values.get("frame_rate", FRAME_RATE))
+        if rate < 1:
+            raise ValueError(f"a frame rate of {rate}")
         if tokens.size != size or keys.size != counts.size or (keys.size and not keys.max() < size * size):
             raise ValueError("counts of different shapes")
         seen = [_array(row) for row in values["over_time"]]
@@ -168,6 +182,7 @@ class TokenCounts:
             bigrams=JointCounts(size, size, keys, counts),
             over_time=over_time,
             speakers={name: (int(a), int(b), int(c)) for name, (a, b, c) in values["speakers"].items()},
+            frame_rate=rate,
         )
 
 

@@ -40,17 +40,20 @@ class LabelCounts:
     @classmethod
     def of(cls, tokens: Tokens, intervals: Sequence[Interval]) -> "LabelCounts":
         """The counts of one utterance; ``frame_intervals`` decides which frames have a label."""
-        index = frame_intervals(intervals, tokens.num_frames)
+        index = frame_intervals(intervals, tokens.num_frames, tokens.grid)
         return cls._counted(tokens.codes, index, intervals, tokens.codebook_size)
 
     @classmethod
     def of_10ms(cls, tokens: Tokens, intervals: Sequence[Interval]) -> "LabelCounts":
         """The counts of one utterance with two labels per frame, as published evaluation scripts count.
 
-        Labels are taken every 10 ms, in the middle of each step, and the code of frame i is repeated for the labels 2i
-        and 2i + 1. Unlike ``of``, this ignores that the centre of a frame is 12.5 ms after its first sample.
+        Labels are taken every 10 ms, in the middle of each step, and at 50 frames a second the code of frame i is
+        repeated for the labels 2i and 2i + 1. Unlike ``of``, this ignores that the centre of a frame is 12.5 ms after
+        its first sample. Raises ``ValueError`` for frames that are not whole steps of 10 ms.
         """
-        codes = np.repeat(tokens.codes, 2)
+        if 100 % tokens.frame_rate:
+            raise ValueError(f"labels every 10 ms do not fit {tokens.frame_rate} frames a second")
+        codes = np.repeat(tokens.codes, 100 // tokens.frame_rate)
         index = intervals_at(intervals, (np.arange(len(codes)) + 0.5) / 100)
         return cls._counted(codes, index, intervals, tokens.codebook_size)
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spintok.frames import FRAME_RATE
 from spintok.stats.counts import TokenCounts
 from spintok.stats.entropy import entropy, jensen_shannon
 from spintok.stats.joint_counts import JointCounts
@@ -46,7 +45,8 @@ def metrics(counts: TokenCounts, silence: Iterable[int] | None = None) -> dict[s
         ValueError: a code of silence is not in the codebook.
     """
     size, frames, tokens = counts.codebook_size, int(counts.frames.sum()), int(counts.tokens.sum())
-    seconds = frames / FRAME_RATE
+    rate = counts.frame_rate
+    seconds = frames / rate
     bits = math.log2(size)
     share = counts.tokens / max(tokens, 1)
     uncertainty = entropy(counts.tokens)
@@ -60,9 +60,9 @@ def metrics(counts: TokenCounts, silence: Iterable[int] | None = None) -> dict[s
         "frames": frames,
         "tokens": tokens,
         "codebook_size": size,
-        "frame_rate": float(FRAME_RATE),
+        "frame_rate": float(rate),
         "token_rate": token_rate,
-        "frame_bitrate": bits * FRAME_RATE,
+        "frame_bitrate": bits * rate,
         "token_bitrate": bits * token_rate,
         "entropy_bitrate": uncertainty * token_rate,
         "entropy": uncertainty,
@@ -82,11 +82,10 @@ def metrics(counts: TokenCounts, silence: Iterable[int] | None = None) -> dict[s
         "run_length_max": int(np.flatnonzero(runs).max(initial=0)),
         "run_length_shares": {str(n): int(runs[n]) / tokens for n in np.flatnonzero(runs).tolist()},
         "silence_share": _silence_share(counts.frames, silence),
-        "token_rate_over_time": _rates_over_time(counts.over_time),
+        "token_rate_over_time": _rates_over_time(counts.over_time, rate),
         "speakers": len(counts.speakers),
         "token_rate_by_speaker": {
-            name: begun * FRAME_RATE / seen if seen else 0.0
-            for name, (_, seen, begun) in sorted(counts.speakers.items())
+            name: begun * rate / seen if seen else 0.0 for name, (_, seen, begun) in sorted(counts.speakers.items())
         },
         "most_used": [[int(code), int(counts.tokens[code])] for code in order[:10]],
         "least_used": [[int(code), int(counts.tokens[code])] for code in order[::-1][:10]],
@@ -145,7 +144,7 @@ def dependence(joint: JointCounts) -> dict[str, float]:
 def _token_rate(counts: TokenCounts) -> float:
     """Tokens per second."""
     frames = int(counts.frames.sum())
-    return int(counts.tokens.sum()) / (frames / FRAME_RATE) if frames else 0.0
+    return int(counts.tokens.sum()) / (frames / counts.frame_rate) if frames else 0.0
 
 
 def _tail_share(share: NDArray[np.float64]) -> float:
@@ -175,6 +174,6 @@ def _silence_share(frames: Counts, silence: Iterable[int] | None) -> float | Non
     return int(frames[codes].sum()) / max(int(frames.sum()), 1)
 
 
-def _rates_over_time(over_time: Counts) -> list[float | None]:
+def _rates_over_time(over_time: Counts, rate: int) -> list[float | None]:
     seconds = np.trim_zeros(over_time[0], "b").size
-    return [begun * FRAME_RATE / seen if seen else None for seen, begun in over_time[:, :seconds].T.tolist()]
+    return [begun * rate / seen if seen else None for seen, begun in over_time[:, :seconds].T.tolist()]

@@ -14,8 +14,8 @@ def test_config_round_trip() -> None:
     ("change", "message"),
     [
         ({"colour": 3}, "unknown encoder field colour"),
-        ({"conv_strides": [5, 2, 2, 2, 2, 2, 1]}, "step by 320"),
-        ({"conv_kernels": [10, 3, 3, 3, 3, 3, 2]}, "read 400 samples"),
+        ({"conv_strides": [5, 2, 2, 2, 2, 2, 3]}, "step by 480"),
+        ({"conv_kernels": [1] * 7}, "read 1"),
         ({"conv_channels": [512]}, "same length"),
         ({"heads": 7}, "multiple of heads"),
         ({"conv_norm": "batch"}, "conv_norm"),

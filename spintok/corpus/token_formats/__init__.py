@@ -19,6 +19,7 @@ from spintok.corpus.token_formats.record import (
     tokens_of,
     utterance_of,
 )
+from spintok.frames import GRID, FrameGrid
 from spintok.tokens import Tokens
 
 __all__ = [
@@ -108,41 +109,42 @@ def write_shard(
             write_km(path, records)
 
 
-def read_shard(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+def read_shard(path: Path, codebooks: Mapping[str, int], grid: FrameGrid = GRID) -> list[Record]:
     """The records of a shard in their order.
 
     Args:
         path: the shard.
         codebooks: K of each codebook by name.
+        grid: where the frames lie; shards do not say it.
 
     Raises:
         ShardError: the shard is missing or damaged, or holds other codebooks.
     """
     match path.suffix:
         case ".jsonl":
-            return read_jsonl(path, codebooks)
+            return read_jsonl(path, codebooks, grid)
         case ".parquet":
-            return _read_parquet(path, codebooks)
+            return _read_parquet(path, codebooks, grid)
         case ".km":
-            return _read_km(path, codebooks)
+            return _read_km(path, codebooks, grid)
         case _:
             raise ShardError(f"{path}: a token shard is a .jsonl, .parquet or .km file")
 
 
-def _read_parquet(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+def _read_parquet(path: Path, codebooks: Mapping[str, int], grid: FrameGrid) -> list[Record]:
     _, rows = read_parquet(path)
     try:
-        return [record_of(row, arrays, codebooks) for row, arrays in rows]
+        return [record_of(row, arrays, codebooks, grid) for row, arrays in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{path}: not a token shard of this tokenizer: {error}") from None
 
 
-def _read_km(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+def _read_km(path: Path, codebooks: Mapping[str, int], grid: FrameGrid) -> list[Record]:
     """A .km has no keys and one codebook; the path is the key."""
     ((name, size),) = codebooks.items()
     try:
         return [
-            Record(file, file, {name: Tokens(codes, size, samples)})
+            Record(file, file, {name: Tokens(codes, size, samples, grid)})
             for file, samples, codes in read_km(path.with_suffix(".tsv"), path)
         ]
     except ValueError as error:

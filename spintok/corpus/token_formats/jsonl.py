@@ -13,6 +13,7 @@ from spintok.corpus.token_formats.record import (
     record_of,
     utterance_of,
 )
+from spintok.frames import GRID, FrameGrid
 
 __all__ = ["read_jsonl", "record_of_row", "row_of", "write_jsonl"]
 
@@ -24,10 +25,10 @@ def write_jsonl(path: Path, records: Sequence[Record], layout: Layout) -> None:
             file.write(json_line(row_of(record, layout)).encode())
 
 
-def read_jsonl(path: Path, codebooks: Mapping[str, int]) -> list[Record]:
+def read_jsonl(path: Path, codebooks: Mapping[str, int], grid: FrameGrid = GRID) -> list[Record]:
     """The records of a shard in their order. Raises ``ShardError``."""
     try:
-        return [record_of_row(row, codebooks) for row in read_json_lines(path)]
+        return [record_of_row(row, codebooks, grid) for row in read_json_lines(path)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ShardError(f"{path}: not a token shard of this tokenizer: {error}") from None
 
@@ -39,8 +40,8 @@ def row_of(record: Record, layout: Layout) -> dict[str, Any]:
     return {**utterance_of(record), "num_frames": frames, **arrays}
 
 
-def record_of_row(row: Any, codebooks: Mapping[str, int]) -> Record:
+def record_of_row(row: Any, codebooks: Mapping[str, int], grid: FrameGrid = GRID) -> Record:
     """The inverse of ``row_of``. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for anything else."""
     if not isinstance(row, dict):
         raise ValueError("a line is not a JSON object")
-    return record_of(row, row, codebooks)
+    return record_of(row, row, codebooks, grid)

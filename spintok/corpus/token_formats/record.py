@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spintok.frames import GRID, FrameGrid
 from spintok.tokens import Tokens
 
 __all__ = [
@@ -45,13 +46,16 @@ class Record:
 
 
 class Layout(Protocol):
-    """Which codebooks a file holds, with the size K of each, and whether as runs or as a code per frame."""
+    """Which codebooks a file holds, with the size K of each, whether as runs or as a code per frame, and the frames."""
 
     @property
     def codebooks(self) -> Mapping[str, int]: ...
 
     @property
     def dedup(self) -> bool: ...
+
+    @property
+    def grid(self) -> FrameGrid: ...
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,12 @@ class TokenLayout:
     Attributes:
         codebooks: K of each codebook by name, the primary first.
         dedup: runs with durations, or a code per frame.
+        grid: where the frames lie.
     """
 
     codebooks: Mapping[str, int]
     dedup: bool
+    grid: FrameGrid = GRID
 
 
 def field_name(codebook: str, what: str) -> str:
@@ -110,9 +116,9 @@ def tokens_of(
         if num_frames is not None and frames != num_frames:
             raise ValueError(f"{frames} codes for {num_frames} frames")
         if durations is None:
-            tokens[name] = Tokens(units, size, num_samples)
+            tokens[name] = Tokens(units, size, num_samples, layout.grid)
         else:
-            tokens[name] = Tokens.from_runs(units, durations, size, num_samples)
+            tokens[name] = Tokens.from_runs(units, durations, size, num_samples, layout.grid)
     return tokens
 
 
@@ -126,7 +132,9 @@ def utterance_of(record: Record) -> dict[str, Any]:
     }
 
 
-def record_of(row: Mapping[str, Any], arrays: Mapping[str, Any], codebooks: Mapping[str, int]) -> Record:
+def record_of(
+    row: Mapping[str, Any], arrays: Mapping[str, Any], codebooks: Mapping[str, int], grid: FrameGrid = GRID
+) -> Record:
     """The record of a row of a shard, with the fields of ``utterance_of`` and ``num_frames``, and its arrays.
 
     Raises ``ValueError``, ``KeyError`` or ``TypeError`` when they are not such a row.
@@ -137,7 +145,7 @@ def record_of(row: Mapping[str, Any], arrays: Mapping[str, Any], codebooks: Mapp
     frames = row["num_frames"]
     if not isinstance(frames, int) or not isinstance(samples, int | None) or frames > (samples or 2**31):
         raise ValueError(f"{key!r}: {frames!r} frames of {samples!r} samples")
-    layout = TokenLayout(codebooks, field_name(next(iter(codebooks)), "duration") in arrays)
+    layout = TokenLayout(codebooks, field_name(next(iter(codebooks)), "duration") in arrays, grid)
     try:
         tokens = tokens_of(arrays, layout, samples, frames)
     except (ValueError, OverflowError) as error:

@@ -50,13 +50,13 @@ def record_of(utterance: Mapping[str, Any], tokens: Mapping[str, Tokens]) -> Rec
     return Record(utterance["key"], utterance["file_name"], tokens, utterance["speaker"])
 
 
-def tokens_of_runs(units: ArrayLike, durations: ArrayLike, size: int, num_samples: int | None) -> Tokens:
-    """Like ``Tokens.from_runs``, for runs from a file, whose durations may be damaged.
+def tokens_of_runs(units: ArrayLike, durations: ArrayLike, header: Header, num_samples: int | None) -> Tokens:
+    """Like ``Tokens.from_runs`` for the first codebook, for runs from a file, whose durations may be damaged.
 
     Raises ``ValueError`` for durations that are longer than the recording, before allocating memory for them.
     """
     _check_durations(durations, num_samples)
-    return Tokens.from_runs(units, durations, size, num_samples)
+    return Tokens.from_runs(units, durations, header.codebooks[header.codebook], num_samples, header.grid)
 
 
 def tokens_of_arrays(arrays: Mapping[str, Any], header: Header, num_samples: int | None) -> dict[str, Tokens]:

@@ -54,5 +54,5 @@ def read_fairseq(folder: Path, header: Header) -> Iterator[Record]:
     """The records of files of ``write_fairseq``."""
     rows = read_km(folder / TSV, folder / KM)
     for utterance, (path, samples, codes) in together(read_utterances(folder / UTTERANCES), rows, folder / TSV):
-        tokens = Tokens(codes, header.codebooks[header.codebook], samples)
+        tokens = Tokens(codes, header.codebooks[header.codebook], samples, header.grid)
         yield record_of({**utterance, "file_name": path}, {header.codebook: tokens})

@@ -37,7 +37,6 @@ def write_gslm(folder: Path, records: Iterable[Record], header: Header) -> list[
 
 def read_gslm(folder: Path, header: Header) -> Iterator[Record]:
     """The records of files of ``write_gslm``."""
-    size = header.codebooks[header.codebook]
     with ExitStack() as stack:
         _, *names = _names(header)
         files = [
@@ -49,9 +48,9 @@ def read_gslm(folder: Path, header: Header) -> Iterator[Record]:
             numbers = [np.array(line.rpartition("|")[2].split(), dtype=np.int32) for line in lines]
             samples = utterance["num_samples"]
             if header.dedup:
-                tokens = tokens_of_runs(numbers[0], numbers[1], size, samples)
+                tokens = tokens_of_runs(numbers[0], numbers[1], header, samples)
             else:
-                tokens = Tokens(numbers[0], size, samples)
+                tokens = Tokens(numbers[0], header.codebooks[header.codebook], samples, header.grid)
             yield record_of(utterance, {header.codebook: tokens})
 
 

@@ -36,9 +36,7 @@ def write_slamkit(folder: Path, records: Iterable[Record], header: Header) -> li
 def read_slamkit(folder: Path, header: Header) -> Iterator[Record]:
     """The records of files of ``write_slamkit``."""
     for utterance, row in _rows(folder):
-        tokens = tokens_of_runs(
-            row["units"], row["duration"], header.codebooks[header.codebook], utterance["num_samples"]
-        )
+        tokens = tokens_of_runs(row["units"], row["duration"], header, utterance["num_samples"])
         yield record_of(utterance, {header.codebook: tokens})
 
 
@@ -54,7 +52,7 @@ def write_s3tokenizer(folder: Path, records: Iterable[Record], header: Header) -
 def read_s3tokenizer(folder: Path, header: Header) -> Iterator[Record]:
     """The records of files of ``write_s3tokenizer``."""
     for utterance, row in _rows(folder):
-        tokens = Tokens(row["code"], header.codebooks[header.codebook], utterance["num_samples"])
+        tokens = Tokens(row["code"], header.codebooks[header.codebook], utterance["num_samples"], header.grid)
         yield record_of(utterance, {header.codebook: tokens})
 
 

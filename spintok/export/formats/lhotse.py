@@ -71,7 +71,7 @@ class CutWriter:
         channels = [0] if recording is None else recording.channel_ids
         channel = channels[0] if len(channels) == 1 else channels
         # The cut lasts as long as its frames, so that loading its codes gives all of them.
-        seconds = frames_to_seconds(tokens.num_frames)
+        seconds = frames_to_seconds(tokens.num_frames, tokens.grid)
         cut = (kinds.MonoCut if len(channels) == 1 else kinds.MultiCut)(
             id=record.key, start=0.0, duration=seconds, channel=channel, recording=recording
         )
@@ -84,7 +84,7 @@ class CutWriter:
             ]
         for name in header.codebooks:
             codes = record.tokens[name].codes
-            cut = cut.attach_tensor(_field(name), codes, frame_shift=frames_to_seconds(1), temporal_dim=0)
+            cut = cut.attach_tensor(_field(name), codes, frame_shift=frames_to_seconds(1, tokens.grid), temporal_dim=0)
         cut.custom.update(
             {
                 "key": record.key,
@@ -127,7 +127,7 @@ def read_lhotse(path: Path, header: Header) -> Iterator[Record]:
         if cut.custom["fingerprint"] != header.fingerprint:
             raise ExportError(f"{path}: holds tokens of another tokenizer than its folder")
         tokens = {
-            name: Tokens(np.asarray(cut.load_custom(_field(name))), size, cut.custom["num_samples"])
+            name: Tokens(np.asarray(cut.load_custom(_field(name))), size, cut.custom["num_samples"], header.grid)
             for name, size in header.codebooks.items()
         }
         utterance = {name: cut.custom[name] for name in ("key", "file_name", "speaker")}

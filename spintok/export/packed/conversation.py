@@ -239,6 +239,7 @@ class _Stored:
 
     def __init__(self, path: Path, source: Source, header: Header, keys: Collection[str]) -> None:
         self.size = header.codebooks[header.codebook]
+        self.grid = header.grid
         self.numbers: dict[str, int] = {}
         with indexed_writer(path, "uint32") as append:
             for record in source.records(skip_empty=True):
@@ -251,7 +252,7 @@ class _Stored:
         """The tokens of an utterance. Raises ``ExportError``."""
         if key not in self.numbers:
             raise ExportError(f"dialogue {dialogue!r}: the token folders have no tokens of {key!r}")
-        return Tokens(np.asarray(self.codes[self.numbers[key]]), self.size)
+        return Tokens(np.asarray(self.codes[self.numbers[key]]), self.size, grid=self.grid)
 
 
 def _one_codebook(folders: Sequence[Path], codebook: str | None) -> tuple[Source, Header]:

@@ -73,7 +73,6 @@ def read_packed(folder: Path) -> tuple[Header, Iterator[Record]]:
 def _records(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, bpe: UnitBpe | None) -> Iterator[Record]:
     documents, lines = IndexedDataset(prefix), IndexedDataset(beside(prefix, "utterances"))
     durations = IndexedDataset(beside(prefix, "durations")) if form == "units" else None
-    size = header.codebooks[header.codebook]
     try:
         for i, line in enumerate(lines):
             utterance = json.loads(line.tobytes())
@@ -84,7 +83,7 @@ def _records(prefix: Path, header: Header, vocabulary: Vocabulary, form: Form, b
                 units = bpe.decode(units)
             if durations is not None:
                 runs = durations[i]
-            tokens = tokens_of_runs(units, runs, size, utterance["num_samples"])
+            tokens = tokens_of_runs(units, runs, header, utterance["num_samples"])
             yield record_of(utterance, {header.codebook: tokens})
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise ExportError(f"{indexed_paths(prefix)[0]}: damaged ({error})") from None

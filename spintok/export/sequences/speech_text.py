@@ -129,7 +129,7 @@ def interleave(
             parts += [marker("text", vocabulary), text_part(text, vocabulary, encode_text)]
         else:
             codes = tokens.codes[bounds[first][0] : bounds[last - 1][1]]
-            piece = Tokens(codes, tokens.codebook_size)
+            piece = Tokens(codes, tokens.codebook_size, grid=tokens.grid)
             parts += [marker("speech", vocabulary), speech_part(piece, vocabulary, form)]
         first, as_text = last, not as_text
     return join(parts)

@@ -20,7 +20,7 @@ const lanes = data.lanes.map((source, number) => {
     let frame = 0;
     source.units.forEach((code, i) => {
       const end = frame + source.durations[i];
-      items.push({ code, text: String(code), start: frame / data.frameRate, end: end / data.frameRate, frames: end - frame });
+      items.push({ code, text: String(code), start: frame / source.frameRate, end: end / source.frameRate, frames: end - frame });
       frame = end;
     });
   } else {

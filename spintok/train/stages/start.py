@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from spintok.frames import GRID
 from spintok.hub import registry
 from spintok.loading import load
 from spintok.models.base import FeatureExtractor
@@ -45,6 +46,11 @@ def open_start(recipe: TrainedRecipe) -> Encoder:
     encoder = open_encoder(recipe.start)
     if not isinstance(encoder, Encoder):
         raise RecipeError(f"start: {recipe.start!r} has no layers to train; give an encoder with transformer layers")
+    if encoder.grid != GRID:
+        raise RecipeError(
+            f"start: {recipe.start!r} gives {encoder.grid.rate} frames a second; encoders are trained at {GRID.rate}. "
+            "A K-means recipe takes it as it is"
+        )
     return encoder
 
 
