@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the folder to write")
     parser.add_argument("--utterances", type=int, default=500, help="how many to measure the prior on")
     parser.add_argument("--past", type=int, default=StreamingConfig.past, help="frames that attention remembers")
+    parser.add_argument(
+        "--level-prior", type=float, default=StreamingConfig.level_prior, help="weight of the prior of the level, in s"
+    )
     options = parser.parse_args()
     old = load(options.tokenizer)
     if not isinstance(old.encoder, Encoder):
@@ -31,7 +34,8 @@ def main() -> None:
     utterances = scan(options.speech)
     chosen = utterances[:: max(1, len(utterances) // options.utterances)]
     waveforms = (read(utterance.path) for utterance in chosen)
-    encoder = streaming_start(old.encoder, waveforms, StreamingConfig(past=options.past))
+    config = StreamingConfig(past=options.past, level_prior=options.level_prior)
+    encoder = streaming_start(old.encoder, waveforms, config)
     name = f"{old.name}-streaming-start"
     Tokenizer(encoder, old.codebooks.values(), layer=old.layer, name=name, window=old.window).save(options.output)
 

@@ -36,17 +36,19 @@ def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Te
     return ids, scores.where(finite, torch.nan), margins.where(finite, torch.nan)
 
 
-def reference_sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
+def reference_sinkhorn(
+    scores: Tensor, epsilon: float, iterations: int = 3, counted: Tensor | slice = slice(None)
+) -> Tensor:
     """Return the smoothed targets Q (N, K) of `scores` (N, K) by the exp form of SwAV (arXiv 2006.09882, appendix A).
 
     Each iteration scales every codeword to the mass 1/K and then every frame to the mass 1/N; at the end each row is
-    scaled to sum to 1. No gradient flows through Q.
+    scaled to sum to 1. Codewords share the mass of the frames ``counted`` (N,) equally. No gradient flows through Q.
     """
     q = torch.exp(scores.detach().double() / epsilon)
     n, k = q.shape
     q = q / q.sum()
     for _ in range(iterations):
-        q = q / q.sum(0, keepdim=True) / k
+        q = q / q[counted].sum(0, keepdim=True) / k
         q = q / q.sum(1, keepdim=True) / n
     return q * n
 
@@ -59,6 +61,7 @@ def reference_loss(
     temperature: float = 0.1,
     epsilon: float = 0.02,
     iterations: int = 3,
+    counted: Tensor | slice = slice(None),
 ) -> Tensor:
     """Return the swapped-prediction loss (Spin, arXiv 2305.11072, equation 4), differentiable, in float64.
 
@@ -66,8 +69,8 @@ def reference_loss(
     """
     scores1 = z1.double() @ codebook.double().T
     scores2 = z2.double() @ codebook.double().T
-    q1 = reference_sinkhorn(scores1, epsilon, iterations)
-    q2 = reference_sinkhorn(scores2, epsilon, iterations)
+    q1 = reference_sinkhorn(scores1, epsilon, iterations, counted)
+    q2 = reference_sinkhorn(scores2, epsilon, iterations, counted)
     log_p1 = torch.log_softmax(scores1 / temperature, dim=1)
     log_p2 = torch.log_softmax(scores2 / temperature, dim=1)
     return -0.5 * ((q2 * log_p1).sum(1).mean() + (q1 * log_p2).sum(1).mean())

@@ -12,6 +12,7 @@ from spintok.train.recipe_sections import (
     LoopConfig,
     MaskConfig,
     OptimizerConfig,
+    PhoneConfig,
     SpinLossConfig,
     ViewsConfig,
     require_at_least,
@@ -67,14 +68,21 @@ class TrainedRecipe:
     Attributes:
         name: of the resulting tokenizer.
         start: the output folder of the previous stage, a tokenizer's name, or another library's checkpoint.
+        chunks: the encoder may see so many frames at once, drawn for each batch; 0 for all, as by default. Only
+            encoders that stream can have others. With two views, only the second is cut.
         optimizer, data, loop: see ``spintok.train.recipe_sections``.
     """
 
     name: str
     start: str | None = None
+    chunks: tuple[int, ...] = (0,)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if not self.chunks or min(self.chunks) < 0:
+            raise ValueError(f"chunks must list frames, 0 for all, got {list(self.chunks)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,11 @@ class PretrainRecipe(TrainedRecipe):
     Attributes:
         labels: the name or folder of the tokenizer whose codes are the labels; or a file or folder of phone alignments
             (``spintok.data.alignment_files``), and then utterances without an alignment are skipped.
+        codebooks: names of codebooks of the tokenizer ``labels``. The codes of each are predicted by a codebook of the
+            same name, which begins as a copy of that codebook, and the losses are averaged. By default the codes of its
+            primary codebook are predicted by a new codebook.
+        phones: phones that one more codebook predicts, in addition to ``codebooks``.
+        pauses: whether frames in pauses of the recording have codes as labels too.
         encoder: the architecture, to train from scratch; omit it with ``start``.
         layer: the layer that predicts the labels; the last by default.
         width: dimension of the label embeddings.
@@ -99,6 +112,9 @@ class PretrainRecipe(TrainedRecipe):
     """
 
     labels: str
+    codebooks: tuple[str, ...] = ()
+    phones: PhoneConfig | None = None
+    pauses: bool = True
     encoder: EncoderConfig | None = None
     layer: int | None = None
     width: int = 256
@@ -109,12 +125,19 @@ class PretrainRecipe(TrainedRecipe):
     views: ViewsConfig = field(default_factory=ViewsConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(1, width=self.width)
         require_at_least(0, unmasked=self.unmasked)
         require_probability(second_view_probability=self.second_view_probability)
         require_positive(temperature=self.temperature)
+        if not self.mask.probability and not self.unmasked:
+            raise ValueError("without masked frames (mask.probability = 0), unmasked must be above 0")
         if self.views.variants:
             raise ValueError("views.variants needs frozen layers; all weights train here")
+        if self.phones and not self.codebooks:
+            raise ValueError("phones are predicted in addition to codebooks: name those too")
+        if not self.pauses and not self.codebooks:
+            raise ValueError("pauses = false is about the codes of codebooks: name those too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +174,7 @@ class CtcRecipe(TrainedRecipe):
     blank_prior: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(1, width=self.width)
         require_at_least(0, train_layers=self.train_layers or 0)
         if not 0 <= self.blank_prior < 1:
@@ -183,6 +207,7 @@ class SpinRecipe(TrainedRecipe):
     labels: LabelConfig | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.codebooks:
             raise ValueError("codebooks must list at least one")
         names = [plan.name for plan in self.codebooks]

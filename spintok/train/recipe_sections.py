@@ -13,7 +13,9 @@ __all__ = [
     "LoopConfig",
     "MaskConfig",
     "OptimizerConfig",
+    "PhoneConfig",
     "SpinLossConfig",
+    "SurroundingsConfig",
     "ViewsConfig",
     "require_at_least",
     "require_positive",
@@ -151,12 +153,15 @@ class CodebookPlan:
         size: K, the number of codewords.
         width: E, the embedding dimension.
         weight: factor of this codebook's loss in the sum.
+        keep: whether it begins as the codebook of the same name in the tokenizer that the recipe starts from, instead
+            of at random.
     """
 
     name: str
     size: int
     width: int = 256
     weight: float = 1.0
+    keep: bool = False
 
     def __post_init__(self) -> None:
         require_at_least(2, size=self.size)
@@ -166,15 +171,59 @@ class CodebookPlan:
 
 @dataclass(frozen=True)
 class SpinLossConfig:
-    """The swapped-prediction loss: softmax temperature, and Sinkhorn's epsilon and number of iterations."""
+    """The swapped-prediction loss.
+
+    Attributes:
+        temperature: of the softmax.
+        epsilon, iterations: of Sinkhorn.
+        pauses: the share of frames in pauses (``spintok.train.batching.pauses``), drawn at random, among which Sinkhorn
+            divides the codewords. A third of read speech is silence, and with 1 it takes a third of the codewords.
+    """
 
     temperature: float = 0.1
     epsilon: float = 0.02
     iterations: int = 3
+    pauses: float = 1.0
 
     def __post_init__(self) -> None:
         require_at_least(1, iterations=self.iterations)
         require_positive(temperature=self.temperature, epsilon=self.epsilon)
+        require_probability(pauses=self.pauses)
+
+
+@dataclass(frozen=True)
+class SurroundingsConfig:
+    """What stands around the speech of a view (``spintok.train.batching.surroundings``).
+
+    Attributes:
+        piece: probability of a piece of the recording, of ``piece_min`` to ``piece_max`` seconds, drawn uniformly.
+        pause: probability, on either side, of silence of up to ``pause_max`` seconds.
+        neighbour: probability of a part of another utterance, of up to ``neighbour_max`` seconds, on one side.
+        gain: probability of a level change from ``gain_min`` to ``gain_max`` dB, drawn uniformly.
+        offset: probability of a constant of up to ``offset_max`` either way, added to every sample.
+    """
+
+    piece: float = 0.0
+    piece_min: float = 0.4
+    piece_max: float = 4.0
+    pause: float = 0.0
+    pause_max: float = 2.0
+    neighbour: float = 0.0
+    neighbour_max: float = 1.5
+    gain: float = 0.0
+    gain_min: float = -30.0
+    gain_max: float = 10.0
+    offset: float = 0.0
+    offset_max: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_probability(piece=self.piece, pause=self.pause, neighbour=self.neighbour)
+        require_probability(gain=self.gain, offset=self.offset)
+        require_at_least(0.1, piece_min=self.piece_min, pause_max=self.pause_max)
+        require_at_least(0.2, neighbour_max=self.neighbour_max)
+        require_at_least(0, offset_max=self.offset_max)
+        if not self.piece_min <= self.piece_max or not self.gain_min <= self.gain_max:
+            raise ValueError("need piece_min <= piece_max and gain_min <= gain_max")
 
 
 @dataclass(frozen=True)
@@ -193,6 +242,8 @@ class ViewsConfig:
             frame, so that frames still match, and teaches tokens not to depend on where in a frame a sound begins.
         variants: 0 draws a new crop and perturbation in each epoch. N draws N of each utterance once, and computes
             the frozen layers once for each of them, into a file beside the checkpoint.
+        surroundings: what stands around the speech; without this section nothing changes there. Pretraining changes
+            the surroundings of every utterance, whether it is replaced by its second view or not.
     """
 
     speaker: PerturbationStrength = field(default_factory=PerturbationStrength)
@@ -209,6 +260,7 @@ class ViewsConfig:
     band_max: float = 7000.0
     shift: int = 0
     variants: int = 0
+    surroundings: SurroundingsConfig | None = None
 
     def __post_init__(self) -> None:
         require_probability(reverb=self.reverb, noise=self.noise, babble=self.babble, band=self.band)
@@ -221,14 +273,17 @@ class ViewsConfig:
             raise ValueError("need 100 <= band_min <= band_max <= 8000")
         if self.babble and not self.noise:
             raise ValueError("babble is a kind of noise: set the probability of noise too")
+        if self.surroundings and self.variants:
+            raise ValueError("views.variants stores two views of the same frames: no views.surroundings")
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Fixed pseudo-labels in addition to Spin's loss, with which all layers can train (R-Spin, NAACL 2024).
+    """Labels in addition to Spin's loss, with which all layers can train (R-Spin, NAACL 2024).
 
     Attributes:
-        tokenizer: name or folder of the tokenizer whose codes are the labels.
+        tokenizer: name or folder of the tokenizer whose codes are the labels, or a file or folder of phone alignments
+            (``spintok.data.alignment_files``); frames without a phone then have no label.
         weight: of the cross-entropy.
         source: what predicts the labels: "features", through a linear layer (R-Spin), or "codes", from each codebook's
             code probabilities (``spintok.train.stages.code_labels``), which keeps the codewords close to the labels.
@@ -243,13 +298,29 @@ class LabelConfig:
 
 
 @dataclass(frozen=True)
+class PhoneConfig:
+    """Phones as labels beside codes: ``alignments``, a file or folder (``spintok.data.alignment_files``).
+
+    Utterances without an alignment have no phones. ``weight`` is that of their cross-entropy.
+    """
+
+    alignments: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(weight=self.weight)
+
+
+@dataclass(frozen=True)
 class MaskConfig:
-    """Span masking (Hsu et al. 2021, "HuBERT"): each frame starts a span of ``length`` frames with ``probability``."""
+    """Span masking (Hsu et al. 2021, "HuBERT"): each frame starts a span of ``length`` frames with ``probability``.
+
+    With ``probability`` 0 nothing is masked.
+    """
 
     probability: float = 0.08
     length: int = 10
 
     def __post_init__(self) -> None:
         require_at_least(1, length=self.length)
-        if not 0 < self.probability <= 1:
-            raise ValueError(f"probability must be in (0, 1], got {self.probability}")
+        require_probability(probability=self.probability)

@@ -12,6 +12,7 @@ from spintok.data.manifest import Utterance, scan
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 from spintok.train import stages
+from spintok.train.batching.chunks import WithChunks
 from spintok.train.distributed import Distributed
 from spintok.train.loop import Run, fit
 from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
@@ -122,7 +123,7 @@ def _train(
         return metrics if stage.validate is None else metrics | dict(stage.validate(validation.utterances, data.dev))
 
     run = Run(
-        stage.make_examples(folder, progress),
+        WithChunks(stage.make_examples(folder, progress), recipe.chunks, recipe.loop.seed),
         stage.plan,
         recipe.optimizer,
         recipe.loop,

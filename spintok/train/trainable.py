@@ -59,22 +59,22 @@ class TrainableEncoder(nn.Module):
         return self
 
     @torch.no_grad()
-    def frozen_features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def frozen_features(self, waveforms: Tensor, lengths: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Features (B, T, D) of the frozen layers and frame counts (B,), for waveforms (B, S) of ``lengths`` (B,)."""
         assert self.frozen is not None
-        features, counts = self.encoder.local_features(waveforms, lengths)
+        features, counts = self.encoder.local_features(waveforms, lengths, chunk=chunk)
         mask = padding_mask(counts, features.shape[1])
-        return self.encoder.transformer(features, mask, layers=[self.frozen])[0], counts
+        return self.encoder.transformer(features, mask, layers=[self.frozen], chunk=chunk)[0], counts
 
-    def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, lengths: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Features (B, T, D), zero where padded, and frame counts (B,).
 
         ``inputs`` are waveforms (B, S) with lengths in samples, or (B, T, D) from ``frozen_features`` with lengths in
-        frames.
+        frames. ``chunk`` is as in ``Encoder.hidden_states``.
         """
         if self.frozen is None:
-            features, counts = self.encoder(inputs, lengths, layer=self.layer)
-            return features, counts
-        features, counts = self.frozen_features(inputs, lengths) if inputs.ndim == 2 else (inputs, lengths)
+            layers, counts = self.encoder.hidden_states(inputs, lengths, layers=[self.layer], chunk=chunk)
+            return layers[0], counts
+        features, counts = self.frozen_features(inputs, lengths, chunk) if inputs.ndim == 2 else (inputs, lengths)
         mask = padding_mask(counts, features.shape[1])
-        return self.encoder.upper(features, mask, above=self.frozen, layers=[self.layer])[0], counts
+        return self.encoder.upper(features, mask, above=self.frozen, layers=[self.layer], chunk=chunk)[0], counts

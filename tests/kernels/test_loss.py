@@ -118,6 +118,31 @@ def test_targets_carry_no_gradient() -> None:
         assert relative_error(got, true) < 1e-12
 
 
+@pytest.mark.parametrize("memory_budget", [1 << 30, 2 * 20 * 8 * 30])
+def test_frames_that_do_not_count_claim_no_codewords(memory_budget: int) -> None:
+    inputs = make_views(90, 20, dtype=torch.float64)
+    counted = torch.arange(90) % 3 > 0
+    loss, gradients = with_gradients(
+        lambda *x: swapped_prediction_loss(*x, counted=counted, memory_budget=memory_budget), inputs
+    )
+    truth, true_gradients = with_gradients(lambda *x: reference_loss(*x, counted=counted), inputs)
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=0)
+    for got, true in zip(gradients, true_gradients, strict=True):
+        assert relative_error(got, true) < 1e-12
+    assert not torch.isclose(loss, reference_loss(*inputs))
+    everything = swapped_prediction_loss(*inputs, counted=torch.ones(90, dtype=torch.bool)).loss
+    assert torch.equal(everything, swapped_prediction_loss(*inputs).loss)
+
+
+@pytest.mark.parametrize(
+    ("counted", "message"),
+    [(torch.ones(5, dtype=torch.bool), "must be"), (torch.ones(6), "bool"), (torch.zeros(6, dtype=torch.bool), "one")],
+)
+def test_frames_that_count_are_checked(counted: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=f"counted.*{message}"):
+        swapped_prediction_loss(*make_views(6, 4), counted=counted)
+
+
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2)])
 def test_only_the_gradients_that_are_needed(wanted: tuple[int, ...]) -> None:
     inputs = make_views(50, 20)

@@ -26,7 +26,7 @@ from spintok_kernels.swapped_prediction.checks import (
     check_same_kind,
 )
 from spintok_kernels.swapped_prediction.ranks import group_name, sum_over_ranks, world_size
-from spintok_kernels.swapped_prediction.sinkhorn import Passes, code_potentials
+from spintok_kernels.swapped_prediction.sinkhorn import Blocks, Passes, code_potentials
 
 __all__ = ["MEMORY_BUDGET", "LossPasses", "SwappedPrediction", "compute", "swapped_prediction_loss"]
 
@@ -69,6 +69,7 @@ def swapped_prediction_loss(
     memory_budget: int = MEMORY_BUDGET,
     score_dtype: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
+    counted: Tensor | None = None,
 ) -> SwappedPrediction:
     """The loss of Spin (Chang, Liu, Glass; arXiv 2305.11072) for one codebook, with all gradients.
 
@@ -90,6 +91,9 @@ def swapped_prediction_loss(
             world_size / (2 N_global) times the sum over the local rows, so that the mean over the ranks of the loss
             and of the gradients, which DistributedDataParallel takes, is that of one process with all rows. The
             metrics are those of all rows, on every rank.
+        counted: (N,) bool, True at the frames whose totals Sinkhorn makes equal, at least one; all by default. Other
+            frames have targets and a loss too, but claim no codewords: with few frames of silence counted, few
+            codewords mean silence.
 
     Returns:
         SwappedPrediction. The same inputs, device and version give the same bits. Gradients are computed only for
@@ -116,6 +120,11 @@ def swapped_prediction_loss(
     elif score_dtype not in ((z1.dtype,) if on_cpu else (torch.float16, torch.float32)):
         allowed = str(z1.dtype) if on_cpu else "torch.float16 or torch.float32"
         raise ValueError(f"score_dtype must be {allowed} here, got {score_dtype}")
+    if counted is not None:
+        if counted.shape != z1.shape[:1] or counted.dtype != torch.bool or counted.device != z1.device:
+            raise ValueError(f"counted must be ({len(z1)},) bool on {z1.device}, got {tuple(counted.shape)}")
+        if not counted.any():
+            raise ValueError("counted must be True for at least one frame")
     tracked = torch.is_grad_enabled()
     needs = [tracked and z1.requires_grad, tracked and z2.requires_grad, tracked and codebook.requires_grad]
     loss, watched, *_ = _loss_op(
@@ -130,6 +139,7 @@ def swapped_prediction_loss(
         memory_budget,
         score_dtype,
         group_name(group),
+        counted,
     )
     if not metrics:
         return SwappedPrediction(loss, None, None, None)
@@ -151,6 +161,7 @@ def compute(
     score_dtype: torch.dtype,
     group: str,
     passes: LossPasses,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return loss, metrics (5,), dz (2, N, D), dcodebook (K, D) and 1, the factor that the gradients lack.
 
@@ -164,22 +175,32 @@ def compute(
     buffer = torch.empty((2, step, k), dtype=score_dtype, device=z1.device)
     stored = step == n
 
-    def fill(rows: slice) -> Tensor:
+    def fill(views: tuple[Tensor, Tensor], rows: slice) -> Tensor:
         # The last block may be shorter, but is contiguous like the others.
         height = rows.stop - rows.start
         scores = buffer.view(-1)[: 2 * height * k].view(2, height, k)
         for v in (0, 1):
-            torch.mm(z[v][rows], words.T, out=scores[v])
+            torch.mm(views[v][rows], words.T, out=scores[v])
         return scores
 
-    def blocks() -> Iterable[tuple[slice, Tensor]]:
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
-            yield rows, buffer if stored else fill(rows)
+    def blocks_of(views: tuple[Tensor, Tensor]) -> Blocks:
+        """The blocks of two views; if all scores fit into the buffer, they are computed here, and once."""
+        count = len(views[0])
+        whole = fill(views, slice(0, count)) if stored else None
 
-    if stored:
-        fill(slice(0, n))
-    u, all_rows = code_potentials(blocks, passes.sinkhorn, n, epsilon=epsilon, iterations=iterations, group=group)
+        def blocks() -> Iterable[tuple[slice, Tensor]]:
+            for start in range(0, count, step):
+                rows = slice(start, min(start + step, count))
+                yield rows, fill(views, rows) if whole is None else whole
+
+        return blocks
+
+    options: dict[str, Any] = {"epsilon": epsilon, "iterations": iterations, "group": group}
+    if counted is not None:
+        u, all_rows = code_potentials(blocks_of((z[0][counted], z[1][counted])), passes.sinkhorn, n, **options)
+    blocks = blocks_of(z)
+    if counted is None:
+        u, all_rows = code_potentials(blocks, passes.sinkhorn, n, **options)
     share = world_size(group) / (2 * all_rows)
     gamma = (share / temperature).to(z1.dtype)
 
@@ -220,6 +241,7 @@ def _loss_op(
     memory_budget: int,
     score_dtype: torch.dtype,
     group: str,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     # Autocast must not lower the precision of the products.
     with torch.autocast(z1.device.type, enabled=False):
@@ -231,7 +253,7 @@ def _loss_op(
             "needs": needs,
         }
         stored = 4 * z1.shape[0] * codebook.shape[0] <= memory_budget
-        if z1.is_cuda and score_dtype == torch.float16 and stored and not group:
+        if z1.is_cuda and score_dtype == torch.float16 and stored and not group and counted is None:
             from spintok_kernels.swapped_prediction import triton as kernels
 
             return kernels.step(z1, z2, codebook, **options)
@@ -243,6 +265,7 @@ def _loss_op(
             score_dtype=score_dtype,
             group=group,
             passes=_loss_passes(z1.device, score_dtype),
+            counted=counted,
             **options,
         )
 
@@ -260,6 +283,7 @@ def _(
     memory_budget: int,
     score_dtype: torch.dtype,
     group: str,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return z1.new_empty(()), z1.new_empty(5 if metrics else 0), *_empty_gradients(z1, codebook, needs), z1.new_empty(())
 
@@ -281,11 +305,11 @@ def _backward(ctx: Any, grad: Tensor | None, *others: None) -> tuple[Tensor | No
     if torch.is_grad_enabled():
         raise RuntimeError("swapped_prediction_loss has no second derivative; drop create_graph")
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     dz, dc, factor = ctx.saved_tensors
     dz, dc = torch.ops.spintok.swapped_prediction_gradients(grad, factor, dz, dc)
     first, second, codes = ctx.needs
-    return dz[0] if first else None, dz[1] if second else None, dc if codes else None, *(None,) * 8
+    return dz[0] if first else None, dz[1] if second else None, dc if codes else None, *(None,) * 9
 
 
 _loss_op.register_autograd(_backward, setup_context=_save)

@@ -30,8 +30,15 @@ class Batch:
         inputs: waveforms (B, S), or features (B, T, D) of the frozen layers, of the first view; zero where padded.
         lengths: (B,) samples, or frames.
         second: the second view, in the same form as ``inputs``; None for stages with one view.
+        second_lengths: (B,) samples of the second view; None if they are ``lengths``.
+        shared: (B, 3) which frames of the two views are the same speech: the first such frame of the first view and of
+            the second, and their number; None if all are.
         masked: (B, T) True where a frame is masked.
-        labels: (B, T) int64 label of each frame, -1 where padded; for CTC, (B, U) symbols.
+        labels: (B, T) int64 label of each frame of the first view, -1 where it has none or is padded; (B, T, L) for
+            several kinds of labels; for CTC, (B, U) symbols.
+        pauses: (B, T) True where a frame of the first view lies in a pause, False where padded.
+        chunk: frames that the encoder may see at once, as in a stream (``Encoder.hidden_states``); None for all. With
+            two views, only the second is cut.
     """
 
     position: Position
@@ -39,8 +46,12 @@ class Batch:
     inputs: Tensor
     lengths: Tensor
     second: Tensor | None = None
+    second_lengths: Tensor | None = None
+    shared: Tensor | None = None
     masked: Tensor | None = None
     labels: Tensor | None = None
+    pauses: Tensor | None = None
+    chunk: int | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """A copy on ``device``."""

@@ -29,8 +29,9 @@ class Labels:
     """The frame labels of a corpus.
 
     Attributes:
-        codes: for each utterance by its row, an array (T,) of labels; -1 where a frame has none.
-        size: K, the number of different labels.
+        codes: for each utterance by its row, an array (T,) of labels, or (T, L) of L kinds of labels; -1 where a frame
+            has none.
+        size: K, the number of different labels, or the largest of those.
         utterances: named in error messages.
     """
 
@@ -39,7 +40,7 @@ class Labels:
     utterances: Sequence[Utterance]
 
     def of(self, row: int, crop: Crop) -> Tensor:
-        """The labels (T,) int64 of a crop of utterance ``row``.
+        """The labels (T,) or (T, L) int64 of a crop of utterance ``row``.
 
         Raises:
             ValueError: the length of the file has changed since it was labelled.
@@ -57,19 +58,23 @@ def code_labels(
     folder: Path,
     distributed: Distributed,
     progress: Progress,
+    codebooks: Sequence[str] = (),
 ) -> Labels:
-    """The codes of the primary codebook, encoded into ``folder`` by all processes together, or read back from there.
+    """The codes of a tokenizer, encoded into ``folder`` by all processes together, or read back from there.
+
+    Without ``codebooks`` they are (T,), those of the primary codebook; with L names of codebooks, (T, L).
 
     Raises:
         ValueError: a file cannot be encoded; the message names the first.
     """
-    size = tokenizer.codebook_size
-    listed = digest((u.key, str(u.path)) for u in utterances)
+    names = tuple(codebooks) or tokenizer.codebook_names[:1]
+    size = max(tokenizer.codebooks[name].config.size for name in names)
+    listed = digest([*((u.key, str(u.path)) for u in utterances), *((name,) for name in codebooks)])
     name = f"labels-{tokenizer.fingerprint[:12]}-{listed[:12]}"
     shards, path = folder / name, folder / f"{name}.codes"
     if not ArrayFile.exists(path):
         options = Options(
-            codebooks=(tokenizer.codebook_names[0],),
+            codebooks=tuple(names),
             shard_size=100,
             rank=distributed.rank,
             ranks=distributed.world_size,
@@ -84,7 +89,7 @@ def code_labels(
             raise ValueError(f"{len(summary.failures)} files cannot be labelled, the first: {first.error}")
         distributed.barrier()
         if distributed.rank == 0:
-            _merge_shards(shards, path, size)
+            _merge_shards(shards, path, size, names if codebooks else None)
     # Here, not above: a run that was killed before it had removed them all left some.
     if distributed.rank == 0 and shards.exists():
         shutil.rmtree(shards)
@@ -113,7 +118,11 @@ def phone_labels(
     return Labels(codes, len(names), utterances), tuple(names)
 
 
-def _merge_shards(shards: Path, path: Path, size: int) -> None:
+def _merge_shards(shards: Path, path: Path, size: int, columns: Sequence[str] | None) -> None:
+    """Write the codes (T,) of the only codebook of the shards, or those of the codebooks ``columns`` as (T, L)."""
     dtype = np.uint16 if size <= 1 << 16 else np.int32
-    codes = (next(iter(record.tokens.values())).codes.astype(dtype) for record in read_corpus(shards)[1])
-    ArrayFile.write(path, codes)
+    tokens = (record.tokens for record in read_corpus(shards)[1])
+    if columns is None:
+        ArrayFile.write(path, (next(iter(one.values())).codes.astype(dtype) for one in tokens))
+    else:
+        ArrayFile.write(path, (np.stack([one[name].codes for name in columns], 1).astype(dtype) for one in tokens))

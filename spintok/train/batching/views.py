@@ -1,6 +1,7 @@
 """The two views of an utterance: the recording, and the same words as if spoken by someone else, somewhere else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from spintok.data.manifest import Utterance, scan
 from spintok.frames import SAMPLE_RATE
 from spintok.train.batching.examples import Batch, Crop, Recordings, pad
 from spintok.train.batching.labels import Labels
+from spintok.train.batching.pauses import pauses
 from spintok.train.batching.plan import BatchSpec
+from spintok.train.batching.surroundings import Placed, cut, surround
 from spintok.train.recipe_sections import ViewsConfig
 
 __all__ = ["ViewExamples"]
@@ -30,9 +33,19 @@ class ViewExamples:
         views: how the second view is made.
         seed: of all draws.
         labels: of every frame, for stages with pseudo-labels.
+        find_pauses: whether batches say which frames lie in a pause.
     """
 
-    def __init__(self, recordings: Recordings, views: ViewsConfig, seed: int, labels: Labels | None = None) -> None:
+    def __init__(
+        self,
+        recordings: Recordings,
+        views: ViewsConfig,
+        seed: int,
+        labels: Labels | None = None,
+        *,
+        find_pauses: bool = False,
+    ) -> None:
+        self.find_pauses = find_pauses
         self.recordings = recordings
         self.views = views
         self.seed = seed
@@ -40,19 +53,58 @@ class ViewExamples:
         self.labels = labels
 
     def __call__(self, spec: BatchSpec) -> Batch:
-        """Prepare a batch: crop first, so that both views have the same length, then make the second views."""
+        """Prepare a batch: crop first, so that both views have the same length, then make the second views.
+
+        With ``views.surroundings`` the second views have other lengths, and ``Batch.shared`` says which frames both
+        have.
+        """
         epoch = spec.position.epoch % self.views.variants if self.views.variants else spec.position.epoch
-        crops, waveforms, lengths, second = self.pair(spec.rows, epoch)
+        rngs = self._rngs(spec.rows, epoch)
+        crops = [self.recordings.crop(row, rng) for row, rng in zip(spec.rows, rngs, strict=True)]
+        waveforms, lengths = pad([crop.waveform for crop in crops])
         labels = None
         if self.labels is not None:
             found = [self.labels.of(row, crop) for row, crop in zip(spec.rows, crops, strict=True)]
             labels = pad(found, -1)[0]
-        seconds = int(lengths.sum()) / SAMPLE_RATE
-        return Batch(spec.position, seconds, waveforms, lengths, second=second, labels=labels)
+        batch = Batch(
+            spec.position,
+            int(lengths.sum()) / SAMPLE_RATE,
+            waveforms,
+            lengths,
+            labels=labels,
+            pauses=pad([torch.from_numpy(pauses(crop.waveform)) for crop in crops])[0] if self.find_pauses else None,
+        )
+        if self.views.surroundings is None:
+            return replace(batch, second=self._second(waveforms, lengths, rngs))
+        pieces = [self.piece(crop.waveform, rng) for crop, rng in zip(crops, rngs, strict=True)]
+        second = self._second(*pad([piece.waveform for piece in pieces]), rngs)
+        changed = [
+            self.surrounded(replace(piece, waveform=one[: len(piece.waveform)]), rng)
+            for piece, one, rng in zip(pieces, second, rngs, strict=True)
+        ]
+        second, second_lengths = pad([one.waveform for one in changed])
+        shared = torch.tensor([[one.original, one.first, one.count] for one in changed])
+        return replace(batch, second=second, second_lengths=second_lengths, shared=shared)
+
+    def piece(self, waveform: Tensor, rng: np.random.Generator) -> Placed:
+        """A waveform (S,), or a piece of it if the recipe asks for pieces."""
+        surroundings = self.views.surroundings
+        return Placed.whole(waveform) if surroundings is None else cut(waveform, surroundings, rng)
+
+    def surrounded(self, piece: Placed, rng: np.random.Generator) -> Placed:
+        """``piece`` with something else around it, if the recipe asks for that."""
+        surroundings = self.views.surroundings
+        return piece if surroundings is None else surround(piece, surroundings, rng, lambda: self._another(rng))
+
+    def _another(self, rng: np.random.Generator) -> Tensor:
+        return read(self.recordings.utterances[int(rng.integers(len(self.recordings.utterances)))].path)
+
+    def _rngs(self, rows: Sequence[int], epoch: int) -> list[np.random.Generator]:
+        return [utterance_rng(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
 
     def pair(self, rows: Sequence[int], epoch: int) -> tuple[list[Crop], Tensor, Tensor, Tensor]:
         """Crops, first views (B, S), their lengths (B,) and second views (B, S) of the utterances ``rows``."""
-        rngs = [utterance_rng(self.seed, epoch, self.recordings.utterances[row].key) for row in rows]
+        rngs = self._rngs(rows, epoch)
         crops = [self.recordings.crop(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         waveforms, lengths = pad([crop.waveform for crop in crops])
         return crops, waveforms, lengths, self._second(waveforms, lengths, rngs)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from spintok.data.manifest import Utterance, scan
 from spintok.frames import SAMPLE_RATE
-from spintok.masks import length_mask
 from spintok.models.codebook import Codebook, Codebooks
 from spintok.progress import Progress
 from spintok.tokenizer import Tokenizer
@@ -23,7 +22,7 @@ from spintok.train.distributed import Distributed
 from spintok.train.recipe import TrainedRecipe
 from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["Corpus", "Stage", "StageModel", "Step", "full_precision", "valid_frames"]
+__all__ = ["Corpus", "Stage", "StageModel", "Step", "full_precision"]
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,6 @@ class Stage:
     def plan_batches(recipe: TrainedRecipe, samples: NDArray[np.int64], distributed: Distributed) -> BatchPlan:
         """The plan for utterances of ``samples`` (N,) samples, 0 for those to skip."""
         return BatchPlan.of(samples, recipe.data, recipe.loop.seed, distributed.rank, distributed.world_size)
-
-
-def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
-    """The frames of features (B, T, D) that are not padding, in utterance order: (N, D), in full precision."""
-    return full_precision(features[length_mask(counts, features.shape[1])])
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class CtcModel(StageModel):
         frames whose best symbol is the blank.
         """
         assert batch.labels is not None
-        features, counts = self.encoder(batch.inputs, batch.lengths)
+        features, counts = self.encoder(batch.inputs, batch.lengths, batch.chunk)
         with torch.autocast(features.device.type, enabled=False):
             logits = self._logits(features)
             log_probabilities = F.log_softmax(logits, dim=2)

@@ -5,37 +5,39 @@ labels this is HuBERT; with the codes of a Spin tokenizer, SpinHuBERT (Chang et 
 alignments, supervised training.
 """
 
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spintok.augment import utterance_rng
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import match
-from spintok.frames import SAMPLE_RATE
+from spintok.frames import SAMPLE_RATE, num_frames
 from spintok.masks import padding_mask
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import random_encoder
 from spintok.progress import Progress
-from spintok.train.batching.examples import Batch, Examples, Recordings, pad
-from spintok.train.batching.labels import Labels, code_labels, phone_labels
+from spintok.tokenizer import Tokenizer
+from spintok.train.batching.examples import Batch, Crop, Examples, Recordings, pad
+from spintok.train.batching.labels import Labels, code_labels
+from spintok.train.batching.pauses import pauses
 from spintok.train.batching.plan import BatchSpec
+from spintok.train.batching.surroundings import Placed
 from spintok.train.batching.views import ViewExamples
 from spintok.train.distributed import Distributed
 from spintok.train.recipe import PretrainRecipe, RecipeError
 from spintok.train.recipe_sections import MaskConfig
 from spintok.train.stages.base import Corpus, Stage, StageModel, Step, full_precision
 from spintok.train.stages.masking import span_mask
+from spintok.train.stages.phones import is_alignments, read_phones
 from spintok.train.stages.start import open_start, open_tokenizer, trainable
 from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["MaskedExamples", "MaskedPrediction", "build"]
-
-_ALIGNMENT_SUFFIXES = {".textgrid", ".ctm", ".tsv", ".jsonl", ".json"}
+__all__ = ["Head", "MaskedExamples", "MaskedPrediction", "build"]
 
 
 def build(recipe: PretrainRecipe, corpus: Corpus, distributed: Distributed) -> Stage:
@@ -48,57 +50,64 @@ def build(recipe: PretrainRecipe, corpus: Corpus, distributed: Distributed) -> S
         encoder = open_start(recipe)
     recordings, samples = corpus.recordings(recipe), corpus.samples
     notes: tuple[str, ...] = ()
-    if _is_alignments(recipe.labels):
-        phones, samples, notes = _read_phones(recipe.labels, corpus)
-        size = phones.size
+    phones: Labels | None = None
+    if is_alignments(recipe.labels):
+        phones, aligned, notes = read_phones("labels", recipe.labels, corpus)
+        samples = np.where(aligned, samples, 0)
+        heads = [Head.new("primary", phones.size, encoder.num_features, recipe.width)]
     else:
-        phones, teacher = None, open_tokenizer("labels", recipe.labels)
-        size = teacher.codebook_size
+        teacher = open_tokenizer("labels", recipe.labels)
+        if recipe.codebooks:
+            heads = [Head.copied(teacher, name, 1 / len(recipe.codebooks)) for name in recipe.codebooks]
+        else:
+            heads = [Head.new("primary", teacher.codebook_size, encoder.num_features, recipe.width)]
+        if recipe.phones is not None:
+            phones, _, notes = read_phones("phones.alignments", recipe.phones.alignments, corpus)
+            heads.append(Head.new("phones", phones.size, encoder.num_features, recipe.width, recipe.phones.weight))
     model = MaskedPrediction(
-        trainable(recipe, encoder, layer=recipe.layer),
-        size,
-        recipe.width,
-        recipe.temperature,
-        recipe.unmasked,
-        distributed,
+        trainable(recipe, encoder, layer=recipe.layer), heads, recipe.temperature, recipe.unmasked, distributed
     )
     views = ViewExamples(recordings, recipe.views, recipe.loop.seed)
 
     def make_examples(folder: Path, progress: Progress) -> Examples:
-        labels = phones or code_labels(teacher.to(distributed.device), corpus.utterances, folder, distributed, progress)
+        kinds = [] if phones is None else [phones]
+        if len(heads) > len(kinds):
+            on_device = teacher.to(distributed.device)
+            codes = code_labels(on_device, corpus.utterances, folder, distributed, progress, recipe.codebooks)
+            kinds.insert(0, codes)
         return MaskedExamples(
             recordings,
-            labels,
+            kinds,
             recipe.mask,
             recipe.loop.seed,
             second_view_probability=recipe.second_view_probability,
             views=views,
+            pauses=recipe.pauses,
         )
 
     return Stage(model, Stage.plan_batches(recipe, samples, distributed), make_examples, notes)
 
 
-def _is_alignments(source: str) -> bool:
-    """Whether ``source`` is a file with the suffix of alignments, or a folder that is not a tokenizer."""
-    path = Path(source)
-    if path.is_dir():
-        return not (path / "config.json").exists()
-    return path.suffix.lower() in _ALIGNMENT_SUFFIXES
+@dataclass(frozen=True)
+class Head:
+    """A codebook that predicts labels, one codeword for each, and the weight of its loss."""
 
+    codebook: Codebook
+    weight: float
 
-def _read_phones(source: str, corpus: Corpus) -> tuple[Labels, NDArray[np.int64], tuple[str, ...]]:
-    """The labels, the samples (N,) with 0 for utterances without an alignment, and notes for the user."""
-    keys = [utterance.key for utterance in corpus.utterances]
-    try:
-        alignments = match(keys, read_alignments(Path(source)))
-    except ValueError as error:
-        raise RecipeError(f"labels: {error}") from None
-    labels, names = phone_labels(alignments, corpus.utterances, corpus.samples)
-    usable = np.where([key in alignments for key in keys], corpus.samples, 0)
-    notes = [f"the labels are {len(names)} phones: {' '.join(names)}"]
-    if skipped := int((usable == 0).sum()):
-        notes.append(f"{skipped} of {len(usable)} utterances are skipped: they have no alignment")
-    return labels, usable, tuple(notes)
+    @classmethod
+    def new(cls, name: str, labels: int, features: int, width: int, weight: float = 1.0) -> "Head":
+        """One with random weights, for ``labels`` different labels, on ``features`` features."""
+        return cls(Codebook(CodebookConfig(name, labels, features, width, "dot", projection=True)), weight)
+
+    @classmethod
+    def copied(cls, tokenizer: Tokenizer, name: str, weight: float) -> "Head":
+        """One that begins as codebook ``name`` of a tokenizer. Raises ``RecipeError``."""
+        try:
+            codebook = copy.deepcopy(tokenizer.codebook(name))
+        except ValueError as error:
+            raise RecipeError(f"codebooks: {error}") from None
+        return cls(codebook.requires_grad_(), weight)
 
 
 class MaskedExamples:
@@ -106,22 +115,24 @@ class MaskedExamples:
 
     Args:
         recordings: the corpus.
-        labels: of every frame.
+        labels: of every frame, of one or more kinds.
         mask: the masked spans.
         seed: of all draws.
         second_view_probability: probability that an utterance is replaced by its second view.
-        views: makes second views of the same recordings.
+        views: makes second views of the same recordings, and changes what stands around the speech.
+        pauses: whether frames in pauses have labels of the first kind.
     """
 
     def __init__(
         self,
         recordings: Recordings,
-        labels: Labels,
+        labels: Sequence[Labels],
         mask: MaskConfig,
         seed: int,
         *,
         second_view_probability: float = 0.0,
         views: ViewExamples | None = None,
+        pauses: bool = True,
     ) -> None:
         self.recordings = recordings
         self.labels = labels
@@ -129,31 +140,44 @@ class MaskedExamples:
         self.seed = seed
         self.second_view_probability = second_view_probability
         self.views = views
+        self.pauses = pauses
 
     def __call__(self, spec: BatchSpec) -> Batch:
         waveforms, labels, masks = [], [], []
         for row in spec.rows:
             rng = utterance_rng(self.seed, spec.position.epoch, self.recordings.utterances[row].key)
             crop = self.recordings.crop(row, rng)
-            labels.append(self.labels.of(row, crop))
-            masks.append(torch.from_numpy(span_mask(rng, crop.frames, self.mask)))
-            waveform = crop.waveform
-            if self.views is not None and rng.random() < self.second_view_probability:
-                waveform = self.views.second(waveform, rng)
-            waveforms.append(waveform)
+            placed = Placed.whole(crop.waveform) if self.views is None else self.views.piece(crop.waveform, rng)
+            mask = span_mask(rng, placed.count, self.mask)
+            if self.views is not None:
+                if rng.random() < self.second_view_probability:
+                    placed = replace(placed, waveform=self.views.second(placed.waveform, rng))
+                placed = self.views.surrounded(placed, rng)
+            waveforms.append(placed.waveform)
+            # What stands around the speech has no labels and is not masked.
+            after = num_frames(len(placed.waveform)) - placed.first - placed.count
+            known = self._labels(row, crop)[placed.original : placed.original + placed.count]
+            labels.append(F.pad(known, (0, 0, placed.first, after), value=-1))
+            masks.append(F.pad(torch.from_numpy(mask), (placed.first, after)))
         inputs, lengths = pad(waveforms)
         seconds = int(lengths.sum()) / SAMPLE_RATE
         masked = pad(masks, False)[0]
         return Batch(spec.position, seconds, inputs, lengths, masked=masked, labels=pad(labels, -1)[0])
 
+    def _labels(self, row: int, crop: Crop) -> Tensor:
+        """The labels (T, L) of a crop of utterance ``row``, those of the first kind first."""
+        kinds = [kind.of(row, crop).view(crop.frames, -1) for kind in self.labels]
+        if not self.pauses:
+            kinds[0][torch.from_numpy(pauses(crop.waveform))] = -1
+        return torch.cat(kinds, 1)
+
 
 class MaskedPrediction(StageModel):
-    """The encoder, a projection, and a unit vector for each label: logits are cosine similarities over ``temperature``.
+    """The encoder, and heads: a projection and a unit vector for each label; logits are cosines over ``temperature``.
 
     Args:
         encoder: all of it trains.
-        labels: K, the number of labels.
-        width: E, dimension of the vectors.
+        heads: one for each kind of labels; the first is the primary codebook of the tokenizer.
         temperature: divides the cosine similarities.
         unmasked: weight of the mean loss over frames that are not masked.
         distributed: the processes whose frames are counted.
@@ -162,45 +186,52 @@ class MaskedPrediction(StageModel):
     def __init__(
         self,
         encoder: TrainableEncoder,
-        labels: int,
-        width: int,
+        heads: Sequence[Head],
         temperature: float,
         unmasked: float,
         distributed: Distributed,
     ) -> None:
-        features = encoder.encoder.num_features
-        book = Codebook(CodebookConfig("primary", labels, features, width, "dot", projection=True))
-        super().__init__(encoder, [book])
+        super().__init__(encoder, [head.codebook for head in heads])
+        self.weights = [head.weight for head in heads]
         self.temperature = temperature
         self.unmasked = unmasked
         self.distributed = distributed
-        self.mask_embedding = nn.Parameter(torch.empty(features).uniform_())
+        self.mask_embedding = nn.Parameter(torch.empty(encoder.encoder.num_features).uniform_())
 
     def forward(self, batch: Batch) -> Step:
-        """The mean cross-entropy over masked frames, plus ``unmasked`` times that over the other frames.
+        """The mean cross-entropy over masked frames, plus ``unmasked`` times that over the others; summed over heads.
 
         Statistics, over masked frames: ``accuracy``, and ``perplexity`` of the predicted labels, which is the
-        exponential of their entropy.
+        exponential of their entropy. Those of further heads have their names as suffix.
         """
         assert batch.labels is not None
         assert batch.masked is not None
         encoder = self.encoder.encoder
-        features, counts = encoder.local_features(batch.inputs, batch.lengths)
+        features, counts = encoder.local_features(batch.inputs, batch.lengths, chunk=batch.chunk)
         features = torch.where(batch.masked[:, :, None], self.mask_embedding.to(features.dtype), features)
         valid = padding_mask(counts, features.shape[1])
-        features = encoder.transformer(features, valid, layers=[self.encoder.layer])[0]
+        features = encoder.transformer(features, valid, layers=[self.encoder.layer], chunk=batch.chunk)[0]
+        statistics: dict[str, Tensor] = {}
         with torch.autocast(features.device.type, enabled=False):
-            known = batch.labels >= 0
-            loss, statistics = self._loss(features, batch.labels, batch.masked & known)
-            if self.unmasked:
-                loss = loss + self.unmasked * self._loss(features, batch.labels, ~batch.masked & known)[0]
+            loss = features.new_zeros((), dtype=torch.float32)
+            heads = zip(self.codebooks.values(), self.weights, batch.labels.unbind(2), strict=True)
+            for number, (book, weight, labels) in enumerate(heads):
+                known = labels >= 0
+                part, found = self._loss(book, features, labels, batch.masked & known)
+                if self.unmasked:
+                    part = part + self.unmasked * self._loss(book, features, labels, ~batch.masked & known)[0]
+                loss = loss + weight * part
+                suffix = f"_{book.config.name}" if number else ""
+                statistics |= {f"{name}{suffix}": value for name, value in found.items()}
         return Step(loss, statistics)
 
-    def _loss(self, features: Tensor, labels: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, book: Codebook, features: Tensor, labels: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy over the ``chosen`` frames (B, T) of all processes, and its statistics."""
         labels = labels[chosen]
-        z = self.primary.embed(full_precision(features[chosen]))
-        logits = z @ self.primary.normalized_codewords().T / self.temperature
+        z = book.embed(full_precision(features[chosen]))
+        logits = z @ book.normalized_codewords().T / self.temperature
         total = F.cross_entropy(logits, labels, reduction="sum")
         codes = logits.detach().argmax(1)
         histogram = torch.bincount(codes, minlength=logits.shape[1]).to(logits.dtype)

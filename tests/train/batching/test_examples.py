@@ -7,16 +7,18 @@ import torch
 from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.audio import read
 from spintok.data.manifest import scan
-from spintok.frames import HOP
+from spintok.frames import HOP, num_frames, num_samples
 from spintok.loading import load
 from spintok.progress import no_progress
 from spintok.train.batching.array_file import ArrayFile
-from spintok.train.batching.examples import Recordings
+from spintok.train.batching.chunks import WithChunks
+from spintok.train.batching.examples import Batch, Recordings
 from spintok.train.batching.labels import Labels, code_labels
+from spintok.train.batching.pauses import pauses
 from spintok.train.batching.plan import BatchSpec, Position
 from spintok.train.batching.views import ViewExamples
 from spintok.train.distributed import Distributed
-from spintok.train.recipe_sections import MaskConfig, ViewsConfig
+from spintok.train.recipe_sections import MaskConfig, SurroundingsConfig, ViewsConfig
 from spintok.train.stages.masked import MaskedExamples
 from spintok.train.stages.masking import span_mask
 
@@ -172,9 +174,10 @@ def test_the_chance_of_noise_reverb_and_a_narrow_band(utterances) -> None:
 
 
 def test_masked_batches(utterances, labels) -> None:
-    examples = MaskedExamples(Recordings(utterances, 16_000), labels, MaskConfig(), seed=0)
+    examples = MaskedExamples(Recordings(utterances, 16_000), [labels], MaskConfig(), seed=0)
     batch = examples(BatchSpec(Position(0, 0), (0, 5)))
-    assert batch.labels.shape == batch.masked.shape == (2, 49)
+    assert batch.labels.shape == (2, 49, 1)
+    assert batch.masked.shape == (2, 49)
     assert (batch.labels[1] >= 0).sum() == 43
     assert not batch.masked[1, 43:].any()
     assert torch.equal(batch.masked, examples(BatchSpec(Position(0, 3), (0, 5))).masked)
@@ -208,3 +211,103 @@ def test_packed_arrays_come_back(tmp_path) -> None:
     (tmp_path / "p").write_bytes((tmp_path / "p").read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"has 83 bytes, not 84: delete .*p\.npz to redo it"):
         ArrayFile(tmp_path / "p")[0]
+
+
+ALWAYS = SurroundingsConfig(piece=1, piece_max=0.8, pause=1, pause_max=0.5, neighbour=1, neighbour_max=0.5)
+
+
+def test_second_views_hold_a_piece_of_the_first(utterances) -> None:
+    """With no voice changed, the shared frames of both views read the same samples."""
+    views = ViewsConfig(surroundings=ALWAYS)
+    examples = ViewExamples(Recordings(utterances, 16_000), views, seed=3)
+    examples._second = lambda waveforms, lengths, rngs: waveforms
+    places = []
+    for epoch in range(8):
+        batch = examples(BatchSpec(Position(epoch, 0), (0, 5)))
+        for row, (original, first, count) in enumerate(batch.shared.tolist()):
+            size = num_samples(count)
+            one = batch.inputs[row, original * HOP : original * HOP + size]
+            two = batch.second[row, first * HOP : first * HOP + size]
+            assert len(one) == size
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+            assert first + count <= num_frames(int(batch.second_lengths[row]))
+            assert 20 <= count <= 40
+            places.append((original, first))
+    assert len({original for original, _ in places}) > 5
+    assert len({first for _, first in places}) > 5
+    assert batch.second_lengths.max() == batch.second.shape[1]
+
+
+def test_level_and_offset_change_with_the_surroundings(utterances) -> None:
+    config = SurroundingsConfig(gain=1, gain_min=-20, gain_max=-20, offset=1, offset_max=0.1)
+    examples = ViewExamples(Recordings(utterances, 16_000), ViewsConfig(surroundings=config), seed=3)
+    examples._second = lambda waveforms, lengths, rngs: waveforms
+    batch = examples(BatchSpec(Position(0, 0), (0,)))
+    offset = batch.second[0] - 0.1 * batch.inputs[0]
+    assert float(offset.std()) < 1e-6
+    assert 0 < abs(float(offset.mean())) <= 0.1
+    assert batch.shared.tolist() == [[0, 0, 49]]
+
+
+def test_labels_move_with_the_piece(utterances, labels) -> None:
+    """What stands around a piece has no labels and is not masked."""
+    recordings = Recordings(utterances, 16_000)
+    views = ViewExamples(recordings, ViewsConfig(surroundings=ALWAYS), seed=3)
+    examples = MaskedExamples(recordings, [labels], MaskConfig(), 3, views=views)
+    plain = MaskedExamples(recordings, [labels], MaskConfig(), 3)
+    for epoch in range(4):
+        spec = BatchSpec(Position(epoch, 0), (0, 5))
+        batch, whole = examples(spec), plain(spec)
+        assert batch.labels.shape == (*batch.masked.shape, 1)
+        for row in range(2):
+            known = (batch.labels[row, :, 0] >= 0).nonzero()[:, 0]
+            assert 20 <= len(known) == known[-1] - known[0] + 1 <= 40
+            text = ",".join(map(str, whole.labels[row, :, 0].tolist()))
+            assert ",".join(map(str, batch.labels[row, known, 0].tolist())) in text
+            assert not batch.masked[row, : known[0]].any()
+            assert not batch.masked[row, known[-1] + 1 :].any()
+            assert batch.masked[row].any()
+
+
+def test_pauses_have_no_labels_if_asked(utterances, labels) -> None:
+    recordings = Recordings(utterances, 10**6)
+    spec = BatchSpec(Position(0, 0), (0, 5))
+    every = MaskedExamples(recordings, [labels, labels], MaskConfig(), 3)(spec).labels
+    some = MaskedExamples(recordings, [labels, labels], MaskConfig(), 3, pauses=False)(spec).labels
+    assert torch.equal(every[..., 0], every[..., 1])
+    assert torch.equal(some[..., 1], every[..., 1])
+    found = torch.from_numpy(pauses(read(utterances[0].path)))
+    assert 0 < int(found.sum()) < len(found)
+    assert torch.equal(some[0, : len(found), 0] == -1, found)
+
+
+def test_labels_of_several_codebooks(utterances, tmp_path) -> None:
+    tokenizer = load("mfcc-kmeans-100")
+    found = code_labels(tokenizer, utterances, tmp_path, CPU, no_progress, tokenizer.codebook_names * 2)
+    expected = tokenizer.encode(utterances[0].path).codes
+    assert found.codes[0].tolist() == np.stack([expected, expected], 1).tolist()
+
+
+def test_pauses_are_long_and_quiet() -> None:
+    rng = np.random.default_rng(0)
+    loud = torch.from_numpy(0.1 * rng.standard_normal(16_000).astype(np.float32))
+    # 0.5 s of silence in the middle, and a closure of 60 ms.
+    loud[4_000:12_000] *= 1e-3
+    loud[14_000:14_960] *= 1e-3
+    found = pauses(loud)
+    assert found[13:36].all()
+    assert not found[:12].any()
+    assert not found[38:].any()
+    # Steady sound has no pauses, and neither has silence.
+    assert not pauses(loud[:4_000]).any()
+    assert not pauses(torch.zeros(4_000)).any()
+
+
+def test_chunks_are_drawn_for_each_batch() -> None:
+    def examples(spec: BatchSpec) -> Batch:
+        return Batch(spec.position, 1.0, torch.zeros(1, 1), torch.ones(1))
+
+    drawn = [WithChunks(examples, (0, 4, 16), 1)(BatchSpec(Position(1, n), ())).chunk for n in range(60)]
+    assert set(drawn) == {None, 4, 16}
+    again = [WithChunks(examples, (0, 4, 16), 1)(BatchSpec(Position(1, n), ())).chunk for n in range(60)]
+    assert drawn == again

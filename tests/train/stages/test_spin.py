@@ -4,12 +4,13 @@ import pytest
 import torch
 from reference_spin import swapped_loss, targets
 from small_models import tiny_encoder
+from spintok_kernels import swapped_prediction_loss
 
+from spintok.masks import length_mask
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.plan import Position
 from spintok.train.distributed import Distributed
 from spintok.train.recipe_sections import CodebookPlan, SpinLossConfig
-from spintok.train.stages.base import valid_frames
 from spintok.train.stages.code_labels import CodeLabels
 from spintok.train.stages.spin import SpinModel
 from spintok.train.trainable import TrainableEncoder
@@ -36,6 +37,11 @@ def gradients(made: SpinModel, step: Batch) -> dict[str, torch.Tensor]:
     made.zero_grad()
     made(step).loss.backward()
     return {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+
+
+def valid_frames(features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The frames of features (B, T, D) that are not padding, in utterance order: (N, D)."""
+    return features[length_mask(counts, features.shape[1])]
 
 
 def test_embeddings_and_codewords_have_unit_length() -> None:
@@ -130,6 +136,55 @@ def test_padding_never_enters() -> None:
     one, two = gradients(made, step), gradients(made, loud)
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_only_frames_that_both_views_have_enter() -> None:
+    """The second view holds a piece of the first one, later and between other sounds: the loss is that of the piece."""
+    made = model(plans=PLANS[:1])
+    places = torch.tensor([[2, 5, 9], [0, 1, 12]])
+    step = batch(second_lengths=torch.tensor([5500, 6000]), shared=places)
+    loss, _ = made(step)
+    first = made.encoder(step.inputs, step.lengths)[0]
+    second = made.encoder(step.second, step.second_lengths)[0]
+    one = torch.cat([first[0, 2:11], first[1, 0:12]])
+    two = torch.cat([second[0, 5:14], second[1, 1:13]])
+    book = made.primary
+    expected = swapped_loss((one, two), book.projection.weight, book.projection.bias, book.codewords)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    # If the second view is the first one as a whole, the same frames are shared as without ``shared``.
+    whole = batch(second_lengths=torch.tensor([6000, 4000]), shared=torch.tensor([[0, 0, 18], [0, 0, 12]]))
+    torch.testing.assert_close(made(whole).loss, made(batch()).loss, rtol=1e-5, atol=0)
+
+
+def test_few_frames_of_pauses_share_the_codewords() -> None:
+    made = SpinModel(TrainableEncoder(tiny_encoder()), PLANS[:1], SpinLossConfig(pauses=0.0), CPU)
+    made.normalize_codewords()
+    pauses = torch.arange(18) % 2 == torch.zeros(2, 1)
+    pauses[1, 12:] = False
+    step = batch(pauses=pauses)
+    views = [valid_frames(*made.encoder(view, step.lengths)) for view in (step.inputs, step.second)]
+    z1, z2 = (made.primary.embed(view) for view in views)
+    counted = ~torch.cat([pauses[0], pauses[1, :12]])
+    expected = swapped_prediction_loss(z1, z2, made.primary.normalized_codewords(), counted=counted).loss
+    torch.testing.assert_close(made(step).loss, expected)
+    assert not torch.isclose(made(step).loss, made(batch()).loss)
+    # Nothing but pauses: all frames count.
+    torch.testing.assert_close(made(batch(pauses=torch.ones(2, 18, dtype=torch.bool))).loss, made(batch()).loss)
+
+
+def test_frames_without_a_label_have_no_label_loss() -> None:
+    made = SpinModel(TrainableEncoder(tiny_encoder()), PLANS[:1], SpinLossConfig(), CPU, labels=9, label_weight=5.0)
+    made.normalize_codewords()
+    step = labelled_batch()
+    frames, flat = labelled_frames(made, step)
+    step.labels[0, 3:9] = -1
+    known = torch.ones(30, dtype=torch.bool)
+    known[3:9] = False
+    known = known.repeat(2)
+    expected = -made.label_head(frames[known]).log_softmax(1)[torch.arange(48), flat[known]].mean()
+    torch.testing.assert_close(made(step).statistics["label_loss"], expected.detach())
+    step.labels[:] = -1
+    assert float(made(step).statistics["label_loss"]) == 0
 
 
 def test_frozen_weights_have_no_gradient_and_never_change() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 
 import numpy as np
@@ -14,6 +15,10 @@ from spintok.chunking import Window
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.loading import load
+from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.config import EncoderConfig
+from spintok.models.streaming import StreamingConfig
+from spintok.tokenizer import Tokenizer
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.labels import phone_labels
 from spintok.train.batching.plan import Position
@@ -116,7 +121,61 @@ def test_phones_are_labels_and_voices_change(monkeypatch, capsys, speech, tmp_pa
     assert losses[0][0] != losses[1][0]
     out = capsys.readouterr()
     assert "the labels are 4 phones: AH K SIL Y" in out.out + out.err
-    assert "utterances are skipped: they have no alignment" in out.out + out.err
+    assert "utterances have no alignment and give no phones" in out.out + out.err
+
+
+STREAMING = EncoderConfig(
+    front_end="log_mel",
+    conv_channels=(16, 16),
+    conv_kernels=(240, 2),
+    conv_strides=(160, 2),
+    width=16,
+    heads=2,
+    feed_forward=32,
+    layers=2,
+    positional_kernel=8,
+    positional_groups=2,
+    norm_position="pre",
+    streaming=StreamingConfig(past=10),
+)
+
+
+def test_a_tokenizer_learns_to_stream(monkeypatch, capsys, speech, tmp_path) -> None:
+    """Its own codes and phones are the labels, in chunks and other surroundings; then Spin keeps its codebooks."""
+    lines = [{"id": "anna_tokens", "phones": [["SIL", 0.0, 0.2], ["AH", 0.2, 0.9], ["K", 0.9, 3.0]]}]
+    (tmp_path / "phones.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    books = [
+        Codebook(CodebookConfig(name, size, 16, 8, "dot", projection=True)) for name, size in (("a", 7), ("b", 12))
+    ]
+    Tokenizer(tiny_encoder(config=STREAMING), books, layer=2, name="old").save(tmp_path / "old")
+    around = "[views.surroundings]\npiece = 0.5\npause = 0.5\nneighbour = 0.5\ngain = 0.5\noffset = 0.5\n"
+    (tmp_path / "adapt.toml").write_text(
+        'stage = "pretrain"\nname = "adapt"\nlabels = "old"\ncodebooks = ["a", "b"]\npauses = false\nunmasked = 1\n'
+        f'chunks = [0, 4, 16]\n[phones]\nalignments = "phones.jsonl"\n[mask]\nprobability = 0\n{around}{COMMON}'
+    )
+    (tmp_path / "spin.toml").write_text(
+        'stage = "spin"\nname = "new"\ntrain_layers = 2\nchunks = [4, 16]\n[loss]\npauses = 0.1\n'
+        '[[codebooks]]\nname = "a"\nsize = 7\nwidth = 8\nkeep = true\n'
+        f'[labels]\ntokenizer = "phones.jsonl"\nsource = "codes"\n{around}{COMMON}'
+    )
+    monkeypatch.chdir(tmp_path)
+    common = ("--data", speech, "--device", "cpu")
+    assert run(monkeypatch, "train", "adapt.toml", *common, "--init", "old", "--output", "adapt") == 0
+    assert "5 of 6 utterances have no alignment" in "".join(capsys.readouterr())
+    adapted = load("adapt")
+    assert adapted.codebook_names == ["a", "b", "phones"]
+    with (tmp_path / "adapt/training/log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"accuracy", "accuracy_b", "accuracy_phones"} <= rows[0].keys()
+    # The codebooks begin as the old ones, which made the labels: a random guess of two labels costs log 7 and log 12.
+    first = float(rows[0]["loss"])
+    assert first < (math.log(7) + math.log(12)) / 2 + math.log(3)
+    assert run(monkeypatch, "train", "spin.toml", *common, "--init", "adapt", "--output", "new") == 0
+    assert load("new").encode(speech / "fred_yes.flac").num_frames == 43
+    assert run(
+        monkeypatch, "train", "spin.toml", *common, "--init", "old", "--output", "x", "--set", "codebooks.0.size=8"
+    )
+    assert "'a' cannot be kept" in capsys.readouterr().err
 
 
 def test_frames_without_a_phone_have_no_label(speech, tmp_path) -> None:
@@ -136,6 +195,12 @@ def test_frames_without_a_phone_have_no_label(speech, tmp_path) -> None:
     [
         (PRETRAIN, ["--set", "second_view_probability=2"], "second_view_probability must be in [0, 1], got 2"),
         (PRETRAIN, ["--set", "views.variants=2"], "views.variants needs frozen layers"),
+        (PRETRAIN, ["--set", "mask.probability=0"], "without masked frames (mask.probability = 0)"),
+        (PRETRAIN, ["--set", "pauses=false"], "pauses = false is about the codes of codebooks"),
+        (PRETRAIN, ["--set", "phones.alignments=x"], "phones are predicted in addition to codebooks"),
+        (PRETRAIN, ["--set", "codebooks=['x']"], "codebooks: unknown codebook 'x'"),
+        (PRETRAIN, ["--set", "chunks=[-1]"], "chunks must list frames, 0 for all"),
+        (PRETRAIN, ["--set", "views.surroundings.piece=2"], "piece must be in [0, 1], got 2"),
         (PRETRAIN, ["--set", "labels={speech}"], "no .TextGrid files in this folder"),
         (SPIN, [], "the field start is missing"),
         (SPIN, ["--init", "nowhere"], "nowhere: no such tokenizer or checkpoint"),
@@ -214,7 +279,7 @@ def test_masked_frames_do_not_reach_the_encoder(tmp_path, speech) -> None:
     waveform = 0.1 * torch.randn(1, 400 + 29 * 320)
     masked = torch.zeros(1, 30, dtype=torch.bool)
     masked[:, 10:20] = True
-    labels = torch.randint(0, 100, (1, 30))
+    labels = torch.randint(0, 100, (1, 30, 1))
 
     def loss(samples: torch.Tensor) -> float:
         batch = Batch(Position(), 1.0, samples, torch.tensor([samples.shape[1]]), masked=masked, labels=labels)
