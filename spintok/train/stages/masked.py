@@ -201,8 +201,8 @@ class MaskedPrediction(StageModel):
     def forward(self, batch: Batch) -> Step:
         """The mean cross-entropy over masked frames, plus ``unmasked`` times that over the others; summed over heads.
 
-        Statistics, over masked frames: ``accuracy``, and ``perplexity`` of the predicted labels, which is the
-        exponential of their entropy. Those of further heads have their names as suffix.
+        Statistics, over masked frames, or all if none is masked: ``accuracy``, and ``perplexity`` of the predicted
+        labels, which is the exponential of their entropy. Those of further heads have their names as suffix.
         """
         assert batch.labels is not None
         assert batch.masked is not None
@@ -214,12 +214,15 @@ class MaskedPrediction(StageModel):
         statistics: dict[str, Tensor] = {}
         with torch.autocast(features.device.type, enabled=False):
             loss = features.new_zeros((), dtype=torch.float32)
+            masks = self.distributed.sum(batch.masked.sum()) > 0
             heads = zip(self.codebooks.values(), self.weights, batch.labels.unbind(2), strict=True)
             for number, (book, weight, labels) in enumerate(heads):
                 known = labels >= 0
                 part, found = self._loss(book, features, labels, batch.masked & known)
                 if self.unmasked:
-                    part = part + self.unmasked * self._loss(book, features, labels, ~batch.masked & known)[0]
+                    visible, seen = self._loss(book, features, labels, ~batch.masked & known)
+                    part = part + self.unmasked * visible
+                    found = {name: torch.where(masks, value, seen[name]) for name, value in found.items()}
                 loss = loss + weight * part
                 suffix = f"_{book.config.name}" if number else ""
                 statistics |= {f"{name}{suffix}": value for name, value in found.items()}
