@@ -56,7 +56,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="The metrics to compute, separated by commas: stats, phones, abx, robustness, speaker, "
-            "predictability, probe, similarity (default: all that the data allow)."
+            "predictability, probe, similarity, resynthesis (default: all that the data allow)."
         ),
     ] = None,
     codebook: Annotated[

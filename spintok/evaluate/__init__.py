@@ -1,4 +1,4 @@
-"""Metrics of a tokenizer and its tokens, one module per metric; ``evaluate`` computes them all."""
+"""Metrics of a tokenizer and its tokens, a module or a package for each metric; ``evaluate`` computes them all."""
 
 from spintok.evaluate.abx import AbxScore, abx
 from spintok.evaluate.abx_triples import Sampling, Segment, find_segments, sample_segments, used_segments
@@ -12,6 +12,7 @@ from spintok.evaluate.perturbations import CONDITIONS, Condition
 from spintok.evaluate.phones import PhoneScore
 from spintok.evaluate.predictability import bpe_compression, predictability
 from spintok.evaluate.probe import collect_frames, probe_codes, probe_features, sweep
+from spintok.evaluate.resynthesis import Resynthesis, resynthesize
 from spintok.evaluate.robustness import edit_distance, robustness, ued
 from spintok.evaluate.run import METRICS, evaluate
 from spintok.evaluate.similarity import Moments, compare_tokenizers
@@ -33,6 +34,7 @@ __all__ = [
     "PhoneScore",
     "Ratios",
     "Result",
+    "Resynthesis",
     "Sampling",
     "Segment",
     "abx",
@@ -52,6 +54,7 @@ __all__ = [
     "probe_features",
     "probe_speaker",
     "replicates",
+    "resynthesize",
     "robustness",
     "sample_segments",
     "speaker_information",

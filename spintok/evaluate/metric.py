@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from spintok.evaluate.abx_triples import Segment
 from spintok.evaluate.bootstrap import MIN_SPEAKERS, Estimator, Grouped, replicates
@@ -13,8 +15,30 @@ from spintok.evaluate.encode import Encoded, encode_all
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
+from spintok.tokens import Tokens
 
-__all__ = ["Metric", "MetricInputs", "Result", "bootstrapped", "bootstrapped_speakers", "grouped", "slug"]
+__all__ = [
+    "Decoder",
+    "Metric",
+    "MetricInputs",
+    "Result",
+    "bootstrapped",
+    "bootstrapped_speakers",
+    "bootstrapped_utterances",
+    "grouped",
+    "slug",
+]
+
+
+class Decoder(Protocol):
+    """What turns the tokens of one codebook into sound."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Decoders of equal fingerprints give equal sound."""
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """The waveform (S,) at 16 kHz."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +48,7 @@ class MetricInputs:
     Attributes:
         segments: parts of utterances whose features ``encoded`` must hold.
         skipped: utterances whose audio could not be read, with the reason; metrics leave them out and add to it.
+        decoder: speaks the tokens of ``codebook``, if there is one.
     """
 
     tokenizer: Tokenizer
@@ -32,6 +57,7 @@ class MetricInputs:
     progress: Progress = no_progress
     segments: Sequence[Segment] = ()
     skipped: dict[str, str] = field(default_factory=dict)
+    decoder: Decoder | None = None
 
     @cached_property
     def encoded(self) -> Encoded:
@@ -73,6 +99,7 @@ class Metric:
         missing: returns what the inputs lack, in words, and None if it can be measured.
         package: import name and PyPI name of the optional package that it needs.
         segments: returns the parts of utterances whose features it needs.
+        depends: returns what its result depends on beyond the tokenizer, the utterances and the options, as text.
     """
 
     name: str
@@ -80,6 +107,7 @@ class Metric:
     missing: Callable[[MetricInputs], str | None] = lambda inputs: None
     package: tuple[str, str] | None = None
     segments: Callable[[MetricInputs], Sequence[Segment]] = lambda inputs: ()
+    depends: Callable[[MetricInputs], str] = lambda inputs: ""
 
     def unavailable(self, inputs: MetricInputs) -> str | None:
         """Why it cannot be measured, in words; None if it can."""
@@ -104,6 +132,13 @@ def bootstrapped_speakers(
 ) -> Result:
     """The same for an estimator over speakers."""
     return _drawn(estimator, options, "speakers", MIN_SPEAKERS, details)
+
+
+def bootstrapped_utterances(
+    estimator: Estimator, options: EvaluationOptions, unit: str, details: dict[str, Any] | None = None
+) -> Result:
+    """The same over utterances, which ``unit`` describes, whoever spoke them."""
+    return _drawn(estimator, options, unit, 2, details)
 
 
 def grouped(estimator: Estimator, inputs: MetricInputs) -> Grouped:

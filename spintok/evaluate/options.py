@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from spintok.data.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.evaluate.abx_triples import Sampling, Unit
@@ -25,6 +27,7 @@ class EvaluationOptions:
         sampling: limits of the ABX triples.
         conditions: what robustness does to the speech.
         robustness_utterances: robustness uses at most this many utterances, chosen at random.
+        resynthesis_utterances: resynthesis uses at most this many utterances, chosen at random.
         order: order of the largest n-gram model.
         merges: number of BPE merges.
         probe_frames: approximate number of frames for probe and similarity.
@@ -39,6 +42,7 @@ class EvaluationOptions:
     sampling: Sampling = field(default_factory=Sampling)
     conditions: tuple[Condition, ...] = CONDITIONS
     robustness_utterances: int = 200
+    resynthesis_utterances: int = 200
     order: int = 3
     merges: int = 1000
     probe_frames: int = 20_000
@@ -46,7 +50,7 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("robustness_utterances", "order", "probe_frames", "draws"):
+        for name in ("robustness_utterances", "resynthesis_utterances", "order", "probe_frames", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.merges < 0 or not self.tolerance > 0:
@@ -61,11 +65,15 @@ class Dataset:
         utterances: the recordings.
         alignments: phones and words by utterance key, for the utterances that have them.
         noise_sources: sounds that robustness mixes in.
+        texts: texts by utterance key, for the utterances that have them.
+        target: recordings of the voice that decoders speak with, for resynthesis.
     """
 
     utterances: tuple[Utterance, ...]
     alignments: Mapping[str, Alignment]
     noise_sources: NoiseSources
+    texts: Mapping[str, str] = field(default_factory=dict)
+    target: tuple[Utterance, ...] = ()
 
     @property
     def speakers(self) -> dict[str, str]:
@@ -81,3 +89,10 @@ class Dataset:
     def words(self) -> dict[str, tuple[Interval, ...]]:
         """Words by utterance key, for the utterances that have them."""
         return {key: alignment.words for key, alignment in self.alignments.items() if alignment.words}
+
+    def sample(self, number: int, seed: int) -> list[Utterance]:
+        """At most ``number`` utterances, chosen at random, in their order."""
+        if len(self.utterances) <= number:
+            return list(self.utterances)
+        chosen = np.random.default_rng(seed).permutation(len(self.utterances))[:number]
+        return [self.utterances[i] for i in np.sort(chosen).tolist()]

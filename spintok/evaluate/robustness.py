@@ -29,7 +29,7 @@ __all__ = ["METRIC", "edit_distance", "robustness", "ued"]
 
 
 def edit_distance(first: ArrayLike, second: ArrayLike) -> int:
-    """The Levenshtein distance of two sequences of integers.
+    """The Levenshtein distance of two sequences of integers or of texts.
 
     Raises ``ValueError`` without rapidfuzz.
     """
@@ -200,7 +200,7 @@ def _measure(inputs: MetricInputs) -> Result:
         raise ValueError(next(iter(missing.values()), "no conditions are given"))
     ratios = robustness(
         inputs.tokenizer,
-        _sample(inputs.dataset.utterances, options.robustness_utterances, options.seed),
+        inputs.dataset.sample(options.robustness_utterances, options.seed),
         conditions,
         sources,
         phones=inputs.dataset.phones or None,
@@ -212,14 +212,6 @@ def _measure(inputs: MetricInputs) -> Result:
     strengths = {c.name: {"kind": c.kind, "strength": c.strength, "unit": MEANINGS[c.kind]} for c in conditions}
     details = {"conditions": strengths, "left_out": missing, "utterances": len(ratios.units)}
     return bootstrapped(ratios, inputs, details)
-
-
-def _sample(utterances: Sequence[Utterance], number: int, seed: int) -> list[Utterance]:
-    """At most ``number`` utterances, chosen at random, in their order."""
-    if len(utterances) <= number:
-        return list(utterances)
-    chosen = np.random.default_rng(seed).permutation(len(utterances))[:number]
-    return [utterances[i] for i in np.sort(chosen).tolist()]
 
 
 METRIC = Metric("robustness", _measure, package=("rapidfuzz", "rapidfuzz"))

@@ -16,11 +16,12 @@ from spintok._files import atomic
 from spintok.data.audio import AudioError
 from spintok.evaluate.abx import METRIC as ABX
 from spintok.evaluate.bootstrap import difference, interval
-from spintok.evaluate.metric import Metric, MetricInputs, Result
+from spintok.evaluate.metric import Decoder, Metric, MetricInputs, Result
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.evaluate.phones import METRIC as PHONES
 from spintok.evaluate.predictability import METRIC as PREDICTABILITY
 from spintok.evaluate.probe import METRIC as PROBE
+from spintok.evaluate.resynthesis import METRIC as RESYNTHESIS
 from spintok.evaluate.robustness import METRIC as ROBUSTNESS
 from spintok.evaluate.similarity import METRIC as SIMILARITY
 from spintok.evaluate.similarity import compare_tokenizers
@@ -32,7 +33,17 @@ from spintok.tokenizer import Tokenizer
 
 __all__ = ["METRICS", "evaluate"]
 
-METRICS: tuple[Metric, ...] = (STATISTICS, PHONES, ABX, ROBUSTNESS, SPEAKER, PREDICTABILITY, PROBE, SIMILARITY)
+METRICS: tuple[Metric, ...] = (
+    STATISTICS,
+    PHONES,
+    ABX,
+    ROBUSTNESS,
+    SPEAKER,
+    PREDICTABILITY,
+    PROBE,
+    SIMILARITY,
+    RESYNTHESIS,
+)
 """All metrics, in the order in which they are computed and shown."""
 
 FORMAT = 1
@@ -56,6 +67,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     metrics: Sequence[str] | None = None,
     *,
+    decoders: Mapping[str, Decoder] | None = None,
     output: Path | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
@@ -66,6 +78,7 @@ def evaluate(
         dataset: utterances, with alignments and speakers as far as they are known.
         options: options of the metrics.
         metrics: names of metrics; by default all that can be measured.
+        decoders: by name of the tokenizer, what speaks the tokens of the codebook to measure, for resynthesis.
         output: a folder for ``evaluation.json``, ``evaluation.md`` and partial results; None writes nothing.
         progress: reports the progress.
 
@@ -93,14 +106,23 @@ def evaluate(
     wanted = METRICS if metrics is None else tuple(known[name] for name in metrics)
     if metrics is not None:
         for tokenizer in tokenizers:
+            inputs = MetricInputs(tokenizer, dataset, options, decoder=(decoders or {}).get(tokenizer.name))
             for metric in wanted:
-                why = metric.unavailable(MetricInputs(tokenizer, dataset, options))
+                why = metric.unavailable(inputs)
                 # Two tokenizers can be compared even if the layers of one cannot.
                 if why is not None and not (metric is SIMILARITY and len(tokenizers) > 1):
                     raise ValueError(f"{metric.name} cannot be measured: {why}")
     partial = None if output is None else output / "partial"
     required = metrics is not None
-    measured = [_measure(one, dataset, options, wanted, required, partial, progress) for one in tokenizers]
+    measured = [
+        _measure(
+            MetricInputs(one, dataset, options, progress, decoder=(decoders or {}).get(one.name)),
+            wanted,
+            required,
+            partial,
+        )
+        for one in tokenizers
+    ]
     if len(tokenizers) > 1:
         for one in measured:
             one.left_out.pop(SIMILARITY.name, None)
@@ -117,28 +139,19 @@ def evaluate(
     return report
 
 
-def _measure(
-    tokenizer: Tokenizer,
-    dataset: Dataset,
-    options: EvaluationOptions,
-    metrics: Sequence[Metric],
-    required: bool,
-    partial: Path | None,
-    progress: Progress,
-) -> _Measured:
+def _measure(inputs: MetricInputs, metrics: Sequence[Metric], required: bool, partial: Path | None) -> _Measured:
     """Measure one tokenizer; reuse and store partial results. ``required`` metrics must not be left out."""
-    inputs = MetricInputs(tokenizer, dataset, options, progress)
+    tokenizer, progress = inputs.tokenizer, inputs.progress
     left_out = {metric.name: why for metric in metrics if (why := metric.unavailable(inputs)) is not None}
-    digest = _digest(tokenizer, dataset, options)
     paths = {
-        metric.name: None if partial is None else partial / f"{metric.name}-{digest}.json"
+        metric.name: None if partial is None else partial / f"{metric.name}-{_digest(metric, inputs)}.json"
         for metric in metrics
         if metric.name not in left_out
     }
     results = {name: result for name, path in paths.items() if (result := _stored(path)) is not None}
     todo = [metric for metric in metrics if metric.name in paths and metric.name not in results]
     segments = [segment for metric in todo for segment in metric.segments(inputs)]
-    inputs = MetricInputs(tokenizer, dataset, options, progress, segments)
+    inputs = replace(inputs, segments=segments)
     for number, metric in enumerate(todo):
         progress(f"metrics of {tokenizer.name}", number, len(todo), metric.name)
         try:
@@ -146,7 +159,7 @@ def _measure(
         except AudioError:
             raise
         except ValueError as error:
-            if len(inputs.skipped) == len(dataset.utterances):
+            if len(inputs.skipped) == len(inputs.dataset.utterances):
                 why = next(iter(inputs.skipped.values()))
                 raise AudioError(f"no utterance could be read: {why}") from None
             if required:
@@ -172,12 +185,16 @@ def _stored(path: Path | None) -> Result | None:
         raise ValueError(f"{path}: damaged ({error}); delete it to measure again") from None
 
 
-def _digest(tokenizer: Tokenizer, dataset: Dataset, options: EvaluationOptions) -> str:
-    """A digest of everything that results depend on."""
-    digest = hashlib.sha256(f"{_RESULTS} {tokenizer.fingerprint} {options!r} {dataset.noise_sources!r}".encode())
+def _digest(metric: Metric, inputs: MetricInputs) -> str:
+    """A digest of everything that a result depends on."""
+    dataset = inputs.dataset
+    digest = hashlib.sha256(
+        f"{_RESULTS} {inputs.tokenizer.fingerprint} {inputs.options!r} {dataset.noise_sources!r} "
+        f"{metric.depends(inputs)}".encode()
+    )
     for utterance in dataset.utterances:
-        alignment = dataset.alignments.get(utterance.key)
-        digest.update(f"{utterance!r}\t{alignment!r}\n".encode())
+        alignment, text = dataset.alignments.get(utterance.key), dataset.texts.get(utterance.key)
+        digest.update(f"{utterance!r}\t{alignment!r}\t{text!r}\n".encode())
     return digest.hexdigest()[:16]
 
 

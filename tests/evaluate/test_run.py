@@ -94,8 +94,8 @@ def test_everything_of_one_tokenizer(corpus: Path, tmp_path: Path) -> None:
         progress=lambda task, done, total, note="": stages.append(task),
     )
     (found,) = report["tokenizers"]
-    assert set(found["metrics"]) == {metric.name for metric in METRICS} - {"similarity"}
-    assert list(found["left_out"]) == ["similarity"]
+    assert set(found["metrics"]) == {metric.name for metric in METRICS} - {"similarity", "resynthesis"}
+    assert list(found["left_out"]) == ["similarity", "resynthesis"]
     value = {
         name: figure["value"] for family in found["metrics"].values() for name, figure in family["figures"].items()
     }
