@@ -134,8 +134,9 @@ class Featurizer(nn.Module):
     ) -> Iterator[FeatureBatch]:
         """Features of each recording: short recordings in one piece, long ones chunk by chunk, in order.
 
-        On a GPU, recordings of similar length share a padded batch of at most ``batch_seconds``. On a CPU, where
-        batches only add padding, each is encoded alone. Masks and masked normalisation give the same tokens either way.
+        On a GPU, recordings of similar length share a padded batch of at most ``batch_seconds``, which is halved when
+        its memory runs out. On a CPU, where batches only add padding, each is encoded alone. The features are the same
+        bit for bit either way (``spintok.models.products``).
 
         Args:
             recordings: what ``record`` returned.
@@ -150,15 +151,32 @@ class Featurizer(nn.Module):
         self.check_layers(layers)
         waveforms = {i: r.waveform for i, r in enumerate(recordings) if r.waveform is not None}
         for group in self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds):
-            samples = [len(waveforms[i]) for i in group]
-            padded = pad_sequence([waveforms[i] for i in group], batch_first=True)
-            states, counts = self._hidden_states(padded, torch.tensor(samples), layers)
-            frames = counts.tolist()
-            found = [[state[row, :count] for row, count in enumerate(frames)] for state in states]
-            yield FeatureBatch(group, found, samples)
+            yield from self._iter_batches(group, waveforms, layers)
         for i, recording in enumerate(recordings):
             if recording.waveform is None:
                 yield from self._iter_chunks(i, recording, layers)
+
+    def _iter_batches(
+        self, group: list[int], waveforms: Mapping[int, Tensor], layers: Sequence[int]
+    ) -> Iterator[FeatureBatch]:
+        """The batch of a group of recordings, or of each half of it if the device has too little memory for both."""
+        samples = [len(waveforms[i]) for i in group]
+        padded = pad_sequence([waveforms[i] for i in group], batch_first=True)
+        try:
+            states, counts = self._hidden_states(padded, torch.tensor(samples), layers)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            states = None
+        # Not in the handler: there the error keeps what the attempt has allocated.
+        if states is None:
+            middle = len(group) // 2
+            for half in (group[:middle], group[middle:]):
+                yield from self._iter_batches(half, waveforms, layers)
+            return
+        frames = counts.tolist()
+        found = [[state[row, :count] for row, count in enumerate(frames)] for state in states]
+        yield FeatureBatch(group, found, samples)
 
     def _iter_chunks(self, index: int, recording: Recording, layers: Sequence[int]) -> Iterator[FeatureBatch]:
         """The chunks of a long recording, which is read twice: first for its statistics, then to be encoded."""

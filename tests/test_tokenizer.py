@@ -104,6 +104,28 @@ def test_groups_cover_all_recordings_and_respect_the_size(tiny, monkeypatch) -> 
     assert all(max(lengths[i] for i in g) * len(g) <= 160_000 for g in groups[1:])
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_halved(tiny, monkeypatch) -> None:
+    waveforms = [noise(8000 * n, n) for n in (1, 2, 3, 4, 5)]
+    recordings = [Recording(waveform, lambda: iter(())) for waveform in waveforms]
+    expected = tiny.encode_recordings(recordings)
+    monkeypatch.setattr(Tokenizer, "_groups", lambda self, lengths, batch_seconds: [list(lengths)])
+    encode, tried = tiny._hidden_states, []
+
+    def small_device(waveforms, *arguments):
+        tried.append(len(waveforms))
+        if len(waveforms) > most:
+            raise torch.OutOfMemoryError("the device is full")
+        return encode(waveforms, *arguments)
+
+    monkeypatch.setattr(tiny, "_hidden_states", small_device)
+    most = 2
+    assert tiny.encode_recordings(recordings) == expected
+    assert tried == [5, 2, 3, 1, 2]
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError, match="the device is full"):
+        tiny.encode_recordings(recordings)
+
+
 def test_both_codebooks_come_from_one_pass(tiny) -> None:
     waveform = noise(20_000)
     (found,) = tiny.encode_recordings([Recording(waveform, lambda: iter([waveform]))])

@@ -1,4 +1,7 @@
-"""Compiled kernels for speech tokenizers: codebook assignment, the swapped-prediction loss, speaker perturbation.
+"""Compiled kernels for speech tokenizers.
+
+Codebook assignment, the swapped-prediction loss, speaker perturbation, and linear layers and attention whose results do
+not depend on the batch.
 
 Each operation is a package with one file for each implementation: `torch`, `cpu` (C++) and `triton`.
 """

@@ -26,6 +26,8 @@ def backends() -> tuple[Backend, ...]:
     """Return the implementation of every operation on the CPU and on CUDA devices."""
     cpu = {
         "assign": ASSIGN.choose(),
+        "attend": ("torch", "its kernel is for GPUs only"),
+        "linear": ("torch", "its kernel is for GPUs only"),
         "perturb": PERTURB.choose(),
         "swapped_prediction_loss": LOSS.choose(),
     }

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["assign", "reference_loss", "reference_metrics", "reference_sinkhorn"]
+__all__ = ["assign", "attend", "linear", "reference_loss", "reference_metrics", "reference_sinkhorn"]
 
 
 def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Tensor, Tensor]:
@@ -94,3 +94,28 @@ def reference_metrics(
 
 def _perplexity(p: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(p).sum(-1))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """Return x (..., M, K) times weight (..., N, K) transposed plus bias (..., N), or its GELU, in float64."""
+    out = x.double() @ weight.double().mT
+    if bias is not None:
+        out = out + bias.double().unsqueeze(-2)
+    return torch.nn.functional.gelu(out) if gelu else out
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, positions: Tensor | None = None, gate: Tensor | None = None
+) -> Tensor:
+    """Return the attention (B, T, H, E) within the first ``lengths`` (B,) frames of q, k, v (B, T, H, E), in float64.
+
+    Vaswani et al. 2017, equation 1, with the bias ``gate`` (B, H, T) times ``positions`` (H, T, T); zero where padded.
+    """
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    for b, length in enumerate(lengths.tolist()):
+        query, key, value = (x[b, :length].double().transpose(0, 1) for x in (q, k, v))
+        scores = query @ key.mT / q.shape[3] ** 0.5
+        if positions is not None and gate is not None:
+            scores = scores + gate[b, :, :length, None].double() * positions[:, :length, :length].double()
+        out[b, :length] = (scores.softmax(-1) @ value).transpose(0, 1)
+    return out

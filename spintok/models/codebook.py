@@ -9,6 +9,8 @@ from spintok_kernels import PreparedCodebook, assign, prepare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spintok.models.products import linear
+
 __all__ = ["Codebook", "CodebookConfig", "Codebooks"]
 
 # A limit that no codebook comes near; more is a damaged configuration.
@@ -72,7 +74,7 @@ class Codebook(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """Embeddings (..., E) of features (..., D), of unit length with the metric "dot"."""
-        z: Tensor = features if self.projection is None else self.projection(features)
+        z = self._project(features)
         return F.normalize(z, dim=-1) if self.config.metric == "dot" else z
 
     def normalized_codewords(self) -> Tensor:
@@ -87,7 +89,12 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def codes(self, features: Tensor, prepared: PreparedCodebook | None = None) -> Tensor:
         """The code of each row of features (N, D): (N,) int32 on the same device. ``prepared`` saves preparing anew."""
-        return assign(self.embed(features).contiguous(), prepared or self.prepare())
+        # The length of a row does not change its code, and on a GPU its rounding depends on the number of rows.
+        z = self._project(features) if features.is_cuda else self.embed(features)
+        return assign(z.contiguous(), prepared or self.prepare())
+
+    def _project(self, features: Tensor) -> Tensor:
+        return features if self.projection is None else linear(self.projection, features)
 
 
 class Codebooks(nn.ModuleDict):

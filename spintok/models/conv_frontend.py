@@ -12,12 +12,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
+from spintok_kernels.linear import linear as fixed_linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spintok.frames import FrameGrid, num_frames, num_samples
 from spintok.masks import length_mask, window_counts
 from spintok.models.conv_layer import ConvLayer
+from spintok.models.products import fixed_order
 from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["FrontEnd"]
@@ -180,7 +182,9 @@ class FrontEnd(nn.Module):
         first = self.first
         flat = F.pad(waveforms.flatten(), (0, first.kernel - first.stride))
         patches = flat.unfold(0, first.kernel, first.stride)
-        if len(weight) == 1:
+        if fixed_order(waveforms):
+            rows = fixed_linear(patches, weight[0].t(), None if bias is None else bias[0])
+        elif len(weight) == 1:
             rows = patches @ weight[0] if bias is None else torch.addmm(bias[0], patches, weight[0])
         else:
             patches = patches.reshape(batch, -1, first.kernel)

@@ -5,8 +5,11 @@ of its input, without im2col and without transposes around the layer norms.
 """
 
 import torch
+from spintok_kernels.linear import linear as fixed_linear
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spintok.models.products import fixed_order
 
 __all__ = ["ConvLayer"]
 
@@ -27,8 +30,19 @@ class ConvLayer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (N, in) to ((N - kernel) // stride + 1, out); consecutive rows are consecutive frames."""
+        if fixed_order(rows):
+            return self._in_fixed_order(rows)
         in_pairs = (self.kernel, self.stride) == (3, 2) and rows.device.type == "cpu" and _overwrites(rows)
         return self.activate(self._in_pairs(rows) if in_pairs else self._products(rows))
+
+    def _in_fixed_order(self, rows: Tensor) -> Tensor:
+        """One product of rows that overlap: `kernel` frames are contiguous in memory."""
+        width = rows.shape[1]
+        taps = rows.contiguous().flatten().unfold(0, self.kernel * width, self.stride * width)
+        weight = self.weight.flatten(0, 1).t()
+        if self.norm is None:
+            return fixed_linear(taps, weight, self.bias, gelu=True)
+        return self.activate(fixed_linear(taps, weight, self.bias))
 
     def _products(self, rows: Tensor) -> Tensor:
         """The convolution as one matrix product per ``stride`` taps, on views of the rows."""

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from spintok.frames import num_frames
 from spintok.masks import frame_counts, length_mask, padding_mask, zero_padding
 from spintok.models.base import FeatureExtractor
 from spintok.models.config import EncoderConfig
@@ -26,6 +28,7 @@ from spintok.models.conv_frontend import FrontEnd
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.log_mel import LogMelFrontEnd
 from spintok.models.positional import PositionalConv
+from spintok.models.products import fixed_order, linear
 from spintok.models.running_log_mel import RunningLogMelFrontEnd
 from spintok.models.statistics import WaveformStatistics
 from spintok.models.streaming import chunk_mask
@@ -144,9 +147,26 @@ class Encoder(FeatureExtractor):
         """
         layers = range(self.num_layers + 1) if layers is None else layers
         self.check_layers(layers)
+        if chunk is not None and len(waveforms) > 1 and fixed_order(waveforms):
+            return self._one_by_one(waveforms, lengths, layers, chunk)
         features, counts = self.local_features(waveforms, lengths, statistics=statistics, chunk=chunk)
         mask = padding_mask(counts, features.shape[1])
         return self.transformer(features, mask, layers=layers, chunk=chunk), counts
+
+    def _one_by_one(
+        self, waveforms: Tensor, lengths: Tensor | None, layers: Sequence[int], chunk: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """What streaming computes, whose attention torch sums in an order that depends on the shape of the batch."""
+        batch, samples = waveforms.shape
+        if lengths is None:
+            lengths = torch.full((batch,), samples, device=waveforms.device)
+        frames = num_frames(samples, self.grid)
+        out = [waveforms.new_zeros(batch, frames, self.num_features) for _ in layers]
+        for index, length in enumerate(lengths.tolist()):
+            alone, _ = self.hidden_states(waveforms[index : index + 1, :length], layers=layers, chunk=chunk)
+            for whole, part in zip(out, alone, strict=True):
+                whole[index, : part.shape[1]] = part[0]
+        return out, frame_counts(lengths, self.grid)
 
     def local_features(
         self,
@@ -175,16 +195,32 @@ class Encoder(FeatureExtractor):
                 raise ValueError(f"lengths must be in 0 ... {samples}, got {int(shortest)} ... {int(longest)}")
             if bool(shortest < samples):
                 waveforms = torch.where(length_mask(lengths, samples), waveforms, 0.0)
-        if isinstance(self.front_end, RunningLogMelFrontEnd):
-            features = self.front_end(waveforms, lengths, chunk=chunk)
-        else:
-            features = self.front_end(waveforms, lengths, statistics)
+        features = self._front(waveforms, lengths, statistics, chunk)
         if self.feature_norm is not None:
             features = self.feature_norm(features)
         if self.projection is not None:
-            features = self.projection(features)
+            features = linear(self.projection, features)
         counts = frame_counts(lengths, self.grid)
         return zero_padding(features, padding_mask(counts, features.shape[1])), counts
+
+    def _front(
+        self, waveforms: Tensor, lengths: Tensor, statistics: WaveformStatistics | None, chunk: int | None
+    ) -> Tensor:
+        features: Tensor
+        if len(waveforms) < 2 or not fixed_order(waveforms):
+            if isinstance(self.front_end, RunningLogMelFrontEnd):
+                features = self.front_end(waveforms, lengths, chunk=chunk)
+            else:
+                features = self.front_end(waveforms, lengths, statistics)
+            return features
+        # One utterance at a time, as on a CPU: its sums have the same shapes in any batch, and it is enough for a GPU.
+        found = []
+        for index, length in enumerate(lengths.tolist()):
+            own = slice(index, index + 1)
+            whole = None if statistics is None else statistics[own]
+            found.append(self._front(waveforms[own, :length], lengths[own], whole, chunk)[0])
+        padded = pad_sequence(found, batch_first=True)
+        return F.pad(padded, (0, 0, 0, num_frames(waveforms.shape[1], self.grid) - padded.shape[1]))
 
     def transformer(
         self, features: Tensor, mask: Tensor | None = None, *, layers: Sequence[int], chunk: int | None = None

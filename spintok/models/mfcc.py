@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from spintok.frames import HOP, RECEPTIVE_FIELD
+from spintok.frames import HOP, RECEPTIVE_FIELD, num_frames
 from spintok.masks import frame_counts, length_mask, window_counts
 from spintok.models.base import FeatureExtractor
 from spintok.models.filterbank import mel_bands
+from spintok.models.products import fixed_order
 from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["Mfcc"]
@@ -74,6 +76,12 @@ class Mfcc(FeatureExtractor):
             )
         batch, samples = waveforms.shape
         counts = frame_counts(lengths)
+        if batch > 1 and fixed_order(waveforms):
+            # One at a time, as the sums of a GPU depend on the shape of the batch.
+            alone = [self(waveforms[i : i + 1, :n])[0][0] for i, n in enumerate(lengths.tolist())]
+            padded = pad_sequence(alone, batch_first=True)
+            padded = F.pad(padded, (0, 0, 0, num_frames(samples) - padded.shape[1]))
+            return [padded for _ in layers], counts
         if samples < RECEPTIVE_FIELD:
             return [waveforms.new_zeros(batch, 0, self.num_features) for _ in layers], counts
         fine = window_counts(lengths, RECEPTIVE_FIELD, _STEP).clamp(min=1)

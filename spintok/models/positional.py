@@ -1,8 +1,11 @@
 """The positional convolution of HuBERT, wav2vec 2.0 and WavLM: a kernel of 128 frames, in 16 groups of channels."""
 
 import torch
+from spintok_kernels.linear import linear as fixed_linear
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spintok.models.products import fixed_order
 
 __all__ = ["PositionalConv"]
 
@@ -11,7 +14,8 @@ class PositionalConv(nn.Conv1d):
     """A convolution over time that keeps the number of frames, and GELU: (B, T, D) to (B, T, D).
 
     On a CPU, outside of training, it multiplies the spectra of overlapping blocks (overlap-save). This takes a sixth of
-    the time of the direct sum, with the same rounding error.
+    the time of the direct sum, with the same rounding error. On a GPU, outside of training, it is a product of fixed
+    order (``spintok.models.products``).
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
@@ -26,6 +30,8 @@ class PositionalConv(nn.Conv1d):
         """
         if chunk is not None:
             return self._by_chunks(x, chunk)
+        if fixed_order(x):
+            return self._by_rows(x)
         by_spectra = (
             x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -48,6 +54,20 @@ class PositionalConv(nn.Conv1d):
         chunks = padded.unfold(2, before + chunk, chunk).transpose(1, 2).flatten(0, 1)
         out = F.gelu(self._by_taps(F.pad(chunks, (0, kernel - 1 - before)), 0))
         return out.view(batch, -1, width, chunk).transpose(2, 3).flatten(1, 2)[:, :frames]
+
+    def _by_rows(self, x: Tensor) -> Tensor:
+        """GELU of the convolution as one product a group, of rows that overlap: the taps of consecutive frames."""
+        batch, frames, _ = x.shape
+        outputs, inner, kernel = self.weight.shape
+        before, length = kernel // 2, frames + kernel - 1
+        # Utterances follow each other, and the rows that read across a border are cut off.
+        padded = F.pad(x, (0, 0, before, kernel - 1 - before)).view(batch * length, -1, inner)
+        signal = F.pad(padded.transpose(0, 1), (0, 0, 0, kernel - 1)).flatten(1)
+        weight = self.weight.view(self.groups, -1, inner, kernel).transpose(2, 3).flatten(2)
+        bias = None if self.bias is None else self.bias.view(self.groups, -1)
+        rows = fixed_linear(signal.unfold(1, kernel * inner, inner), weight, bias, gelu=True)
+        out = rows.view(self.groups, batch, length, -1)[:, :, :frames]
+        return out.permute(1, 2, 0, 3).reshape(batch, frames, outputs)
 
     def _by_taps(self, x: Tensor, padding: int) -> Tensor:
         """The direct sum over x (B, D, T), with zeros on both sides."""

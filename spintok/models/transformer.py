@@ -5,9 +5,12 @@ from contextlib import nullcontext
 from typing import Literal
 
 import torch
+from spintok_kernels.attention import attend
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spintok.models.products import fixed_order, linear
 
 __all__ = ["Attention", "NormPosition", "RelativePositions", "TransformerLayer"]
 
@@ -73,17 +76,20 @@ class Attention(nn.Module):
             (B, T, D).
         """
         batch, frames, width = x.shape
-        q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = linear(self.qkv, x, dtype=self.qkv.weight.dtype).view(batch, frames, 3, self.heads, -1)
+        # Which keys each query sees, as in streaming, only torch's attention can be told.
+        if fixed_order(x) and (mask is None or mask.ndim == 2):
+            lengths = x.new_full((batch,), frames, dtype=torch.int64) if mask is None else mask.sum(1)
+            gate = None if positions is None else self._gate(x)
+            q, k, v = qkv.unbind(2)
+            out = attend(q, k, v, lengths, positions, gate)
+            return linear(self.out, out.flatten(2), dtype=x.dtype)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         bias: Tensor | None = None
         if mask is not None:
             bias = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         if positions is not None:
-            assert self.gate is not None
-            assert self.gate_scale is not None
-            split = x.view(batch, frames, self.heads, -1).transpose(1, 2)
-            update, reset = self.gate(split).unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
-            gate = update * (reset * self.gate_scale[:, None] - 1.0) + 2.0
-            gated = gate[..., None] * positions
+            gated = self._gate(x)[..., None] * positions
             bias = gated if bias is None else gated.masked_fill(~bias, -math.inf)
             bias = bias.to(q.dtype)
         if q.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
@@ -91,8 +97,23 @@ class Attention(nn.Module):
         else:
             with sdpa_kernel(_CUDA_KERNELS) if x.is_cuda else nullcontext():
                 out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        result: Tensor = self.out(out.transpose(1, 2).reshape(batch, frames, width))
-        return result
+        return linear(self.out, out.transpose(1, 2).reshape(batch, frames, width), dtype=x.dtype)
+
+    def _gate(self, x: Tensor) -> Tensor:
+        """The gate (B, heads, T) of the position bias. Source: Chen et al. 2022, equations 7 and 8."""
+        assert self.gate is not None
+        assert self.gate_scale is not None
+        split = x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        parts = linear(self.gate, split).unflatten(-1, (2, 4))
+        if fixed_order(x):
+            # The order of `sum` may depend on the batch.
+            a, b, c, d = parts.unbind(-1)
+            summed = a + b + c + d
+        else:
+            summed = parts.sum(-1)
+        update, reset = summed.sigmoid().unbind(-1)
+        gate: Tensor = update * (reset * self.gate_scale[:, None] - 1.0) + 2.0
+        return gate
 
 
 def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -144,9 +165,9 @@ class TransformerLayer(nn.Module):
         return out
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.expand(x)
-        hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
-        return self._drop(self.contract(hidden))
+        return self._drop(
+            linear(self.contract, linear(self.expand, x, gelu=True, dtype=self.expand.weight.dtype), dtype=x.dtype)
+        )
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
