@@ -60,9 +60,10 @@ def on_gpu(interpreted: Callable[..., ModuleType], sum_in_order: None, monkeypat
 
 
 @torch.inference_mode()
-def features(encoder: FeatureExtractor, waveforms: list[Tensor]) -> list[Tensor]:
+def features(encoder: FeatureExtractor, waveforms: list[Tensor], **options: int) -> list[Tensor]:
     padded = pad_sequence(waveforms, batch_first=True)
-    found, counts = encoder(padded, torch.tensor([len(waveform) for waveform in waveforms]))
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    (found,), counts = encoder.hidden_states(padded, lengths, layers=[encoder.num_layers], **options)
     return [row[:count] for row, count in zip(found, counts.tolist(), strict=True)]
 
 
@@ -85,6 +86,15 @@ def test_the_same_bits_alone_and_in_any_batch(variant: str) -> None:
     for order in ([0, 1, 2, 3], [3, 0]):
         for index, found in zip(order, features(encoder, [waveforms[i] for i in order]), strict=True):
             assert torch.equal(found, alone[index])
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_an_encoder_that_streams_is_given_one_utterance_at_a_time() -> None:
+    values = {**TINY.to_dict(), "layers": 1, **VARIANTS["log_mel"], "streaming": {"past": 2}}
+    encoder = tiny_encoder(config=EncoderConfig.from_dict(values))
+    waveforms = noise()
+    for found, waveform in zip(features(encoder, waveforms, chunk=3), waveforms, strict=True):
+        assert torch.equal(found, features(encoder, [waveform], chunk=3)[0])
 
 
 @pytest.mark.usefixtures("on_gpu")
