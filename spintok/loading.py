@@ -20,7 +20,7 @@ from spintok.progress import Progress
 from spintok.serialization import TokenizerError, is_tokenizer, read_folder
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["load", "load_featurizer"]
+__all__ = ["find_source", "load", "load_featurizer"]
 
 
 def load(
@@ -34,8 +34,9 @@ def load(
 
     Args:
         source: a folder that ``Tokenizer.save`` wrote; the name of a tokenizer that comes with spintok or is listed in
-            a registry (``spintok list``), which is downloaded once; or a checkpoint that Spin's authors released. The
-            default is the tokenizer named in ``spintok.hub.registry.DEFAULT``.
+            a registry (``spintok list``), which is downloaded once; "ORG/NAME" or "ORG/NAME@REVISION", a repository of
+            the Hugging Face Hub; or a checkpoint that Spin's authors released. The default is the tokenizer named in
+            ``spintok.hub.registry.DEFAULT``.
         device: where to compute: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one, else the CPU.
         offline: True downloads nothing; by default the environment variable SPINTOK_OFFLINE decides.
         progress: called during a download with the name of each file and its bytes.
@@ -57,6 +58,11 @@ def load(
         return _from_spin(Path(source)).to(where)
     else:
         folder = registry.find(os.fspath(source), offline=offline, progress=progress)
+        if registry.is_repository(os.fspath(source)) and not is_tokenizer(folder):
+            raise TokenizerError(
+                f"{source}: contains an encoder, not a tokenizer: give it K-means centroids that exist (spintok import "
+                f"{source} --centroids FILE --layer N), or train a codebook on it (spintok train --init {source})"
+            )
     return _from_folder(folder).to(where)
 
 
@@ -71,16 +77,31 @@ def load_featurizer(
 
     Args:
         source: as in ``load``; or as in ``spintok.models.importers.load_encoder``, such as a Hugging Face folder,
-            a checkpoint, "torchaudio:HUBERT_BASE" or "s3prl:NAME".
+            a checkpoint, "ORG/NAME" on the Hub, "torchaudio:HUBERT_BASE" or "s3prl:NAME".
         device, offline, progress: as in ``load``.
 
     Raises:
         ValueError: as ``load``; or the checkpoint cannot be used.
     """
-    if source is not None and _is_encoder(os.fspath(source)):
-        encoder = load_extractor(source)
-        return Featurizer(encoder, name=Path(source).name).to(_device(device))
+    where = None if source is None else find_source(source, offline=offline, progress=progress)
+    if where is not None and _is_encoder(os.fspath(where)):
+        encoder = load_extractor(where)
+        return Featurizer(encoder, name=Path(str(source).partition("@")[0]).name).to(_device(device))
     return load(source, device=device, offline=offline, progress=progress)
+
+
+def find_source(
+    source: str | os.PathLike[str], *, offline: bool | None = None, progress: Progress | None = None
+) -> str | os.PathLike[str]:
+    """The folder in the cache if ``source`` is a repository of the Hugging Face Hub, else ``source`` itself.
+
+    Raises:
+        DownloadError: the repository cannot be downloaded, or holds something else.
+    """
+    name = os.fspath(source)
+    if name not in registry.known() and registry.is_repository(name):
+        return registry.find(name, offline=offline, progress=progress)
+    return source
 
 
 def _is_encoder(source: str) -> bool:

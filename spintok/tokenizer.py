@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal, overload
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording
 from spintok.featurizer import Featurizer
+from spintok.hub.huggingface import upload_folder
+from spintok.hub.model_card import model_card
 from spintok.inputs import is_batch, iter_items, open_item
 from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, Codebooks
@@ -247,6 +250,60 @@ class Tokenizer(Featurizer):
         """
         config = {"name": self.name, **self._config({"type": self.encoder.type_name, **self.encoder.to_config()})}
         write_folder(Path(folder), config, self.state_dict(), dtype)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        licence: str | None = None,
+        description: str | None = None,
+        card: str | None = None,
+        dtype: StoredDtype = "float32",
+        private: bool = False,
+        revision: str | None = None,
+        message: str = "Upload tokenizer",
+    ) -> str:
+        """Publish the tokenizer as a repository of the Hugging Face Hub; whoever may read it loads it by its name.
+
+        Args:
+            repository: ORG/NAME; it is made if there is none. ``hf auth login`` or HF_TOKEN says who you are.
+            licence: of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...; needed unless there is a ``card``.
+            description: one line for the model card.
+            card: the text of the model card; by default one with the metadata that the Hub reads.
+            dtype: as in ``save``.
+            private: whether a new repository is private.
+            revision: an existing branch to commit to; main by default.
+            message: of the commit.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            DownloadError: the Hub cannot be reached, or refuses; the message says why.
+            ValueError: no licence, or an impossible name.
+        """
+        if card is None and licence is None:
+            raise ValueError("whoever uses the weights must know their licence: give licence=, or a whole card=")
+        with TemporaryDirectory(prefix="spintok-") as scratch:
+            folder = Path(scratch)
+            self.save(folder, dtype=dtype)
+            if card is None:
+                line = description or f"Speech tokenizer {self.name}"
+                card = model_card(repository, self._summary(), licence or "", line)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            return upload_folder(folder, repository, private=private, message=message, revision=revision)
+
+    def _summary(self) -> dict[str, str]:
+        """What a model card says about the tokenizer."""
+        books = (f"`{name}` {one.config.size:,} ({one.config.metric})" for name, one in self.codebooks.items())
+        weights = sum(parameter.numel() for parameter in self.parameters())
+        return {
+            "encoder": f"{self.encoder.type_name}, {weights / 1e6:.1f} million weights; layer {self.layer}",
+            "codebooks": ", ".join(books),
+            "sample rate": f"{self.sample_rate:,} Hz",
+            "frame rate": f"{self.frame_rate} Hz",
+            "fingerprint": f"`{self.fingerprint}`",
+        }
 
     def _config(self, encoder: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 import spintok
-from spintok.cli import bench, download, encode, evaluate, export, report, save, stats, tokenizers, train, verify
+from spintok.cli import bench, download, encode, evaluate, export, push, report, save, stats, tokenizers, train, verify
 
 __all__ = ["app"]
 
@@ -64,6 +64,7 @@ for command, module, name in (
     (download.download, download, None),
     (train.train, train, None),
     (save.save, save, None),
+    (push.push, push, None),
 ):
     app.command(name, cls=Command, epilog=module.EPILOG)(command)
 

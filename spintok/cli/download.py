@@ -15,6 +15,8 @@ EPILOG = """Examples:
 
   SPINTOK_CACHE=/shared/spintok spintok download NAME   to a folder that other machines read, with the same variable
 
+  spintok download facebook/hubert-base-ls960           an encoder, to the cache of huggingface_hub
+
   spintok list                                          all names, and which are downloaded"""
 
 
@@ -23,7 +25,7 @@ def download(
         list[str],
         typer.Argument(
             metavar="NAME...",
-            help="Names of tokenizers that `spintok list` shows.",
+            help="Names of tokenizers that `spintok list` shows, or ORG/NAME[@REVISION] on the Hugging Face Hub.",
             autocompletion=complete_tokenizer,
         ),
     ],
@@ -34,8 +36,8 @@ def download(
 
     known = registry.known()
     for name in names:
-        if name not in known:
-            raise ValueError(f"unknown tokenizer {name!r}; known: {', '.join(known)}")
+        if name not in known and not registry.is_repository(name):
+            raise ValueError(f"unknown tokenizer {name!r}: neither ORG/NAME on the Hub nor one of {', '.join(known)}")
     # This command is a request to use the network: SPINTOK_OFFLINE holds for the others.
     for folder in find_tokenizers(names, False, quiet).values():
         say(str(folder))

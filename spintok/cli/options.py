@@ -54,7 +54,7 @@ TokenizerName = Annotated[
         "--tokenizer",
         "-t",
         envvar="SPINTOK_TOKENIZER",
-        help="The tokenizer: a name that `spintok list` shows, or a folder.",
+        help="The tokenizer: a name that `spintok list` shows, a folder, or ORG/NAME[@REVISION] on the Hub.",
         autocompletion=complete_tokenizer,
     ),
 ]
@@ -92,9 +92,10 @@ def distinct_names(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
 
 
 def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> dict[str, Path]:
-    """Return the folders of the named tokenizers, downloading those that are missing; skip unknown names."""
+    """Return the folders of the named tokenizers, downloading those that are missing; skip other text."""
     from spintok.hub import registry
 
     known = registry.known() if names else {}
+    remote = [name for name in names if name in known or registry.is_repository(name)]
     with progress_display(quiet=quiet, unit="bytes") as progress:
-        return {name: registry.find(name, offline=offline, progress=progress) for name in names if name in known}
+        return {name: registry.find(name, offline=offline, progress=progress) for name in remote}

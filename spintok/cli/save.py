@@ -64,7 +64,7 @@ def save(
         raise ValueError(f"{folder}: is not an empty folder; choose another one")
     loaded = load_tokenizer(tokenizer, "cpu", offline, quiet)
     loaded.name = loaded.name if name is None else name
-    source = Path(tokenizer) if Path(tokenizer).exists() else registry.find(tokenizer)
+    source = Path(tokenizer) if Path(tokenizer).exists() else registry.find(tokenizer, offline=offline)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         # Renamed at the end, so that the folder appears only when it is complete.

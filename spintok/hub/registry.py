@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spintok.hub.download import fetch, folder_of, is_cached, is_offline, sha256_of
+from spintok.hub.huggingface import fetch_repository, parse_repository
 from spintok.hub.registry_file import FILES, Entry, EntryError, RemoteFile, read_entries
 from spintok.progress import Progress, no_progress
 
-__all__ = ["DEFAULT", "Known", "entries", "find", "known", "make_entry", "read_card", "shipped"]
+__all__ = ["DEFAULT", "Known", "entries", "find", "is_repository", "known", "make_entry", "read_card", "shipped"]
 
 DEFAULT = "dc-spin-10m-en"
 """The tokenizer of ``spintok.load()``."""
@@ -92,7 +93,8 @@ def find(name: str, *, offline: bool | None = None, progress: Progress | None = 
     """The folder of the tokenizer ``name``, after downloading its missing files.
 
     Args:
-        name: of a tokenizer that ships with spintok, or of a registry entry.
+        name: of a tokenizer that ships with spintok, or of a registry entry; or ORG/NAME or ORG/NAME@REVISION, a
+            repository of the Hugging Face Hub with a tokenizer or an encoder.
         offline: whether downloads are forbidden; by default SPINTOK_OFFLINE decides.
         progress: called with ``NAME/FILE`` and the file's bytes during a download.
 
@@ -109,10 +111,17 @@ def find(name: str, *, offline: bool | None = None, progress: Progress | None = 
         return fetch(
             elsewhere[name], offline=is_offline() if offline is None else offline, progress=progress or no_progress
         )
+    if (repository := parse_repository(name)) is not None:
+        return fetch_repository(repository, offline=offline, progress=progress)
     raise ValueError(
-        f"unknown tokenizer {name!r}: neither a folder with a config.json nor one of those that ship with spintok or "
-        f"are listed in SPINTOK_REGISTRY: {', '.join([*folders, *elsewhere])}"
+        f"unknown tokenizer {name!r}: neither a folder with a config.json, nor ORG/NAME on the Hugging Face Hub, nor "
+        f"one of those that ship with spintok or are listed in SPINTOK_REGISTRY: {', '.join([*folders, *elsewhere])}"
     )
+
+
+def is_repository(name: str) -> bool:
+    """Whether this names a repository of the Hugging Face Hub: it has the form of one, and is no path or known name."""
+    return parse_repository(name) is not None and not Path(name).exists()
 
 
 def make_entry(folder: Path, url: str, *, licence: str | None = None, description: str | None = None) -> Entry:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from spintok.frames import GRID
 from spintok.hub import registry
-from spintok.loading import load
+from spintok.loading import find_source, load
 from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
 from spintok.models.importers import load_extractor
@@ -25,6 +25,7 @@ def open_encoder(source: str, *, final_norm: bool = False) -> FeatureExtractor:
     Raises:
         ValueError: there is no such encoder, it is damaged, or it has no final norm to add.
     """
+    source = str(find_source(source))
     if final_norm and (source == "mfcc" or source in registry.known() or is_tokenizer(Path(source))):
         raise ValueError(f"final_norm is for checkpoints of other libraries, not for {source}")
     if source == "mfcc":
@@ -35,7 +36,7 @@ def open_encoder(source: str, *, final_norm: bool = False) -> FeatureExtractor:
         return load_extractor(source, final_norm=final_norm)
     raise ValueError(
         f"{source}: no such tokenizer or checkpoint: give the output folder of a training run, a checkpoint of another "
-        "library, or a name such as torchaudio:HUBERT_BASE"
+        "library, ORG/NAME on the Hugging Face Hub, or a name such as torchaudio:HUBERT_BASE"
     )
 
 
