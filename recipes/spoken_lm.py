@@ -4,8 +4,9 @@
 
 The script encodes the speech, exports it as packed windows, and trains a small causal model of ``transformers`` on
 them. On held-out utterances it reports perplexity and bits per second, compared with a unigram and a bigram model, and
-how often the model prefers a real utterance to the same utterance shuffled in time. SPEECH may also be a token folder
-of ``spintok encode``. WORK keeps the result of every step, so a second run continues.
+how often the model prefers a real utterance to the same utterance shuffled in time; with --pairs, words to non-words
+of recipes/word_pairs.py. Intervals are 95 % bootstrap intervals over speakers, for words over pairs. SPEECH may also
+be a token folder of ``spintok encode``. WORK keeps the tokens, so a second run continues.
 
 recipes/spoken_lm.md has results for 7.5 hours of read English.
 """
@@ -14,18 +15,19 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import scan
+from spintok.evaluate.bootstrap import MIN_SPEAKERS, Grouped, Ratios, interval, replicates
 from spintok.export.packed.dataset import export_packed
 from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.packed.reader import Windows, read_packed
@@ -46,32 +48,37 @@ def main() -> None:
     export_packed([tokens], arguments.work / "windows", window=arguments.window, shuffle=arguments.seed, **split)
     export_packed([tokens], arguments.work / "documents", **split)
     vocabulary = Vocabulary.load(arguments.work / "windows")
-    train, held_out = documents(arguments.work / "documents")
+    train, held_out, groups = documents(arguments.work / "documents")
     seconds = sum(t.seconds for t in held_out)
     print(f"{len(train)} utterances to learn from, {len(held_out)} held out ({seconds / 60:.1f} minutes)")
 
     model = fit(arguments, Windows(arguments.work / "windows/train"), vocabulary)
     counts = sum(t.units.size for t in held_out)
     bits = {
-        "unigram": sum(map(Unigram(train).bits, held_out)),
+        "unigram": list(map(Unigram(train).bits, held_out)),
         "bigram": best_bigram(train, held_out),
-        "language model": sum(score(model, held_out, vocabulary, arguments.window)),
+        "language model": score(model, held_out, vocabulary, arguments.window),
     }
     report: dict[str, Any] = {"held_out_seconds": seconds, "held_out_tokens": counts}
-    print(f"\n{'held out':16} {'perplexity':>20} {'bits a second':>15}")
-    for name, total in bits.items():
-        report[name] = {"perplexity": 2 ** (total / counts), "bits_per_second": total / seconds}
-        print(f"{name:16} {report[name]['perplexity']:20.2f} {report[name]['bits_per_second']:15.2f}")
+    rates = with_intervals(groups, {name: (found, [t.seconds for t in held_out]) for name, found in bits.items()})
+    print(f"\n{'held out':16} {'perplexity':>20} {'bits a second':>25}")
+    for name, found in bits.items():
+        report[name] = {"perplexity": 2 ** (sum(found) / counts), "bits_per_second": rates[name]}
+        print(f"{name:16} {report[name]['perplexity']:20.2f} {shown(rates[name]):>25}")
 
     rng = np.random.default_rng(arguments.seed)
-    print(f"\n{'pieces of':16} {'real above shuffled':>20} {'pairs':>15}")
+    print(f"\n{'pieces of':16} {'real above shuffled, %':>25} {'pairs':>10}")
     for piece in SHUFFLES:
         # Too short an utterance has too few pieces to shuffle.
-        pairs = [(t, shuffled(t, piece, rng)) for t in held_out if t.seconds >= 4 * piece]
+        chosen = [i for i, t in enumerate(held_out) if t.seconds >= 4 * piece]
+        pairs = [(held_out[i], shuffled(held_out[i], piece, rng)) for i in chosen]
         real, other = (score(model, part, vocabulary, arguments.window, mean=True) for part in zip(*pairs, strict=True))
-        wins = float(np.mean(np.array(real) < np.array(other)))
-        report[f"pairs_{piece}"] = {"accuracy": wins, "pairs": len(pairs)}
-        print(f"{piece:.2f} s{'':10} {wins:20.1%} {len(pairs):15}")
+        wins = 100.0 * (np.array(real) < np.array(other))
+        found = with_intervals([groups[i] for i in chosen], {"": (wins, np.ones(len(wins)))})[""]
+        report[f"pairs_{piece}"] = {"accuracy": found, "pairs": len(pairs)}
+        print(f"{piece:.2f} s{'':10} {shown(found):>25} {len(pairs):10}")
+    if arguments.pairs is not None:
+        report["words"] = words(arguments, model, vocabulary)
     (arguments.work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -90,6 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128, help="width of the model")
     parser.add_argument("--layers", type=int, default=3, help="layers of the model")
     parser.add_argument("--rate", type=float, default=3e-3, help="maximum learning rate")
+    parser.add_argument("--pairs", type=Path, help="folder of recipes/word_pairs.py; needs --tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and shuffling")
     return parser.parse_args()
 
@@ -104,13 +112,54 @@ def encode(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def documents(folder: Path) -> tuple[list[Tokens], list[Tokens]]:
-    """The tokens of the training utterances and of the held-out ones."""
-    _, records = read_packed(folder)
+def documents(folder: Path) -> tuple[list[Tokens], list[Tokens], list[str]]:
+    """The tokens of the training utterances, those of the held-out ones, and the speakers of these, or their keys."""
+    _, found = read_packed(folder)
+    records = list(found)
     tokens = [next(iter(record.tokens.values())) for record in records]
     # read_packed returns the training part first.
     count = len(IndexedDataset(folder / "train"))
-    return tokens[:count], tokens[count:]
+    return tokens[:count], tokens[count:], [record.speaker or record.key for record in records[count:]]
+
+
+def with_intervals(
+    groups: Sequence[str], parts: Mapping[str, tuple[ArrayLike, ArrayLike]]
+) -> dict[str, dict[str, float]]:
+    """Ratios of sums, and 95 % intervals over groups if there are enough of them."""
+    estimator = Grouped(Ratios(tuple(map(str, range(len(groups)))), parts), groups)
+    found = {name: {"value": value} for name, value in estimator.values().items()}
+    if len(estimator.units) >= MIN_SPEAKERS:
+        for name, draws in replicates(estimator, 1000).items():
+            found[name]["low"], found[name]["high"] = interval(draws, found[name]["value"])
+    return found
+
+
+def shown(figure: Mapping[str, float]) -> str:
+    """A value and its interval."""
+    ends = f" [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else ""
+    return f"{figure['value']:.1f}{ends}"
+
+
+def words(arguments: argparse.Namespace, model: LlamaForCausalLM, vocabulary: Vocabulary) -> dict[str, Any]:
+    """How often the model gives a word more probability, per token, than its non-word."""
+    tokenizer = load(arguments.tokenizer)
+    lines = (arguments.pairs / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    tokens = tokenizer.encode([arguments.pairs / row["path"] for row in rows])
+    scores = score(model, tokens, vocabulary, arguments.window, mean=True)
+    bits = {(row["pair"], row["speaker"], row["kind"]): found for row, found in zip(rows, scores, strict=True)}
+    # A tie, as of two recordings with the same tokens, is half a win.
+    wins = {
+        (pair, voice): 50.0 * (1 + np.sign(bits[pair, voice, "false"] - real))
+        for (pair, voice, kind), real in bits.items()
+        if kind == "real"
+    }
+    values = np.array(list(wins.values()))
+    found = with_intervals([str(pair) for pair, _ in wins], {"": (values, np.ones(len(values)))})[""]
+    ties = float(np.mean(values == 50))
+    pairs = len({pair for pair, _ in wins})
+    print(f"\nwords above non-words: {shown(found)} %, {pairs} pairs in {len(wins) // pairs} voices, {ties:.1%} ties")
+    return {"accuracy": found, "pairs": pairs, "ties": ties}
 
 
 def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary) -> LlamaForCausalLM:
@@ -209,9 +258,9 @@ class Bigram:
         return float(-np.log2(self.share[_before(tokens), tokens.units]).sum())
 
 
-def best_bigram(train: Sequence[Tokens], held_out: Sequence[Tokens]) -> float:
-    """The least bits of a bigram model with any of several smoothings, chosen on the held-out part in its favour."""
-    return min(sum(map(Bigram(train, weight).bits, held_out)) for weight in (1, 3, 10, 30, 100))
+def best_bigram(train: Sequence[Tokens], held_out: Sequence[Tokens]) -> list[float]:
+    """The bits of a bigram model, with that of several smoothings that gives the fewest, a choice in its favour."""
+    return min((list(map(Bigram(train, weight).bits, held_out)) for weight in (1, 3, 10, 30, 100)), key=sum)
 
 
 def _before(tokens: Tokens) -> NDArray[np.int32]:

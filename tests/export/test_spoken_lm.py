@@ -1,5 +1,7 @@
 """The recipe on tokens with a grammar: the model must find what an n-gram cannot."""
 
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from spintok.corpus.token_formats import Record
 from spintok.export.packed.dataset import export_packed
 from spintok.export.packed.reader import Windows
+from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 from tests.export.token_folders import write_folder
 
@@ -46,7 +49,9 @@ def test_the_model_beats_both_baselines(tmp_path):
     report = json.loads((tmp_path / "work/report.json").read_text(encoding="utf-8"))
     perplexity = {name: report[name]["perplexity"] for name in ("unigram", "bigram", "language model")}
     assert perplexity["language model"] < 0.9 * perplexity["bigram"] < perplexity["unigram"]
-    assert report["pairs_0.02"]["accuracy"] > 0.9
+    rate = report["language model"]["bits_per_second"]
+    assert rate["low"] < rate["value"] < rate["high"]
+    assert report["pairs_0.02"]["accuracy"]["value"] > 90
     assert "real above shuffled" in run.stdout
 
 
@@ -66,3 +71,25 @@ def test_documents_of_a_window_do_not_see_each_other_in_transformers(folder, rec
             alone = model(input_ids=item["input_ids"][:, start:end]).logits[0]
             # float32 in another order of summation.
             torch.testing.assert_close(together[start:end], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_words_against_non_words(tmp_path):
+    """Three pairs of recordings: one, the same the other way round, and one of a recording with itself."""
+    spec = importlib.util.spec_from_file_location("spoken_lm", RECIPE)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    speech = Path(__file__).parents[1] / "speech"
+    rows = []
+    for number, names in enumerate((("eve_bus", "fred_yes"), ("fred_yes", "eve_bus"), ("fred_yes", "fred_yes"))):
+        for kind, name in zip(("real", "false"), names, strict=True):
+            path = str(speech / f"{name}.flac")
+            rows.append({"id": f"{number}-{kind}", "path": path, "pair": number, "kind": kind, "speaker": "a"})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    vocabulary = Vocabulary("mfcc-kmeans-100", "", {"primary": 100})
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary.size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    arguments = argparse.Namespace(tokenizer="mfcc-kmeans-100", pairs=tmp_path, window=64)
+    found = recipe.words(arguments, model, vocabulary)
+    assert found == {"accuracy": {"value": 50.0}, "pairs": 3, "ties": pytest.approx(1 / 3)}
