@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from spintok.chunking import Window, chunks
-from spintok.data.audio import Recording, record
+from spintok.data.audio import Recording, Resampler, by_soxr, record
 from spintok.frames import SAMPLE_RATE, FrameGrid
 from spintok.models.base import FeatureExtractor
 from spintok.models.precision import full_precision
@@ -66,6 +66,8 @@ class Featurizer(nn.Module):
         self.encoder = encoder
         self.layer = encoder.num_layers if layer is None else layer
         self.name = name
+        self.resample: Resampler = by_soxr
+        """How audio of other rates becomes 16 kHz."""
         self.window = window or Window(context=encoder.context_frames)
         self.check_layers([self.layer])
         self.eval()
@@ -126,7 +128,7 @@ class Featurizer(nn.Module):
 
         Raises ``AudioError`` if the file cannot be read.
         """
-        return record(path, self.max_samples)
+        return record(path, self.max_samples, self.resample)
 
     @torch.inference_mode()
     def iter_features(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spintok.data.audio import EXTENSIONS, AudioError, Recording, from_array, read, record
+from spintok.data.audio import EXTENSIONS, AudioError, Recording, Resampler, blocks, by_soxr, from_array, record
 
 __all__ = ["is_batch", "iter_items", "open_item"]
 
@@ -56,7 +56,9 @@ def iter_items(audio: Any, lengths: Any = None) -> Iterator[Any]:
         yield row[:size]
 
 
-def open_item(audio: Any, sample_rate: int | None, channels: bool, in_memory: int) -> Recording:
+def open_item(
+    audio: Any, sample_rate: int | None, channels: bool, in_memory: int, resample: Resampler = by_soxr
+) -> Recording:
     """One recording from any of the forms that ``Tokenizer.encode`` lists.
 
     Args:
@@ -64,30 +66,31 @@ def open_item(audio: Any, sample_rate: int | None, channels: bool, in_memory: in
         sample_rate: samples per second of arrays that do not state it.
         channels: whether 2-D arrays are (channels, S), to be averaged.
         in_memory: recordings of at most so many samples at 16 kHz are kept in memory.
+        resample: how other rates become 16 kHz.
 
     Raises:
         AudioError: it is not usable audio, or its rate is missing or contradicts ``sample_rate``.
     """
     match audio:
         case str() | os.PathLike():
-            return record(audio, in_memory)
+            return record(audio, in_memory, resample)
         case bytes() | bytearray() | memoryview():
-            return _from_waveform(_decode(bytes(audio)), in_memory)
+            return _from_waveform(_decode(bytes(audio), resample), in_memory)
         case Mapping():
-            return _from_mapping(audio, sample_rate, channels, in_memory)
+            return _from_mapping(audio, sample_rate, channels, in_memory, resample)
         case _ if _is_pair(audio):
-            return _from_samples(audio[0], _one_rate(audio[1], sample_rate), channels, in_memory)
+            return _from_samples(audio[0], _one_rate(audio[1], sample_rate), channels, in_memory, resample)
         case _ if hasattr(audio, "get_all_samples"):
             # torchcodec's AudioDecoder, which Hugging Face datasets gives for an audio column.
             samples = audio.get_all_samples()
-            return _from_samples(samples.data, int(samples.sample_rate), True, in_memory)
+            return _from_samples(samples.data, int(samples.sample_rate), True, in_memory, resample)
         case _ if hasattr(audio, "read"):
             data = audio.read()
             if not isinstance(data, bytes):
                 raise AudioError('a file must be opened in binary mode: open(path, "rb")')
-            return _from_waveform(_decode(data, getattr(audio, "name", None)), in_memory)
+            return _from_waveform(_decode(data, resample, getattr(audio, "name", None)), in_memory)
         case Tensor() | np.ndarray() | list():
-            return _from_samples(audio, sample_rate, channels, in_memory)
+            return _from_samples(audio, sample_rate, channels, in_memory, resample)
     raise AudioError(f"audio cannot be a {type(audio).__name__}: give a path, an array with its rate, bytes, or a file")
 
 
@@ -96,16 +99,18 @@ def _is_pair(audio: Any) -> bool:
     return isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], Integral)
 
 
-def _from_mapping(row: Mapping[str, Any], sample_rate: int | None, channels: bool, in_memory: int) -> Recording:
+def _from_mapping(
+    row: Mapping[str, Any], sample_rate: int | None, channels: bool, in_memory: int, resample: Resampler
+) -> Recording:
     """A row of Hugging Face datasets: decoded, undecoded, or with an audio column."""
     if "array" in row and "sampling_rate" in row:
         rate = _one_rate(row["sampling_rate"], sample_rate)
-        return _from_samples(row["array"], rate, channels, in_memory)
+        return _from_samples(row["array"], rate, channels, in_memory, resample)
     if isinstance(row.get("bytes"), bytes):
-        return _from_waveform(_decode(row["bytes"], row.get("path")), in_memory)
+        return _from_waveform(_decode(row["bytes"], resample, row.get("path")), in_memory)
     for key in ("path", "audio"):
         if row.get(key) is not None:
-            return open_item(row[key], sample_rate, channels, in_memory)
+            return open_item(row[key], sample_rate, channels, in_memory, resample)
     raise AudioError(
         'a mapping must hold "array" and "sampling_rate", "bytes", "path", or "audio"; '
         f"this one holds {', '.join(map(str, list(row)[:8])) or 'nothing'}"
@@ -118,7 +123,9 @@ def _one_rate(own: int, given: int | None) -> int:
     return own
 
 
-def _from_samples(samples: Any, sample_rate: int | None, channels: bool, in_memory: int) -> Recording:
+def _from_samples(
+    samples: Any, sample_rate: int | None, channels: bool, in_memory: int, resample: Resampler
+) -> Recording:
     if sample_rate is None:
         raise AudioError("an array needs a sample rate: encode(samples, sample_rate)")
     if isinstance(samples, Tensor):
@@ -134,14 +141,14 @@ def _from_samples(samples: Any, sample_rate: int | None, channels: bool, in_memo
             f"an array of shape {array.shape} may be several recordings or channels of one: give a list of recordings, "
             "lengths= for a padded batch, or channels=True to average the channels"
         )
-    return _from_waveform(from_array(array, sample_rate), in_memory)
+    return _from_waveform(from_array(array, sample_rate, resample), in_memory)
 
 
 def _from_waveform(waveform: Tensor, in_memory: int) -> Recording:
     return Recording(waveform if len(waveform) <= in_memory else None, lambda: iter([waveform]))
 
 
-def _decode(data: bytes, path: Any = None) -> Tensor:
+def _decode(data: bytes, resample: Resampler, path: Any = None) -> Tensor:
     """The waveform of an audio file's contents, with all checks that files on disk get.
 
     ``path`` is the file's name, if known. Its ending matters for formats that only ffmpeg reads.
@@ -151,7 +158,7 @@ def _decode(data: bytes, path: Any = None) -> Tensor:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        return read(name)
+        return torch.cat(list(blocks(name, resample)))
     except AudioError as error:
         raise AudioError(str(error).replace(name, f"audio of {len(data):,} bytes")) from None
     finally:

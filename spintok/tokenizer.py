@@ -1,7 +1,7 @@
 """The tokenizer: an encoder and codebooks, from audio to tokens."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.chunking import Window
-from spintok.data.audio import AudioError, Recording
-from spintok.featurizer import Featurizer
+from spintok.data.audio import AudioError, Recording, as_streams
+from spintok.featurizer import FeatureBatch, Featurizer
 from spintok.hub.huggingface import upload_folder
 from spintok.hub.model_card import model_card
 from spintok.inputs import is_batch, iter_items, open_item
@@ -21,6 +21,12 @@ from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, Codebooks
 from spintok.models.precision import full_precision
 from spintok.serialization import FORMAT, StoredDtype, fingerprint, write_folder
+from spintok.streaming.engine import Engine, is_streaming
+from spintok.streaming.files import features_by_steps, tokens_by_steps
+from spintok.streaming.policy import DEFAULT_LATENCY, Policy
+from spintok.streaming.pool import StreamPool
+from spintok.streaming.state import saved_settings
+from spintok.streaming.stream import Stream
 from spintok.tokens import Tokens
 
 __all__ = ["Tokenizer"]
@@ -41,10 +47,11 @@ class Tokenizer(Featurizer):
         layer: the encoder layer that the codebooks read, 0 ... ``encoder.num_layers``; the last one by default.
         name: a name for messages and output files.
         window: the size of the chunks of long recordings.
+        latency: seconds after which a frame's code must be final, as for a stream; None hears whole recordings.
 
     Raises:
-        ValueError: there is no codebook, two have the same name, one does not fit the encoder, or the encoder has no
-            such layer.
+        ValueError: there is no codebook, two have the same name, one does not fit the encoder, the encoder has no such
+            layer, or the latency is impossible.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Tokenizer(Featurizer):
         layer: int | None = None,
         name: str = "unnamed",
         window: Window | None = None,
+        latency: float | None = None,
     ) -> None:
         super().__init__(encoder, layer=layer, name=name, window=window)
         self.codebooks = Codebooks(codebooks)
@@ -64,7 +72,55 @@ class Tokenizer(Featurizer):
                     f"codebook {codebook.config.name!r} reads {codebook.config.features} features, "
                     f"but the encoder has {encoder.num_features}"
                 )
+        looks_ahead = not is_streaming(encoder)
+        self.latency = None if latency is None else Policy.of(latency, self.grid, looks_ahead=looks_ahead).seconds
+        if latency is not None:
+            self.resample = as_streams
         self.eval()
+
+    def at(self, latency: float | None) -> "Tokenizer":
+        """This tokenizer at a latency in seconds, or, with None, for whole recordings. The weights are shared.
+
+        Its tokens are those of a stream, and it has a fingerprint of its own. Encoders that were trained to stream give
+        nearly the tokens of whole recordings; others encode windows, and ``spintok bench stream`` tells the price.
+
+        Raises:
+            ValueError: the latency is no multiple of a frame, or out of range.
+        """
+        books = self.codebooks.values()
+        return Tokenizer(self.encoder, books, layer=self.layer, name=self.name, window=self.window, latency=latency)
+
+    def stream(
+        self, latency: float | None = None, *, codebook: str | None = None, state: bytes | None = None
+    ) -> Stream:
+        """A stream: audio in, in pieces of any size, and the tokens of the frames that are final out.
+
+        Args:
+            latency: seconds of algorithmic latency; by default that of the state, of this tokenizer, or 0.32.
+            codebook: the codebook to use; by default that of the state, or the primary.
+            state: of a stream that goes on here, from ``Stream.state``.
+
+        Raises:
+            ValueError: an impossible latency, an unknown codebook, or a state that is damaged or of another tokenizer.
+        """
+        if state is not None:
+            latency, codebook = saved_settings(state, latency, codebook)
+        return Stream(self._engine(latency, [codebook]), state)
+
+    def stream_pool(
+        self, size: int, latency: float | None = None, *, codebook: str | None = None, workers: int | None = None
+    ) -> StreamPool:
+        """Up to ``size`` streams that are stepped together.
+
+        ``latency`` and ``codebook`` are as in ``stream``; ``workers`` are threads on a CPU, by default one a core.
+        Raises ``ValueError`` as ``stream`` does.
+        """
+        return StreamPool(self._engine(latency, [codebook]), size, workers)
+
+    def _engine(self, latency: float | None, codebooks: Iterable[str | None]) -> Engine:
+        if latency is None:
+            latency = DEFAULT_LATENCY if self.latency is None else self.latency
+        return Engine(self, latency, list(map(self.codebook, codebooks)), lambda: self.at(latency).fingerprint)
 
     @property
     def num_codebooks(self) -> int:
@@ -97,8 +153,9 @@ class Tokenizer(Featurizer):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the configuration and all weights: tokenizers of equal fingerprints give equal tokens."""
-        return fingerprint(self._config(self.encoder.identity()), self)
+        """SHA-256 of configuration, latency and all weights: tokenizers of equal fingerprints give equal tokens."""
+        config = self._config(self.encoder.identity())
+        return fingerprint(config if self.latency is None else {**config, "latency": self.latency}, self)
 
     @overload
     def encode(
@@ -108,6 +165,7 @@ class Tokenizer(Featurizer):
         *,
         channels: bool = ...,
         codebook: str | None = ...,
+        latency: float | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[Tokens]: ...
 
@@ -119,6 +177,7 @@ class Tokenizer(Featurizer):
         *,
         channels: bool = ...,
         codebook: str | None = ...,
+        latency: float | None = ...,
         errors: Literal["raise"] = ...,
     ) -> Tokens: ...
 
@@ -131,6 +190,7 @@ class Tokenizer(Featurizer):
         lengths: Sequence[int] | Tensor | NDArray[Any] | None = ...,
         channels: bool = ...,
         codebook: str | None = ...,
+        latency: float | None = ...,
         errors: Literal["raise", "return"] = ...,
     ) -> Any: ...
 
@@ -142,6 +202,7 @@ class Tokenizer(Featurizer):
         lengths: Sequence[int] | Tensor | NDArray[Any] | None = None,
         channels: bool = False,
         codebook: str | None = None,
+        latency: float | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> Any:
         """Tokens of one recording, or a list of the tokens of each of several recordings.
@@ -155,12 +216,18 @@ class Tokenizer(Featurizer):
             lengths: (B,) samples of each recording in a padded array (B, S).
             channels: whether 2-D arrays are the channels (C, S) of one recording, which are averaged.
             codebook: the codebook to use; the primary by default.
+            latency: seconds after which a frame's code must be final: the tokens of a stream (``at``). By default that
+                of this tokenizer, which is none unless ``at`` made it.
             errors: "raise" raises the first error; "return" puts the error of a recording in the place of its tokens.
 
         Raises:
             AudioError: a recording cannot be used; the message says why.
-            ValueError: an unknown codebook, or another value of ``errors``.
+            ValueError: an unknown codebook, an impossible latency, or another value of ``errors``.
         """
+        if latency is not None and latency != self.latency:
+            return self.at(latency).encode(
+                audio, sample_rate, lengths=lengths, channels=channels, codebook=codebook, errors=errors
+            )
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", got {errors!r}')
         name = self.codebook(codebook).config.name
@@ -169,7 +236,7 @@ class Tokenizer(Featurizer):
         portion: list[Recording | AudioError] = []
         for item in iter_items(audio, lengths) if several else [audio]:
             try:
-                portion.append(open_item(item, sample_rate, channels, self.max_samples))
+                portion.append(open_item(item, sample_rate, channels, self.max_samples, self.resample))
             except AudioError as error:
                 if errors == "raise":
                     raise
@@ -213,6 +280,8 @@ class Tokenizer(Featurizer):
         long recording, once for a short one.
         """
         chosen = {name: self.codebook(name) for name in (self.codebook_names if codebooks is None else codebooks)}
+        if self.latency is not None:
+            return tokens_by_steps(self._engine(None, chosen), recordings, progress)
         with full_precision(self.device):
             prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
         found: list[dict[str, list[Tensor]]] = [{name: [] for name in chosen} for _ in recordings]
@@ -237,6 +306,17 @@ class Tokenizer(Featurizer):
             for i, parts in enumerate(found)
         ]
 
+    @torch.inference_mode()
+    def iter_features(
+        self, recordings: Sequence[Recording], layers: Sequence[int] | None = None, batch_seconds: float = 200.0
+    ) -> Iterator[FeatureBatch]:
+        if self.latency is None:
+            yield from super().iter_features(recordings, layers, batch_seconds)
+            return
+        layers = [self.layer] if layers is None else layers
+        self.check_layers(layers)
+        yield from features_by_steps(self._engine(None, []), recordings, layers)
+
     def save(self, folder: str | os.PathLike[str], *, dtype: StoredDtype = "float32") -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, each atomically.
 
@@ -246,8 +326,11 @@ class Tokenizer(Featurizer):
         nothing more.
 
         Raises:
-            ValueError: a weight is too large for float16 (65,504), or ``dtype`` is unknown.
+            ValueError: a weight is too large for float16 (65,504), ``dtype`` is unknown, or this tokenizer has a
+                latency, which is no part of a folder: save ``at(None)``.
         """
+        if self.latency is not None:
+            raise ValueError("a folder holds no latency: save tokenizer.at(None), and name the latency when you encode")
         config = {"name": self.name, **self._config({"type": self.encoder.type_name, **self.encoder.to_config()})}
         write_folder(Path(folder), config, self.state_dict(), dtype)
 

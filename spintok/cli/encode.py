@@ -36,6 +36,8 @@ EPILOG = """Examples:
 
   spintok encode train.tsv out/ --format km   a fairseq manifest, to fairseq's files
 
+  spintok encode wav/ --latency 320ms         the tokens that a stream of this latency gives
+
   spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/"""
 
 
@@ -80,6 +82,13 @@ def encode(
         typer.Option(help="The type in which features are stored (default: float16)."),
     ] = None,
     device: Device = "auto",
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Give the tokens of a stream with this latency, such as 320ms, instead of hearing whole recordings.",
+            show_default=False,
+        ),
+    ] = None,
     batch_seconds: Annotated[
         float | None,
         typer.Option(help="Seconds of audio in a batch on a GPU (default: 200). Features are computed file by file."),
@@ -114,7 +123,8 @@ def encode(
     _check_output(path, output)
     if features is not None:
         given = {
-            "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None
+            "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None,
+            "--latency": latency,
         }  # fmt: skip
         for option, value in given.items():
             if value is not None:
@@ -130,6 +140,10 @@ def encode(
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
+    if latency is not None:
+        from spintok.streaming.policy import parse_latency
+
+        loaded = loaded.at(parse_latency(latency))
     codebook = loaded.codebook_names[0] if codebook is None else codebook
     shared |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),

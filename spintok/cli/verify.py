@@ -56,8 +56,9 @@ def verify(
         return 0
     # SPINTOK_TOKENIZER is a default for folders without tokens.
     named = tokenizer if given(context, "tokenizer") else None
-    name = named or str(read_description(tokens, "tokens")["tokenizer"])
-    loaded = load_tokenizer(name, device, offline, quiet)
+    description = read_description(tokens, "tokens")
+    name = named or str(description["tokenizer"])
+    loaded = load_tokenizer(name, device, offline, quiet).at(description.get("latency"))
     with progress_display(quiet=quiet) as progress:
         done = 0
 

@@ -147,7 +147,7 @@ class _TokenWriter(ShardWriter[Record]):
 
     stem = "tokens"
     mismatches = {  # noqa: RUF012
-        "fingerprint": "the tokens of another tokenizer",
+        "fingerprint": "the tokens of another tokenizer or latency",
         "codebooks": "tokens of other codebooks",
         "format": "shards of another format",
         "dedup": "shards with another setting of --dedup",
@@ -174,6 +174,7 @@ class _TokenWriter(ShardWriter[Record]):
             "receptive_field": tokenizer.grid.reach,
             "format": options.format,
             "dedup": options.dedup,
+            **({} if tokenizer.latency is None else {"latency": tokenizer.latency}),
         }
         # A CPU encodes one recording at a time; a GPU sorts the audio of a few batches by length.
         self.portion_seconds = 0.0 if tokenizer.device.type == "cpu" else 4 * options.batch_seconds

@@ -136,7 +136,7 @@ def compare_codes(
     """Encode a random sample of a folder again, and compare the codes.
 
     Args:
-        tokenizer: the one that the folder was encoded with.
+        tokenizer: the one that the folder was encoded with, at its latency.
         source: the name or folder that it was loaded from, for other processes.
         folder: tokens that ``check_folder`` accepts.
         sample: the number of utterances.
@@ -244,6 +244,8 @@ def _job(again: Again) -> Iterator[tuple[list[str], Path]]:
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         codebook = again.codebooks[0] if len(again.codebooks) == 1 else "all"
         options = ["--tokenizer", again.source, "--codebook", codebook, "--device", str(again.tokenizer.device)]
+        if again.tokenizer.latency is not None:
+            options += ["--latency", f"{again.tokenizer.latency}s"]
         shards = ["--shard-size", str(-(-len(again.records) // 4))]
         yield [sys.executable, "-m", "spintok", "encode", str(manifest), str(output), *options, *shards, "-q"], output
 

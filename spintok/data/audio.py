@@ -25,6 +25,7 @@ from torch import Tensor
 
 from spintok.data import ffmpeg
 from spintok.data.containers import ogg_damage, sample_bytes
+from spintok.data.resampling import StreamResampler
 from spintok.frames import SAMPLE_RATE
 
 __all__ = [
@@ -32,10 +33,14 @@ __all__ = [
     "AudioError",
     "AudioWarning",
     "Recording",
+    "Resampler",
+    "as_streams",
     "blocks",
+    "by_soxr",
     "declared_samples",
     "decoder_version",
     "from_array",
+    "mono",
     "read",
     "record",
 ]
@@ -87,15 +92,35 @@ class Recording:
     seconds: float | None = None
 
 
-def record(path: str | os.PathLike[str], at_most: int) -> Recording:
+Resampler = Callable[[Iterable[Tensor], int], Iterator[Tensor]]
+"""Consecutive parts (S_i,) at a rate to parts at 16 kHz: ``by_soxr`` or ``as_streams``."""
+
+
+def by_soxr(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+    """Resample by soxr: how files and arrays are read unless said otherwise."""
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for part in parts:
+        yield torch.from_numpy(stream.resample_chunk(part.numpy()))
+    yield torch.from_numpy(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+
+
+def as_streams(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+    """Resample as streams do (``spintok.data.resampling``), for tokens that equal those of a stream."""
+    stream = StreamResampler(rate)
+    for part in parts:
+        yield torch.from_numpy(stream.push(part.numpy()))
+    yield torch.from_numpy(stream.finish())
+
+
+def record(path: str | os.PathLike[str], at_most: int, resample: Resampler = by_soxr) -> Recording:
     """Open a file, and hold it in memory if it has ``at_most`` samples at 16 kHz or fewer. Raises ``AudioError``."""
     parts: list[Tensor] = []
     total = 0
-    for block in blocks(path):
+    for block in blocks(path, resample):
         parts.append(block)
         total += len(block)
         if total > at_most:
-            return Recording(None, lambda: blocks(path), _declared_seconds(path))
+            return Recording(None, lambda: blocks(path, resample), _declared_seconds(path))
     waveform = torch.cat(parts)
     return Recording(waveform, lambda: iter([waveform]))
 
@@ -105,7 +130,7 @@ def read(path: str | os.PathLike[str]) -> Tensor:
     return torch.cat(list(blocks(path)))
 
 
-def blocks(path: str | os.PathLike[str]) -> Iterator[Tensor]:
+def blocks(path: str | os.PathLike[str], resample: Resampler = by_soxr) -> Iterator[Tensor]:
     """Yield the file as consecutive waveforms of about 30 s, each (S,) float32 at 16 kHz, in bounded memory.
 
     Raises ``AudioError`` if the file is missing, empty, no audio, cut short or damaged, or has samples that are NaN,
@@ -116,11 +141,11 @@ def blocks(path: str | os.PathLike[str]) -> Iterator[Tensor]:
         _refuse_no_file(name)
         if _needs_ffmpeg(name):
             _refuse_incomplete(name)
-            yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS))
+            yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS), resample)
             return
         with _open(name) as file:
             _refuse_incomplete(name, file)
-            yield from _to_16_khz(name, _libsndfile(name, file))
+            yield from _to_16_khz(name, _libsndfile(name, file), resample)
 
 
 def declared_samples(path: str | os.PathLike[str]) -> int:
@@ -146,13 +171,20 @@ def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
     return ffmpeg.version() if any(map(_needs_ffmpeg, paths)) else None
 
 
-def from_array(samples: Any, sample_rate: int) -> Tensor:
+def from_array(samples: Any, sample_rate: int, resample: Resampler = by_soxr) -> Tensor:
     """Return samples in memory as a waveform, shape (S,), float32, at 16 kHz.
 
     Args:
         samples: a tensor or array, (S,) or (channels, S); floats in [-1, 1] or signed integers at full scale.
         sample_rate: samples a second, a positive integer.
+        resample: how other rates become 16 kHz.
     """
+    waveform = torch.from_numpy(mono(samples, sample_rate))
+    return waveform if sample_rate == SAMPLE_RATE else torch.cat(list(resample([waveform], int(sample_rate))))
+
+
+def mono(samples: Any, sample_rate: int) -> NDArray[np.float32]:
+    """Samples in memory, as in ``from_array``, checked and averaged over channels: a copy, (S,), at their own rate."""
     array = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
         raise AudioError(f"sample_rate must be a positive integer, got {sample_rate!r}")
@@ -165,10 +197,9 @@ def from_array(samples: Any, sample_rate: int) -> Tensor:
         array = array.astype(np.float32) / np.float32(-float(np.iinfo(array.dtype).min))
     elif array.dtype.kind != "f":
         raise AudioError(f"samples must be floats or signed integers, got {array.dtype}")
-    mono = array.astype(np.float32, copy=False) if array.ndim == 1 else array.mean(axis=0, dtype=np.float32)
-    _refuse_unusable("waveform", mono)
-    waveform = torch.from_numpy(np.array(mono, dtype=np.float32))
-    return waveform if sample_rate == SAMPLE_RATE else torch.cat(list(_resample([waveform], int(sample_rate))))
+    found = array.astype(np.float32, copy=False) if array.ndim == 1 else array.mean(axis=0, dtype=np.float32)
+    _refuse_unusable("waveform", found)
+    return np.array(found, dtype=np.float32)
 
 
 @contextmanager
@@ -218,7 +249,7 @@ def _libsndfile(name: str, file: soundfile.SoundFile) -> Iterator[tuple[int, NDA
         _refuse_missing(name, (expected - total) / file.samplerate, f"{total} of {expected} samples")
 
 
-def _to_16_khz(name: str, source: Iterator[tuple[int, NDArray[np.float32]]]) -> Iterator[Tensor]:
+def _to_16_khz(name: str, source: Iterator[tuple[int, NDArray[np.float32]]], resample: Resampler) -> Iterator[Tensor]:
     """Check blocks (samples, channels), average their channels and resample them."""
     first = next(source, None)
     if first is None:
@@ -226,21 +257,14 @@ def _to_16_khz(name: str, source: Iterator[tuple[int, NDArray[np.float32]]]) -> 
     rate = first[0]
     _refuse_rate(name, rate)
 
-    mono = (_average(name, block) for _, block in chain([first], source))
-    yield from mono if rate == SAMPLE_RATE else _resample(mono, rate)
+    averaged = (_average(name, block) for _, block in chain([first], source))
+    yield from averaged if rate == SAMPLE_RATE else resample(averaged, rate)
 
 
 def _average(name: str, block: NDArray[np.float32]) -> Tensor:
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
     _refuse_unusable(name, mono)
     return torch.from_numpy(np.ascontiguousarray(mono))
-
-
-def _resample(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for part in parts:
-        yield torch.from_numpy(stream.resample_chunk(part.numpy()))
-    yield torch.from_numpy(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
 
 
 def _refuse_no_file(name: str) -> None:

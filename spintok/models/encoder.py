@@ -195,13 +195,15 @@ class Encoder(FeatureExtractor):
                 raise ValueError(f"lengths must be in 0 ... {samples}, got {int(shortest)} ... {int(longest)}")
             if bool(shortest < samples):
                 waveforms = torch.where(length_mask(lengths, samples), waveforms, 0.0)
-        features = self._front(waveforms, lengths, statistics, chunk)
-        if self.feature_norm is not None:
-            features = self.feature_norm(features)
-        if self.projection is not None:
-            features = linear(self.projection, features)
+        features = self.project(self._front(waveforms, lengths, statistics, chunk))
         counts = frame_counts(lengths, self.grid)
         return zero_padding(features, padding_mask(counts, features.shape[1])), counts
+
+    def project(self, features: Tensor) -> Tensor:
+        """Local features (B, T, D) from the output (B, T, C) of the front end."""
+        if self.feature_norm is not None:
+            features = self.feature_norm(features)
+        return features if self.projection is None else linear(self.projection, features)
 
     def _front(
         self, waveforms: Tensor, lengths: Tensor, statistics: WaveformStatistics | None, chunk: int | None
@@ -233,12 +235,14 @@ class Encoder(FeatureExtractor):
         self._check_chunk(chunk)
         if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
-        x = features + self.positional(features, chunk)
-        if self.norm is not None and not self.config.final_norm:
-            x = self.norm(x)
+        x = self.transformer_input(features + self.positional(features, chunk))
         if self.training and self.config.dropout > 0:
             x = F.dropout(x, self.config.dropout)
         return self.upper(x, mask, above=0, layers=layers, chunk=chunk)
+
+    def transformer_input(self, x: Tensor) -> Tensor:
+        """Layer 0 (B, T, D) from the sum of local features and positional convolution."""
+        return x if self.norm is None or self.config.final_norm else self.norm(x)
 
     def upper(
         self, x: Tensor, mask: Tensor | None = None, *, above: int, layers: Sequence[int], chunk: int | None = None
@@ -270,7 +274,7 @@ class Encoder(FeatureExtractor):
             else:
                 x = layer(x, keys, positions)
             if index in layers:
-                found[index] = self._output(x, index)
+                found[index] = self.output(x, index)
         return [zero_padding(found[index], mask) for index in layers]
 
     def _visible(self, keys: Tensor | None, x: Tensor, chunk: int) -> Tensor:
@@ -290,8 +294,8 @@ class Encoder(FeatureExtractor):
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1 frame, got {chunk}")
 
-    def _output(self, x: Tensor, layer: int) -> Tensor:
-        """The features of a layer from its output."""
+    def output(self, x: Tensor, layer: int) -> Tensor:
+        """The features of a layer from its output, both (B, T, D)."""
         if self.norm is None or not self.config.final_norm or layer != self.num_layers:
             return x
         normed: Tensor = self.norm(x)

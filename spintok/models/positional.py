@@ -69,6 +69,12 @@ class PositionalConv(nn.Conv1d):
         out = rows.view(self.groups, batch, length, -1)[:, :, :frames]
         return out.permute(1, 2, 0, 3).reshape(batch, frames, outputs)
 
+    def after(self, past: Tensor, x: Tensor) -> Tensor:
+        """Convolve a chunk x (B, n, D) that comes after ``past`` (B, kernel // 2, D): (B, n, D)."""
+        kernel = self.weight.shape[2]
+        heard = torch.cat([past, x], 1).transpose(1, 2)
+        return F.gelu(self._by_taps(F.pad(heard, (0, kernel - 1 - kernel // 2)), 0)).transpose(1, 2)
+
     def _by_taps(self, x: Tensor, padding: int) -> Tensor:
         """The direct sum over x (B, D, T), with zeros on both sides."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

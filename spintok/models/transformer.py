@@ -1,6 +1,7 @@
 """The transformer layer of HuBERT, wav2vec 2.0 and WavLM."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
 
@@ -12,9 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spintok.models.products import fixed_order, linear
 
-__all__ = ["Attention", "NormPosition", "RelativePositions", "TransformerLayer"]
+__all__ = ["Attention", "Memory", "NormPosition", "RelativePositions", "TransformerLayer"]
 
 NormPosition = Literal["post", "pre"]
+
+Memory = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Puts the keys and values of the past, each (B, heads, P, d), before those of a chunk, each (B, heads, n, d)."""
 
 # Without cuDNN's kernel, which torch prefers on Hopper: it plans anew for every shape, and batches rarely share one.
 _CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -63,14 +67,15 @@ class Attention(nn.Module):
         self.gate = nn.Linear(width // heads, 8) if gated else None
         self.gate_scale = nn.Parameter(torch.ones(heads)) if gated else None
 
-    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
-        """Attend within x (B, T, D).
+    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None, memory: Memory | None = None) -> Tensor:
+        """Attend within x (B, T, D), and to what ``memory`` holds.
 
         Args:
             x: (B, T, D).
             mask: (B, T), True at valid frames, or (B, T, T), True at the keys that each query (row) sees, one at least;
-                None if nothing is padded.
+                None if nothing is padded. With ``memory`` (B, P + T).
             positions: the relative position bias (heads, T, T), or None.
+            memory: of the past; None without one.
 
         Returns:
             (B, T, D).
@@ -78,13 +83,15 @@ class Attention(nn.Module):
         batch, frames, width = x.shape
         qkv = linear(self.qkv, x, dtype=self.qkv.weight.dtype).view(batch, frames, 3, self.heads, -1)
         # Which keys each query sees, as in streaming, only torch's attention can be told.
-        if fixed_order(x) and (mask is None or mask.ndim == 2):
+        if fixed_order(x) and memory is None and (mask is None or mask.ndim == 2):
             lengths = x.new_full((batch,), frames, dtype=torch.int64) if mask is None else mask.sum(1)
             gate = None if positions is None else self._gate(x)
             q, k, v = qkv.unbind(2)
             out = attend(q, k, v, lengths, positions, gate)
             return linear(self.out, out.flatten(2), dtype=x.dtype)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if memory is not None:
+            k, v = memory(k, v)
         bias: Tensor | None = None
         if mask is not None:
             bias = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
@@ -155,12 +162,12 @@ class TransformerLayer(nn.Module):
         self.contract = nn.Linear(feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
-        """x (B, T, D) to (B, T, D), with ``mask`` and ``positions`` as in ``Attention``."""
+    def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None, memory: Memory | None = None) -> Tensor:
+        """x (B, T, D) to (B, T, D), with ``mask``, ``positions`` and ``memory`` as in ``Attention``."""
         if self.norm_position == "pre":
-            x = x + self._drop(self.attention(self.attention_norm(x), mask, positions))
+            x = x + self._drop(self.attention(self.attention_norm(x), mask, positions, memory))
             return x + self._feed_forward(self.feed_forward_norm(x))
-        x = self.attention_norm(x + self._drop(self.attention(x, mask, positions)))
+        x = self.attention_norm(x + self._drop(self.attention(x, mask, positions, memory)))
         out: Tensor = self.feed_forward_norm(x + self._feed_forward(x))
         return out
 

@@ -1,0 +1,93 @@
+"""Recordings, encoded by the steps that a stream takes: this defines the tokens of a latency."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spintok.data.audio import Recording
+from spintok.featurizer import FeatureBatch
+from spintok.frames import num_samples
+from spintok.streaming.engine import Engine, Result, Session
+from spintok.tokens import Tokens
+
+__all__ = ["features_by_steps", "run_recordings", "tokens_by_steps"]
+
+
+@dataclass(frozen=True)
+class _Running:
+    index: int
+    blocks: Iterator[Tensor]
+    session: Session
+
+    def prepare(self) -> bool:
+        """Read until a step is due; False if there is none left."""
+        while not self.session.due and not self.session.ended:
+            block = next(self.blocks, None)
+            if block is None:
+                self.session.ended = True
+            else:
+                self.session.add(block.numpy())
+        return self.session.due > 0
+
+
+def run_recordings(
+    engine: Engine, recordings: Sequence[Recording], layers: Sequence[int] = ()
+) -> Iterator[tuple[int, Session, list[Result]]]:
+    """Encode recordings step by step, as many at once as the engine has slots.
+
+    Yields:
+        The index of a recording, its session, and the results of its next steps in order; the last time an empty list.
+    """
+    waiting = iter(enumerate(recordings))
+    running: list[_Running] = []
+    while True:
+        while len(running) < engine.slots and (entry := next(waiting, None)) is not None:
+            running.append(_Running(entry[0], entry[1].blocks(), Session(engine)))
+        if not running:
+            return
+        due: list[_Running] = []
+        done: list[_Running] = []
+        for one in running:
+            (due if one.prepare() else done).append(one)
+        for one in done:
+            yield one.index, one.session, []
+        running = due
+        if due:
+            for one, result in zip(due, engine.step([one.session for one in due], layers), strict=True):
+                yield one.index, one.session, [result]
+
+
+def tokens_by_steps(
+    engine: Engine, recordings: Sequence[Recording], progress: Callable[[int, int], None]
+) -> list[dict[str, Tokens]]:
+    """As ``Tokenizer.encode_recordings``, with all codebooks of the engine."""
+    empty = np.zeros(0, dtype=np.int32)
+    parts: list[list[list[NDArray[np.int32]]]] = [[[empty] for _ in engine.codebooks] for _ in recordings]
+    samples = [0] * len(recordings)
+    for index, session, results in run_recordings(engine, recordings):
+        for result in results:
+            for part, codes in zip(parts[index], result.codes, strict=True):
+                part.append(codes)
+        samples[index] = session.samples
+        encoded = min(session.samples, num_samples(session.frames, engine.grid))
+        progress(index, encoded if results else session.samples)
+    configs = [codebook.config for codebook in engine.codebooks]
+    return [
+        {
+            config.name: Tokens(np.concatenate(part), config.size, count, engine.grid)
+            for config, part in zip(configs, own, strict=True)
+        }
+        for own, count in zip(parts, samples, strict=True)
+    ]
+
+
+def features_by_steps(engine: Engine, recordings: Sequence[Recording], layers: Sequence[int]) -> Iterator[FeatureBatch]:
+    """As ``Featurizer.iter_features``."""
+    empty = torch.zeros(0, engine.featurizer.encoder.num_features, device=engine.device)
+    for index, session, results in run_recordings(engine, recordings, layers):
+        found = [[result.features[i] for result in results] or [empty] for i in range(len(layers))]
+        yield FeatureBatch([index], found, [session.samples])

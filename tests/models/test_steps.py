@@ -1,0 +1,58 @@
+"""An encoder step by step computes what it computes for a whole waveform with chunk masks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spintok.frames import num_samples
+from spintok.models.steps import EncoderSteps
+from tests.models.test_log_mel import speechlike
+from tests.models.test_streaming import STREAMING
+from tests.small_models import tiny_encoder
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10])
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@torch.inference_mode()
+def test_steps_compute_the_masked_pass(chunk: int, norm_position: str) -> None:
+    encoder = tiny_encoder(config=replace(STREAMING, norm_position=norm_position))
+    steps = EncoderSteps(encoder, layer=2, chunk=chunk, look=0)
+    waveforms = torch.stack([speechlike(16_000, seed) for seed in (1, 2)])
+    whole, _ = encoder.hidden_states(waveforms, layers=[0, 1, 2], chunk=chunk)
+    state = steps.start(2)
+    size = num_samples(chunk)
+    for start in range(0, 49 - chunk, chunk):
+        part = waveforms[:, start * 320 : start * 320 + size]
+        found, state = steps.step(state, part, torch.tensor([chunk, chunk]), [0, 1, 2])
+        for got, want in zip(found, whole, strict=True):
+            # Keys and values of the past are rounded to float16, 11 bits.
+            torch.testing.assert_close(got, want[:, start : start + chunk], atol=5e-3, rtol=5e-3)
+
+
+@torch.inference_mode()
+def test_look_ahead_is_heard_and_computed_again() -> None:
+    encoder = tiny_encoder(config=STREAMING)
+    waveform = speechlike(16_000)[None]
+    steps = EncoderSteps(encoder, layer=2, chunk=4, look=4)
+    valid = torch.tensor([8])
+    (first,), state = steps.step(steps.start(1), waveform[:, : num_samples(8)], valid, [2])
+    assert int(state.frames) == 4
+    # A first step hears what a chunk of its size hears.
+    whole, _ = encoder.hidden_states(waveform, layers=[2], chunk=8)
+    torch.testing.assert_close(first, whole[0][:, :8], atol=1e-4, rtol=1e-4)
+    (second,), state = steps.step(state, waveform[:, 4 * 320 : 4 * 320 + num_samples(8)], valid, [2])
+    assert not torch.allclose(second[:, :4], first[:, 4:], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_state_has_a_fixed_size() -> None:
+    encoder = tiny_encoder(config=STREAMING)
+    steps = EncoderSteps(encoder, layer=2, chunk=4, look=0)
+    state = steps.start(1)
+    shapes = {name: tensor.shape for name, tensor in state.tensors().items()}
+    for _ in range(5):
+        _, state = steps.step(state, torch.randn(1, num_samples(4)), torch.tensor([4]), [2])
+    assert {name: tensor.shape for name, tensor in state.tensors().items()} == shapes
+    again = type(state).from_tensors(state.tensors())
+    assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), state.tensors().values(), strict=True))
