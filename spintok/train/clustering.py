@@ -17,6 +17,7 @@ from spintok_kernels import assign, prepare
 from torch import Tensor
 
 from spintok._files import require
+from spintok.train.clustering_state import ClusteringState, KMeansResult, StateFile
 
 __all__ = ["Features", "KMeansConfig", "KMeansResult", "fit"]
 
@@ -59,20 +60,12 @@ class KMeansConfig:
             raise ValueError(f"sample must be at least size, got {self.sample} for {self.size} codewords")
 
 
-@dataclass(frozen=True)
-class KMeansResult:
-    """Codewords (K, D) float32, the mean squared distance to them before the last move, and the number of passes."""
-
-    codewords: Tensor
-    distance: float
-    iterations: int
-
-
 def fit(
     features: Features,
     config: KMeansConfig,
     progress: Callable[[int, int, float], None] | None = None,
     device: torch.device | None = None,
+    file: StateFile | None = None,
 ) -> KMeansResult:
     """Cluster ``features``.
 
@@ -81,6 +74,7 @@ def fit(
         config: settings.
         progress: called after each pass with the number of the start, of the pass, and the mean squared distance.
         device: where features are assigned to codewords; the CPU by default.
+        file: holds the state of this clustering, and is gone on from; the result is the same as without it.
 
     Raises:
         ValueError: there are fewer features than codewords, a feature is not finite, or faiss is needed but not
@@ -88,20 +82,29 @@ def fit(
     """
     device = device or torch.device("cpu")
     rng = np.random.default_rng(config.seed)
-    best: KMeansResult | None = None
-    for start in range(config.restarts):
-        codewords = _plus_plus(_sample(features, config, rng), config.size, rng)
+    state = None if file is None else file.read()
+    best = None if state is None else state.best
+    for start in range(0 if state is None else state.start, config.restarts):
+        if state is None:
+            codewords = _plus_plus(_sample(features, config, rng), config.size, rng)
+            first, previous = 1, float("inf")
+        else:
+            rng.bit_generator.state = state.generator
+            codewords, previous, first = state.passed.codewords, state.passed.distance, state.passed.iterations + 1
+            state = None
         one_pass = _faiss_pass(features, config, device) if config.engine == "faiss" else _torch_pass(features, device)
-        previous = float("inf")
-        for iteration in range(1, config.iterations + 1):
+        for iteration in range(first, config.iterations + 1):
             codewords, distance = one_pass(codewords)
+            passed = KMeansResult(codewords, distance, iteration)
             if progress is not None:
                 progress(start, iteration, distance)
             if previous - distance <= config.tolerance * distance:
                 break
             previous = distance
-        if best is None or distance < best.distance:
-            best = KMeansResult(codewords, distance, iteration)
+            if file is not None and iteration < config.iterations:
+                file.keep(ClusteringState(start, passed, best, rng.bit_generator.state))
+        if best is None or passed.distance < best.distance:
+            best = passed
     assert best is not None
     return best
 

@@ -1,5 +1,6 @@
 """Run a training stage: from a recipe and speech to a tokenizer folder."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -103,9 +104,7 @@ def _train(
     message: Callable[[str], None],
 ) -> Tokenizer:
     if isinstance(recipe, KMeansRecipe):
-        tokenizer = kmeans.run(recipe, scan(data.data), progress, distributed.device)
-        tokenizer.save(output)
-        return tokenizer
+        return _cluster(recipe, scan(data.data), output, distributed, progress)
     corpus = Corpus.open(data.data)
     validation = data.validation(recipe.loop.check_utterances)
     stage = stages.build(recipe, corpus, distributed)
@@ -137,6 +136,25 @@ def _train(
     if distributed.rank == 0:
         tokenizer.save(output)
     return tokenizer.eval()
+
+
+def _cluster(
+    recipe: KMeansRecipe, utterances: Sequence[Utterance], output: Path, distributed: Distributed, progress: Progress
+) -> Tokenizer:
+    """K-means; every process does all of it, and that of rank 0 can be gone on from."""
+    with ExitStack() as stack:
+        if distributed.rank > 0:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spintok-")))
+            return kmeans.run(recipe, utterances, folder, progress, distributed.device)
+        folder = output / FOLDER
+        stack.callback(_remove_if_empty, folder)
+        folder.mkdir(exist_ok=True)
+        remove_orphans(folder)
+        tokenizer = kmeans.run(recipe, utterances, folder, progress, distributed.device)
+        tokenizer.save(output)
+        # Features are large, and nothing reads them again.
+        kmeans.clean(folder)
+        return tokenizer
 
 
 def _tokenizer(model: StageModel, recipe: TrainedRecipe) -> Tokenizer:

@@ -34,7 +34,7 @@ _SPEECH = Path(__file__).parents[1] / "speech"
 _KILLS_PER_FOLDER = 8
 _STOPPED = 130
 
-_TEXTS = "anna_tokens speech becomes tokens\nbeth_river the river runs\neve_bus nine people\nfred_yes yes\n"
+_TEXTS = {"anna_tokens": "speech becomes tokens", "beth_river": "the river runs", "eve_bus": "nine people"}
 _BOOK = '[[codebooks]]\nname = "primary"\nsize = 6\nwidth = 4\n'
 _LOOP = """
 [data]
@@ -76,19 +76,32 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
-def random_kills(stage: str, work: Path, kills: int, steps: int, minutes: float | None) -> Outcome:
+def make_speech(folder: Path, copies: int) -> Path:
+    """The sample speech several times, each time under other names, and ``texts`` beside it."""
+    lines = []
+    for copy in range(copies):
+        (folder / f"speech/{copy}").mkdir(parents=True)
+        for path in _SPEECH.glob("*.flac"):
+            (folder / f"speech/{copy}/{path.name}").symlink_to(path)
+        lines += [f"{copy}/{name} {text}\n" for name, text in _TEXTS.items()]
+    (folder / "texts").write_text("".join(lines))
+    return folder / "speech"
+
+
+def random_kills(stage: str, work: Path, kills: int, steps: int, copies: int, minutes: float | None) -> Outcome:
     """Train ``stage`` until ``kills`` processes were killed, and compare each folder that was completed."""
     rng = random.Random(stage)
     recipe, log = work / f"{stage}.toml", work / "log"
-    (work / "texts").write_text(_TEXTS)
+    speech = make_speech(work, copies)
     recipe.write_text(STAGES[stage].format(tiny=save_tiny(work / "tiny"), texts=work / "texts", steps=steps))
     settings = [] if minutes is None or stage == "kmeans" else [f"loop.checkpoint_minutes={minutes}"]
     if stage == "spin-labels":
         settings += [f"loop.check_every={max(1, steps // 4)}", "loop.check_utterances=1"]
-    job = partial(_train, recipe, settings, stage == "spin-labels", log)
+    data = TrainingData(speech, dev=_SPEECH if stage == "spin-labels" else None)
+    job = partial(_train, recipe, settings, data, log)
     # Forked processes share what this one has imported, or each would spend its time on that.
     shorter = "kmeans.iterations=1" if stage == "kmeans" else "optimizer.steps=2"
-    _train(recipe, [*settings, shorter], stage == "spin-labels", log, work / "warm-up")
+    _train(recipe, [*settings, shorter], data, log, work / "warm-up")
     started = time.monotonic()
     _ended(fork(partial(job, work / "clean")))
     whole = time.monotonic() - started
@@ -126,7 +139,7 @@ def random_kills(stage: str, work: Path, kills: int, steps: int, minutes: float 
     return outcome
 
 
-def _train(recipe: Path, settings: list[str], checked: bool, log: Path, output: Path) -> int:
+def _train(recipe: Path, settings: list[str], data: TrainingData, log: Path, output: Path) -> int:
     """Train, with a line in ``log`` for each report of progress: the task, its number, the seconds since the last."""
     last = time.monotonic()
     with log.open("a") as lines:
@@ -139,7 +152,6 @@ def _train(recipe: Path, settings: list[str], checked: bool, log: Path, output: 
             last = now
 
         try:
-            data = TrainingData(_SPEECH, dev=_SPEECH if checked else None)
             train(read_recipe(recipe, settings), data, output, Distributed(torch.device("cpu")), report)
         except KeyboardInterrupt:
             return _STOPPED
@@ -161,6 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100, help="processes to kill per stage")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--steps", type=int, default=500, help="of each run, or passes of K-means")
+    parser.add_argument("--copies", type=int, default=50, help="of the sample speech, to train on")
     parser.add_argument("--checkpoint-minutes", type=float, help="fixed, in place of as often as the cost permits")
     options = parser.parse_args(argv)
     # Forked processes must not inherit threads.
@@ -170,7 +183,9 @@ def main(argv: list[str] | None = None) -> int:
         for stage in options.stages:
             work = Path(folder, stage)
             work.mkdir()
-            outcome = random_kills(stage, work, options.kills, options.steps, options.checkpoint_minutes)
+            outcome = random_kills(
+                stage, work, options.kills, options.steps, options.copies, options.checkpoint_minutes
+            )
             failed |= bool(outcome.wrong) or max(outcome.redone) > 5
             again = f"median {statistics.median(outcome.redone):.2f}, at most {max(outcome.redone):.2f}"
             kills, wrong = len(outcome.redone), len(outcome.wrong)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from spintok_kernels import assign
 
-from spintok.train import clustering
+from spintok.train import clustering, clustering_state
 from spintok.train.clustering import KMeansConfig, fit
+from spintok.train.clustering_state import StateFile
 
 BLOBS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)) * 20
 
@@ -104,3 +105,38 @@ def test_faiss_on_a_gpu_needs_its_gpu_build(monkeypatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
     with pytest.raises(ValueError, match="needs faiss-gpu on a GPU"):
         fit(np.zeros((9, 2), dtype=np.float32), KMeansConfig(2, engine="faiss"), device=torch.device("cuda"))
+
+
+@pytest.mark.parametrize("engine", ["torch", "faiss"])
+def test_a_clustering_goes_on_where_it_ended(tmp_path, monkeypatch, engine) -> None:
+    """In the middle of each of two starts: every further pass is that of a run in one go, bit for bit."""
+    monkeypatch.setattr(clustering_state, "SAVE_EVERY", 0.0)
+    data = torch.randn(600, 4, generator=torch.Generator().manual_seed(6)).numpy()
+    config = KMeansConfig(8, iterations=7, tolerance=0, restarts=2, sample=100, engine=engine)
+    whole: list[tuple[int, int, float]] = []
+    passes: list[tuple[int, int, float]] = []
+    expected = fit(data, config, lambda *step: whole.append(step))
+
+    ends = [(0, 3), (1, 2), (1, 6)]
+
+    def ending(*step) -> None:
+        passes.append(step)
+        if step[:2] in ends:
+            ends.remove(step[:2])
+            raise OSError("ended")
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="ended"):
+            fit(data, config, ending, file=StateFile(tmp_path / "state"))
+        # The pass after which the process ended is done again.
+        passes.pop()
+    result = fit(data, config, lambda *step: passes.append(step), file=StateFile(tmp_path / "state"))
+    assert passes == whole
+    assert torch.equal(result.codewords, expected.codewords)
+    assert (result.distance, result.iterations) == (expected.distance, expected.iterations)
+
+
+def test_a_damaged_state_is_one_line(tmp_path) -> None:
+    (tmp_path / "state").write_bytes(b"not a state")
+    with pytest.raises(ValueError, match="state: not the state of a clustering .*; delete it to start again"):
+        fit(features().numpy(), KMeansConfig(6, sample=600), file=StateFile(tmp_path / "state"))

@@ -1,7 +1,10 @@
 """Many arrays in one file, read through a memory map: frame labels, features of frozen layers, features to cluster."""
 
 import math
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 from spintok._files import atomic
 
 __all__ = ["ArrayFile"]
+
+SAVE_EVERY = 2.0
+"""Seconds of writing that a killed process loses."""
 
 
 class ArrayFile:
@@ -24,28 +30,50 @@ class ArrayFile:
         self._opened: tuple[NDArray[np.int64], NDArray[np.generic]] | None = None
 
     @classmethod
-    def write(cls, path: Path, arrays: Iterable[NDArray[np.generic]]) -> "ArrayFile":
-        """Write at least one array; all must have the same dtype and the same shape but for the first dimension.
+    def write(cls, path: Path, arrays_after: Callable[[int], Iterable[Iterable[NDArray[np.generic]]]]) -> "ArrayFile":
+        """Write at least one array, or the rest of them if an earlier process was killed while it wrote.
 
-        ``path`` holds the rows of all arrays one after another, ``path`` + ``.npz`` their offsets. The offsets are
-        written last, so a file with offsets is complete.
+        ``path`` holds the rows of all arrays one after another, ``path`` + ``.npz`` their offsets and whether they are
+        all. One process at a time may write.
+
+        Args:
+            path: of the file.
+            arrays_after: returns the arrays after the given number of them, which are on disk; each as pieces to join.
+                All have the same dtype and the same shape but for the first dimension.
         """
-        offsets = [0]
-        kind: np.dtype[np.generic] = np.dtype(np.uint8)
-        shape: tuple[int, ...] = ()
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            for array in arrays:
-                kind, shape = array.dtype, array.shape[1:]
-                file.write(np.ascontiguousarray(array).tobytes())
-                offsets.append(offsets[-1] + len(array))
-        with atomic(_index(path)) as temporary, temporary.open("wb") as file:
-            np.savez(file, offsets=np.array(offsets), shape=np.array(shape, dtype=np.int64), kind=np.array(kind.str))
+        index = _Index.read(path)
+        if index is not None and index.complete:
+            return cls(path)
+        if index is None or not path.exists() or path.stat().st_size < index.size:
+            index = _Index([0], (), np.dtype(np.uint8))
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.truncate(index.size)
+            file.seek(index.size)
+            saved = time.monotonic()
+            for pieces in arrays_after(len(index.offsets) - 1):
+                rows = index.offsets[-1]
+                for piece in pieces:
+                    index.kind, index.shape = piece.dtype, piece.shape[1:]
+                    file.write(np.ascontiguousarray(piece).tobytes())
+                    rows += len(piece)
+                index.offsets.append(rows)
+                if time.monotonic() >= saved + SAVE_EVERY:
+                    # The index names only what is on disk.
+                    file.flush()
+                    os.fsync(file.fileno())
+                    index.write(path)
+                    saved = time.monotonic()
+            file.flush()
+            os.fsync(file.fileno())
+        index.complete = True
+        index.write(path)
         return cls(path)
 
     @staticmethod
     def exists(path: Path) -> bool:
         """Whether ``write`` completed for ``path``."""
-        return _index(path).exists()
+        index = _Index.read(path)
+        return index is not None and index.complete
 
     def __len__(self) -> int:
         return len(self._open()[0]) - 1
@@ -62,23 +90,56 @@ class ArrayFile:
 
     def _open(self) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
         if self._opened is None:
-            with np.load(_index(self._path)) as index:
-                offsets, shape = index["offsets"], tuple(index["shape"].tolist())
-                kind = np.dtype(str(index["kind"]))
-            size, expected = self._path.stat().st_size, int(offsets[-1]) * math.prod(shape) * kind.itemsize
-            if size != expected:
-                index_path = _index(self._path)
-                raise ValueError(f"{self._path}: has {size} bytes, not {expected}: delete {index_path} to redo it")
-            if expected == 0:
-                rows: NDArray[np.generic] = np.zeros((0, *shape), dtype=kind)
+            index = _Index.read(self._path)
+            if index is None:
+                raise FileNotFoundError(f"{_index_path(self._path)}: no such file")
+            size = self._path.stat().st_size
+            if size != index.size:
+                where = _index_path(self._path)
+                raise ValueError(f"{self._path}: has {size} bytes, not {index.size}: delete {where} to redo it")
+            shape = (index.offsets[-1], *index.shape)
+            if size == 0:
+                rows: NDArray[np.generic] = np.zeros(shape, dtype=index.kind)
             else:
-                rows = np.memmap(self._path, dtype=kind, mode="r", shape=(int(offsets[-1]), *shape))
-            self._opened = offsets, rows
+                rows = np.memmap(self._path, dtype=index.kind, mode="r", shape=shape)
+            self._opened = np.array(index.offsets), rows
         return self._opened
 
     def __getstate__(self) -> dict[str, object]:
         return {"_path": self._path, "_opened": None}
 
 
-def _index(path: Path) -> Path:
+@dataclass
+class _Index:
+    """What of a file is on disk: where its arrays start and end, in rows, and what a row is."""
+
+    offsets: list[int]
+    shape: tuple[int, ...]
+    kind: np.dtype[np.generic]
+    complete: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the arrays."""
+        return self.offsets[-1] * math.prod(self.shape) * self.kind.itemsize
+
+    @classmethod
+    def read(cls, path: Path) -> "_Index | None":
+        try:
+            with np.load(_index_path(path)) as file:
+                # Files of earlier revisions were complete when they had an index.
+                complete = bool(file["complete"]) if "complete" in file else True
+                kind = np.dtype(str(file["kind"]))
+                return cls(file["offsets"].tolist(), tuple(file["shape"].tolist()), kind, complete)
+        except FileNotFoundError:
+            return None
+
+    def write(self, path: Path) -> None:
+        offsets, shape = np.array(self.offsets), np.array(self.shape, dtype=np.int64)
+        kind, complete = np.array(self.kind.str), np.array(self.complete)
+        with atomic(_index_path(path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, offsets=offsets, shape=shape, kind=kind, complete=complete)
+
+
+def _index_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.npz")

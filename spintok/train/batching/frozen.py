@@ -58,7 +58,7 @@ class FrozenExamples:
         distributed: Distributed,
         progress: Progress,
     ) -> "FrozenExamples":
-        """Compute the features of every utterance with ``samples`` (N,) above 0, or find them in ``folder``.
+        """Compute the features of every utterance with ``samples`` (N,) above 0, or find them in ``folder``, or some.
 
         Each utterance is encoded alone, so its features do not depend on a batch.
         """
@@ -66,24 +66,24 @@ class FrozenExamples:
         name = _digest(examples, encoder, samples)
         paths = [folder / f"frozen-{name}-{rank}-of-{size}.f32" for rank in range(size)]
         rows = range(distributed.rank, len(samples), size)
-        if not ArrayFile.exists(paths[distributed.rank]):
-            width = encoder.encoder.num_features
+        width = encoder.encoder.num_features
 
-            def features() -> Iterator[NDArray[np.generic]]:
-                for done, row in enumerate(rows, start=1):
-                    for variant in range(variants):
-                        if samples[row] == 0:
-                            yield np.zeros((0, 2, width), dtype=np.float32)
-                            continue
-                        _, first, lengths, second = examples.pair([row], variant)
-                        both = [
-                            encoder.frozen_features(view.to(distributed.device), lengths)[0][0]
-                            for view in (first, second)
-                        ]
-                        yield torch.stack(both, dim=1).float().cpu().numpy()
-                    progress("frozen layers", done, len(rows))
+        def features_after(count: int) -> Iterator[list[NDArray[np.generic]]]:
+            for number in range(count, len(rows) * variants):
+                done, variant = divmod(number, variants)
+                row = rows[done]
+                if samples[row] == 0:
+                    yield [np.zeros((0, 2, width), dtype=np.float32)]
+                else:
+                    _, first, lengths, second = examples.pair([row], variant)
+                    both = [
+                        encoder.frozen_features(view.to(distributed.device), lengths)[0][0] for view in (first, second)
+                    ]
+                    yield [torch.stack(both, dim=1).float().cpu().numpy()]
+                if variant == variants - 1:
+                    progress("frozen layers", done + 1, len(rows))
 
-            ArrayFile.write(paths[distributed.rank], features())
+        ArrayFile.write(paths[distributed.rank], features_after)
         distributed.barrier()
         return cls([ArrayFile(path) for path in paths], samples, variants)
 

@@ -1,8 +1,9 @@
 """The label of every frame: a tokenizer's code, computed once and stored, or the phone of an alignment."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,14 @@ def phone_labels(
 def _merge_shards(shards: Path, path: Path, size: int, columns: Sequence[str] | None) -> None:
     """Write the codes (T,) of the only codebook of the shards, or those of the codebooks ``columns`` as (T, L)."""
     dtype = np.uint16 if size <= 1 << 16 else np.int32
-    tokens = (record.tokens for record in read_corpus(shards)[1])
-    if columns is None:
-        ArrayFile.write(path, (next(iter(one.values())).codes.astype(dtype) for one in tokens))
-    else:
-        ArrayFile.write(path, (np.stack([one[name].codes for name in columns], 1).astype(dtype) for one in tokens))
+
+    def codes_after(count: int) -> Iterator[list[NDArray[np.generic]]]:
+        for record in islice(read_corpus(shards)[1], count, None):
+            found = record.tokens
+            if columns is None:
+                codes = next(iter(found.values())).codes
+            else:
+                codes = np.stack([found[name].codes for name in columns], 1)
+            yield [codes.astype(dtype)]
+
+    ArrayFile.write(path, codes_after)

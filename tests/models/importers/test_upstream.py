@@ -108,7 +108,7 @@ def test_an_encoder_of_our_own_architecture_is_converted(tmp_path: Path) -> None
 def test_the_k_means_stage_clusters_its_features(ckpt: Path, tmp_path: Path) -> None:
     source = f"s3prl:hf_hubert_custom:{ckpt}"
     recipe = KMeansRecipe(name="k", encoder=source, layer=2, kmeans=KMeansConfig(size=12, sample=2000, restarts=1))
-    tokenizer = run(recipe, voices()[:2], no_progress)
+    tokenizer = run(recipe, voices()[:2], tmp_path, no_progress)
     tokenizer.save(tmp_path / "k")
     again = spintok.load(tmp_path / "k")
     path = voices()[0].path

@@ -10,7 +10,6 @@ from spintok.data.manifest import scan
 from spintok.frames import HOP, num_frames, num_samples
 from spintok.loading import load
 from spintok.progress import no_progress
-from spintok.train.batching.array_file import ArrayFile
 from spintok.train.batching.chunks import WithChunks
 from spintok.train.batching.examples import Batch, Recordings
 from spintok.train.batching.labels import Labels, code_labels
@@ -197,20 +196,6 @@ def test_masks_are_spans_and_cover_what_they_should() -> None:
     assert span_mask(rng, 5, MaskConfig(probability=1.0)).sum() == 4
     with pytest.raises(ValueError, match="at least 1"):
         span_mask(rng, 0, MaskConfig())
-
-
-def test_packed_arrays_come_back(tmp_path) -> None:
-    arrays = [np.arange(n * 3, dtype=np.float32).reshape(n, 3) for n in (2, 0, 5)]
-    assert not ArrayFile.exists(tmp_path / "p")
-    packed = pickle.loads(pickle.dumps(ArrayFile.write(tmp_path / "p", iter(arrays))))
-    assert ArrayFile.exists(tmp_path / "p")
-    assert len(packed) == 3
-    for i, array in enumerate(arrays):
-        np.testing.assert_array_equal(packed[i], array)
-    assert len(ArrayFile.write(tmp_path / "none", [np.zeros((0, 2))])[0]) == 0
-    (tmp_path / "p").write_bytes((tmp_path / "p").read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"has 83 bytes, not 84: delete .*p\.npz to redo it"):
-        ArrayFile(tmp_path / "p")[0]
 
 
 ALWAYS = SurroundingsConfig(piece=1, piece_max=0.8, pause=1, pause_max=0.5, neighbour=1, neighbour_max=0.5)

@@ -26,7 +26,7 @@ def test_k_means_clusters_the_features_that_encode_meets(tmp_path: Path) -> None
     recipe = KMeansRecipe(
         name="k", encoder=str(tmp_path / "start"), layer=3, kmeans=KMeansConfig(5, 500, 0.0, sample=2000)
     )
-    tokenizer = run(recipe, [Utterance("long", tmp_path / "long.wav")], no_progress)
+    tokenizer = run(recipe, [Utterance("long", tmp_path / "long.wav")], tmp_path, no_progress)
     recording = tokenizer.record(tmp_path / "long.wav")
     assert recording.waveform is None
     features = torch.cat([batch.features[0] for batch in tokenizer.iter_features([recording])])
@@ -41,7 +41,12 @@ def test_the_final_norm_is_a_choice(tmp_path: Path) -> None:
     audio = [Utterance("a", SPEECH / "eve_bus.flac")]
     clustering = KMeansConfig(5, sample=50)
     normed, raw = (
-        run(KMeansRecipe("k", str(tmp_path / "large"), clustering, layer=3, final_norm=norm), audio, no_progress)
+        run(
+            KMeansRecipe("k", str(tmp_path / "large"), clustering, layer=3, final_norm=norm),
+            audio,
+            tmp_path,
+            no_progress,
+        )
         for norm in (True, False)
     )
     assert normed.encoder.to_config()["final_norm"]
@@ -51,4 +56,4 @@ def test_the_final_norm_is_a_choice(tmp_path: Path) -> None:
         ("mfcc", None, "is for checkpoints"),
     ):
         with pytest.raises(ValueError, match=message):
-            run(KMeansRecipe("k", encoder, clustering, layer=layer, final_norm=True), audio, no_progress)
+            run(KMeansRecipe("k", encoder, clustering, layer=layer, final_norm=True), audio, tmp_path, no_progress)
