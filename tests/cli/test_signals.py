@@ -11,38 +11,20 @@ import command_line
 import numpy as np
 import pytest
 import soundfile
+from forks import ended, start
 
 from spintok import cli
 
-FAILED = 250
 MESSAGE = "spintok: error: stopped; run the same command again to go on\n"
 
 
 def run(folder, *arguments, after=None, number=signal.SIGINT):
-    """Run ``spintok`` in a forked process, which has everything imported; return its exit code and outputs.
-
-    ``after`` so many seconds it gets the signal ``number``.
-    """
-    child = os.fork()
-    if child == 0:
-        code = FAILED
-        try:
-            for descriptor, name in ((1, "stdout"), (2, "stderr")):
-                os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-                setattr(sys, name, os.fdopen(descriptor, "w"))
-            sys.argv = ["spintok", *map(str, arguments)]
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-            sys.stdout.flush()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+    """Run ``spintok`` in a forked process, with a signal ``after`` so many seconds: its exit code and outputs."""
+    child = start(folder, *arguments)
     if after is not None:
         time.sleep(after)
         os.kill(child, number)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+    return ended(child), (folder / "stdout").read_text(), (folder / "stderr").read_text()
 
 
 def run_until_ready(code):

@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from forks import FAILED, ended, fork
 from voices import mfcc_tokenizer
 
 from spintok.corpus.journal import Journal
 from spintok.corpus.token_formats import load_pyarrow
-from tests.corpus.jobs import FAILED, FORMATS, contents, encode, fork, make_recording
+from tests.corpus.jobs import FORMATS, contents, encode, make_recording
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 
@@ -64,7 +65,7 @@ class _Operations:
 
 def _in_child(job: Callable[[], int]) -> int:
     """The exit status of ``job`` in a forked process."""
-    return os.waitstatus_to_exitcode(os.waitpid(fork(job), 0)[1])
+    return ended(fork(job))
 
 
 def check(format: str, scratch: Path, operations: _Operations, every: int) -> tuple[int, list[str]]:

@@ -1,19 +1,13 @@
 """Small jobs for the tests of folders of shards."""
 
-import os
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features
 from spintok.data.manifest import Utterance
 
-FAILED = 250
-"""The exit status of a forked job that raised an exception."""
 FORMATS = ("jsonl", "parquet", "km", "safetensors", "features-parquet")
 
 
@@ -35,19 +29,3 @@ def encode(tokenizer, utterances, output, format="jsonl", **options):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def fork(job: Callable[[], int | None]) -> int:
-    """Run ``job`` in a forked process, which has everything loaded and ends with its result; the process id."""
-    child = os.fork()
-    if child == 0:
-        status = FAILED
-        # A forked torch makes its thread pool anew at the first call, which must not come from several threads.
-        torch.set_num_threads(1)
-        try:
-            status = job() or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return child

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from forks import ended, fork
 
 import spintok
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features
@@ -31,7 +32,7 @@ from spintok.corpus.token_formats import load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import scan
 from spintok.tokenizer import Tokenizer
-from tests.corpus.jobs import FORMATS, contents, fork
+from tests.corpus.jobs import FORMATS, contents
 
 _KILLS_PER_FOLDER = 8
 
@@ -68,7 +69,7 @@ def random_kills(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kil
     log.parent.mkdir(parents=True)
     job = partial(_encode, tokenizer, audio, log=log, format=format, shard_size=shard_size)
     started = time.monotonic()
-    os.waitpid(fork(partial(job, work / "clean")), 0)
+    ended(fork(partial(job, work / "clean")))
     whole = time.monotonic() - started
     clean = contents(work / "clean")
     outcome = Outcome(0, 0.0, [])
@@ -82,10 +83,10 @@ def random_kills(tokenizer: Tokenizer, audio: Path, work: Path, format: str, kil
         while True:
             child = fork(partial(job, output))
             # Long enough that some runs get far, short enough that each folder sees several kills.
-            if len(counts) < _KILLS_PER_FOLDER:
+            if len(counts) < _KILLS_PER_FOLDER and outcome.kills < kills:
                 time.sleep(rng.uniform(0.0, 0.4 * whole))
                 os.kill(child, signal.SIGKILL)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            status = ended(child)
             if status != -signal.SIGKILL:
                 break
             outcome.kills += 1

@@ -25,9 +25,9 @@ def run(module: str, *arguments: str) -> str:
 
 
 def test_kills_at_random_moments() -> None:
-    small = ("--kills", "3", "--files", "30", "--seconds", "4", "--shard-size", "20")
+    small = ("--kills", "3", "--files", "20", "--seconds", "2", "--shard-size", "12")
     assert run("tests.corpus.random_kills", *small).count(" 0 files differ") == 5
 
 
 def test_crashes_at_file_operations() -> None:
-    assert run("tests.corpus.crash_points", "--every", "8", "jsonl", "safetensors").count(", 0 wrong") == 2
+    assert run("tests.corpus.crash_points", "--every", "12", "jsonl", "safetensors").count(", 0 wrong") == 2

@@ -22,12 +22,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from forks import ended, fork
 from small_models import save_tiny
 
 from spintok.train.distributed import Distributed
 from spintok.train.recipe_file import read_recipe
 from spintok.train.run import TrainingData, train
-from tests.corpus.jobs import fork
 from tests.train.folders import contents
 
 _SPEECH = Path(__file__).parents[1] / "speech"
@@ -103,7 +103,7 @@ def random_kills(stage: str, work: Path, kills: int, steps: int, copies: int, mi
     shorter = "kmeans.iterations=1" if stage == "kmeans" else "optimizer.steps=2"
     _train(recipe, [*settings, shorter], data, log, work / "warm-up")
     started = time.monotonic()
-    _ended(fork(partial(job, work / "clean")))
+    ended(fork(partial(job, work / "clean")))
     whole = time.monotonic() - started
     clean = contents(work / "clean")
     outcome, attempt = Outcome(), 0
@@ -116,10 +116,10 @@ def random_kills(stage: str, work: Path, kills: int, steps: int, copies: int, mi
             log.write_bytes(b"")
             child = fork(partial(job, output))
             # Long enough that some runs get far, short enough that each folder sees several kills.
-            if processes < _KILLS_PER_FOLDER:
+            if processes < _KILLS_PER_FOLDER and len(outcome.redone) + bool(processes) < kills:
                 time.sleep(rng.uniform(0.0, 0.4 * whole))
                 os.kill(child, rng.choice((signal.SIGKILL, signal.SIGTERM)))
-            status = _ended(child)
+            status = ended(child)
             units = _units(log)
             again += sum(seconds for unit, seconds in units.items() if unit in done)
             if processes:
@@ -156,10 +156,6 @@ def _train(recipe: Path, settings: list[str], data: TrainingData, log: Path, out
         except KeyboardInterrupt:
             return _STOPPED
     return 0
-
-
-def _ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _units(log: Path) -> dict[tuple[str, float], float]:

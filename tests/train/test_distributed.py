@@ -3,30 +3,33 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 import torch
+from forks import ended, fork, start
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_models import spin_recipe, tiny_encoder
 from torch.nn.parallel import DistributedDataParallel
 
-from spintok import cli
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.plan import Position
 from spintok.train.distributed import Distributed, init_distributed
 from spintok.train.recipe_sections import CodebookPlan, SpinLossConfig
 from spintok.train.stages.ctc import CtcModel
-from spintok.train.stages.masked import MaskedPrediction
+from spintok.train.stages.masked import Head, MaskedPrediction
 from spintok.train.stages.spin import SpinModel
 from spintok.train.trainable import TrainableEncoder
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 LENGTHS = torch.tensor([6000, 3000, 5000])
 SHARES = ([0, 2], [1])
+STAGES = ("spin", "spin from codes", "pretrain", "ctc")
 
 
 def whole_batch() -> Batch:
@@ -68,61 +71,63 @@ def build(stage: str, distributed: Distributed) -> torch.nn.Module:
                 encoder, plans, SpinLossConfig(), distributed, labels=5, label_weight=2.0, label_source="codes"
             )
         case "pretrain":
-            model = MaskedPrediction(encoder, 5, 4, 0.1, 0.3, distributed)
+            heads = [Head.new("primary", 5, 16, 4), Head.new("phones", 5, 16, 4, weight=0.5)]
+            model = MaskedPrediction(encoder, heads, 0.1, 0.3, distributed)
         case "ctc":
             model = CtcModel(encoder, 6, 4, 0.1, distributed)
     model.double().normalize_codewords()
     return model
 
 
-def ctc_labels(batch: Batch) -> Batch:
-    """Symbols 1 ... 5 of few frames, as CTC wants them."""
-    labels = batch.labels[:, :4] + 1
-    return Batch(batch.position, 1.0, batch.inputs, batch.lengths, labels=labels)
+def with_labels(stage: str, batch: Batch) -> Batch:
+    """The batch with its labels as the stage wants them: two kinds, or for CTC symbols 1 ... 5 of few frames."""
+    match stage:
+        case "pretrain":
+            return replace(batch, labels=torch.stack([batch.labels, batch.labels], 2))
+        case "ctc":
+            return replace(batch, labels=batch.labels[:, :4] + 1)
+    return batch
 
 
 def compute(stage: str, batch: Batch, distributed: Distributed) -> dict[str, torch.Tensor]:
     """Loss, figures and gradients, as the loop sees them."""
     model = build(stage, distributed)
     parallel = model if distributed.group is None else DistributedDataParallel(model, process_group=distributed.group)
-    loss, figures = parallel(ctc_labels(batch) if stage == "ctc" else batch)
+    loss, figures = parallel(with_labels(stage, batch))
     loss.backward()
     found = {f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     found |= {f"figure.{name}": value.detach() for name, value in figures.items()}
     return found | {"loss": distributed.sum(loss.detach()) / distributed.world_size}
 
 
-def start_ranks(count: int, *arguments: object) -> list[subprocess.Popen[str]]:
-    """Start ``count`` processes of a run, as ``torchrun`` does."""
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(29500 + os.getpid() % 2000),
-        "WORLD_SIZE": str(count),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
+def environments(count: int) -> list[dict[str, str]]:
+    """What ``torchrun`` tells the processes of a run."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29500 + os.getpid() % 2000), "WORLD_SIZE": str(count)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def start_ranks(count: int, folder: Path, *arguments: object) -> list[int]:
+    """Start the ``count`` processes of a run of ``spintok``, whose outputs go to a folder for each."""
     return [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
+        start(folder / f"rank-{rank}", *arguments, environment=environment)
+        for rank, environment in enumerate(environments(count))
     ]
 
 
-def run_ranks(count: int, *arguments: object) -> None:
-    for child in start_ranks(count, *arguments):
-        _, errors = child.communicate(timeout=200)
-        assert child.returncode == 0, errors
+def save_shares(folder: Path, environment: dict[str, str]) -> None:
+    """What one of two processes computes for its share of the batch, for every stage."""
+    os.environ.update(environment)
+    with init_distributed("cpu") as distributed:
+        for stage in STAGES:
+            found = compute(stage, share(whole_batch(), SHARES[distributed.rank]), distributed)
+            found = {name: value.contiguous() for name, value in found.items()}
+            save_file(found, folder / f"{stage}-{distributed.rank}.safetensors")
 
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path) -> None:
-    run_ranks(2, __file__, tmp_path)
-    for stage in ("spin", "spin from codes", "pretrain", "ctc"):
+    children = [fork(partial(save_shares, tmp_path, environment)) for environment in environments(2)]
+    assert [ended(child) for child in children] == [0, 0]
+    for stage in STAGES:
         alone = compute(stage, whole_batch(), Distributed(torch.device("cpu")))
         for rank in range(2):
             shared = load_file(tmp_path / f"{stage}-{rank}.safetensors")
@@ -132,7 +137,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path) -> None:
                 torch.testing.assert_close(shared[name], value, rtol=1e-9, atol=1e-12, msg=f"{stage} {name}")
 
 
-def test_a_run_of_two_processes_learns_what_one_does(tiny, speech, tmp_path, monkeypatch) -> None:
+def test_a_run_of_two_processes_learns_what_one_does(tiny, speech, tmp_path) -> None:
     """The command line under torchrun's environment, with frozen features and a development set."""
     recipe = tmp_path / "r.toml"
     recipe.write_text(
@@ -140,13 +145,11 @@ def test_a_run_of_two_processes_learns_what_one_does(tiny, speech, tmp_path, mon
         "[views]\nvariants = 2\n[data]\nseconds = 6\nmax_seconds = 1\nworkers = 0\n"
         "[optimizer]\nsteps = 4\nwarmup = 1\nlearning_rate = 1e-3\n[loop]\nlog_every = 1\n"
     )
-    common = ["-m", "spintok", "train", recipe, "--data", speech, "--dev", speech, "--device", "cpu", "--quiet"]
-    run_ranks(2, *common, "--output", tmp_path / "2")
-    # This test's own process is the run of one.
-    monkeypatch.setattr(sys, "argv", ["spintok", *map(str, common[2:]), "--output", str(tmp_path / "1")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+    common = ["train", recipe, "--data", speech, "--dev", speech, "--device", "cpu", "--quiet"]
+    # This test's own process is the run of one, and has imported everything when the two start.
+    assert command_line.call(*common, "--output", tmp_path / "1") == 0
+    children = start_ranks(2, tmp_path, *common, "--output", tmp_path / "2")
+    assert [ended(child) for child in children] == [0, 0], (tmp_path / "rank-0/stderr").read_text()
     logs = [(tmp_path / str(count) / "training/log.csv").read_text().splitlines() for count in (1, 2)]
     assert len(logs[0]) == len(logs[1]) == 5
     header = logs[0][0].split(",")
@@ -163,32 +166,20 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tiny, speech, tmp_pa
     (tmp_path / "r.toml").write_text(
         spin_recipe(tiny, steps=100_000, workers=0).replace("log_every = 1", "log_every = 3")
     )
-    command = ["-m", "spintok", "train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
-    children = start_ranks(2, *command, "--output", tmp_path / "o")
+    command = ["train", tmp_path / "r.toml", "--data", speech, "--device", "cpu"]
+    children = start_ranks(2, tmp_path, *command, "--output", tmp_path / "o")
     log = tmp_path / "o/training/log.csv"
     deadline = time.monotonic() + 120
     while not log.exists() or len(log.read_text().splitlines()) < 3:
-        assert [child.poll() for child in children] == [None, None]
+        assert [os.waitpid(child, os.WNOHANG) for child in children] == [(0, 0)] * 2
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    children[1].send_signal(signal.SIGTERM)
-    errors = [child.communicate(timeout=60)[1] for child in children]
-    assert [child.returncode for child in children] == [130, 130], errors
+    os.kill(children[1], signal.SIGTERM)
+    codes = [ended(child) for child in children]
+    errors = [(tmp_path / f"rank-{rank}/stderr").read_text() for rank in range(2)]
+    assert codes == [130, 130], errors
     with safe_open(tmp_path / "o/training/checkpoint.safetensors", framework="pt") as file:
         step = json.loads(file.metadata()["spintok"])["step"]
     assert step % 3 == 0
     assert f"saved a checkpoint after step {step} of 100000" in errors[0]
     assert int(log.read_text().splitlines()[-1].partition(",")[0]) == step
-
-
-if __name__ == "__main__":
-    from safetensors.torch import save_file
-
-    torch.set_num_threads(1)
-    with init_distributed("cpu") as distributed:
-        for stage in ("spin", "spin from codes", "pretrain", "ctc"):
-            found = compute(stage, share(whole_batch(), SHARES[distributed.rank]), distributed)
-            save_file(
-                {name: value.contiguous() for name, value in found.items()},
-                Path(sys.argv[1], f"{stage}-{distributed.rank}.safetensors"),
-            )

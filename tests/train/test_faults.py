@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forks import ended, fork
 from small_models import spin_recipe
 
 from spintok.train import checkpoint
@@ -26,7 +27,7 @@ from tests.train.folders import contents
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-FAULTS = int(os.environ.get("SPINTOK_TEST_FAULTS", "5"))
+FAULTS = int(os.environ.get("SPINTOK_TEST_FAULTS", "3"))
 
 
 class Injector:
@@ -68,23 +69,21 @@ def run(recipe: Recipe, speech: Path, output: Path, at: int = 0, kind: str = "fa
 
     A run without a fault writes the number of its operations to ``count``.
     """
-    child = os.fork()
-    if child == 0:
-        code = 1
+
+    def job() -> int:
+        injector = Injector(output, at, kind)
+        injector.install()
         try:
-            torch.set_num_threads(1)
-            injector = Injector(output, at, kind)
-            injector.install()
             train(recipe, TrainingData(speech), output, Distributed(torch.device("cpu")))
-            if not at:
-                output.with_name("count").write_text(str(injector.count))
-            code = 0
         except (OSError, ValueError):
             if not at:
                 traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return 1
+        if not at:
+            output.with_name("count").write_text(str(injector.count))
+        return 0
+
+    return ended(fork(job))
 
 
 @pytest.mark.slow

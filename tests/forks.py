@@ -1,0 +1,65 @@
+"""Jobs in forked processes, which have everything imported that this one has: a start costs nothing."""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+__all__ = ["FAILED", "ended", "fork", "start"]
+
+FAILED = 250
+"""The exit status of a forked job that raised an exception."""
+
+
+def fork(job: Callable[[], int | None]) -> int:
+    """Run ``job`` in a forked process, which ends with its result; the process id."""
+    with warnings.catch_warnings():
+        # That other threads run, such as pytest-xdist's; the job uses none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = FAILED
+        # A forked torch makes its thread pool anew at the first call, which must not come from several threads.
+        torch.set_num_threads(1)
+        try:
+            status = job() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
+def ended(child: int) -> int:
+    """Wait for a process: its exit code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def start(outputs: Path, *arguments: object, environment: Mapping[str, str] | None = None) -> int:
+    """Run ``spintok ARGUMENTS`` in a forked process of its own group; the process id.
+
+    Its standard output and error go to files of these names in the folder ``outputs``.
+    """
+    from spintok import cli
+
+    def job() -> int:
+        os.setsid()
+        os.environ.update(environment or {})
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
+        sys.argv = ["spintok", *map(str, arguments)]
+        try:
+            cli.main()
+        except SystemExit as ended:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return int(ended.code or 0)
+        return FAILED
+
+    outputs.mkdir(parents=True, exist_ok=True)
+    return fork(job)
