@@ -27,8 +27,9 @@ Features = NDArray[np.float32]
 _Pass = Callable[[Tensor], tuple[Tensor, float]]
 """Moves codewords (K, D); also returns the mean squared distance to the codewords before the move."""
 
-# Features per block of a pass.
+# Features per block of a pass, and of a sum in float64, whose copy then stays in the processor's cache.
 _BLOCK = 65_536
+_ROWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -110,30 +111,47 @@ def fit(
 
 
 def _torch_pass(features: Features, device: torch.device) -> _Pass:
+    squares = 0.0
+
     def one_pass(codewords: Tensor) -> tuple[Tensor, float]:
+        nonlocal squares
         size, width = codewords.shape
         prepared = prepare(codewords.to(device), "l2")
         sums = torch.zeros(size, width, dtype=torch.float64)
         counts = torch.zeros(size, dtype=torch.int64)
-        total = 0.0
-        # The features farthest from their codeword, to replace codewords that no feature is assigned to.
-        far: list[tuple[float, Tensor]] = []
+        first = not squares
         for block in _blocks(features):
             # Sums stay on the CPU: on a GPU their order, and so the last digits, would change from run to run.
             codes = assign(block.to(device), prepared).cpu().long()
-            distances = (block - codewords[codes]).square().sum(1)
-            total += float(distances.double().sum())
-            sums.index_add_(0, codes, block.double())
             counts += torch.bincount(codes, minlength=size)
-            values, rows = distances.topk(min(8, len(block)))
-            far += zip(values.tolist(), block[rows], strict=True)
-            far = sorted(far, key=lambda pair: -pair[0])[:size]
+            for rows, where in zip(block.split(_ROWS), codes.split(_ROWS), strict=True):
+                doubles = rows.double()
+                sums.index_add_(0, where, doubles)
+                if first:
+                    squares += float(doubles.square().sum())
+        # The sum of |x - c|^2 = |x|^2 - 2 x c + |c|^2 over the features x of each codeword c.
+        doubles = codewords.double()
+        total = squares - 2 * float((sums * doubles).sum()) + float(counts.double() @ doubles.square().sum(1))
         moved = (sums / counts.clamp(min=1)[:, None]).float()
-        for code, (_, feature) in zip(torch.nonzero(counts == 0).flatten().tolist(), far, strict=False):
-            moved[code] = feature
-        return moved, total / len(features)
+        if len(unused := torch.nonzero(counts == 0).flatten()):
+            far = _farthest(features, codewords, len(unused), device)
+            moved[unused[: len(far)]] = far
+        return moved, max(total, 0.0) / len(features)
 
     return one_pass
+
+
+def _farthest(features: Features, codewords: Tensor, count: int, device: torch.device) -> Tensor:
+    """The ``count`` features (count, D) that are farthest from their codeword, the farthest first."""
+    prepared = prepare(codewords.to(device), "l2")
+    distances, far = torch.empty(0), torch.empty(0, codewords.shape[1])
+    for block in _blocks(features):
+        codes = assign(block.to(device), prepared).cpu().long()
+        distances = torch.cat([distances, (block - codewords[codes]).square().sum(1)])
+        far = torch.cat([far, block])
+        distances, kept = distances.topk(min(count, len(distances)))
+        far = far[kept]
+    return far
 
 
 def _faiss_pass(features: Features, config: KMeansConfig, device: torch.device) -> _Pass:
