@@ -53,6 +53,8 @@ def start(outputs: Path, *arguments: object, environment: Mapping[str, str] | No
             os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w"))
         sys.argv = ["spintok", *map(str, arguments)]
+        # Not errors, as in pytest.
+        warnings.simplefilter("default")
         try:
             cli.main()
         except SystemExit as ended:

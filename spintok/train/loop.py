@@ -1,5 +1,6 @@
 """The training loop of all stages: update the weights, write the log, validate, and save checkpoints to resume from."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -239,13 +240,13 @@ def _adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opti
 def _parallel(model: StageModel, distributed: Distributed) -> nn.Module:
     if distributed.group is None:
         return model
+    # The name of the option until torch 2.12, whose use in 2.13 is a warning.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # A layer that layer dropout skips in one process has no gradient there.
-    return DistributedDataParallel(
-        model,
-        process_group=distributed.group,
-        broadcast_buffers=False,
-        find_unused_parameters=model.encoder.encoder.config.layer_dropout > 0,
-    )
+    find_unused = model.encoder.encoder.config.layer_dropout > 0
+    options: dict[str, Any] = {buffers: False, "find_unused_parameters": find_unused}
+    return DistributedDataParallel(model, process_group=distributed.group, **options)
 
 
 def _precision(loop: LoopConfig, device: torch.device) -> torch.dtype:
