@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,20 +38,25 @@ def test_a_signal_saves_a_checkpoint(tiny, speech, tmp_path, number, workers) ->
     (tmp_path / "r.toml").write_text(spin_recipe(tiny, steps=100_000, workers=workers))
     command = ["train", tmp_path / "r.toml", "--data", speech, "--device", "cpu", "--output", tmp_path / "o"]
     command += ["--checkpoint-minutes", "1000"]
-    if workers:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        whole = [sys.executable, "-m", "spintok", *map(str, command)]
-        with (tmp_path / "stderr").open("wb") as errors:
-            child = subprocess.Popen(whole, env=environment, stderr=errors, start_new_session=True).pid
-    else:
-        child = start(tmp_path, *command)
-    deadline = time.monotonic() + 120
-    while rows(tmp_path / "o") < 3:
-        assert os.waitpid(child, os.WNOHANG) == (0, 0)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(child, number)
-    code, errors = ended(child), (tmp_path / "stderr").read_text()
+    with ExitStack() as stack:
+        if workers:
+            # A forked process would share the server that forks workers with this one.
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            whole = [sys.executable, "-m", "spintok", *map(str, command)]
+            output = stack.enter_context((tmp_path / "stderr").open("wb"))
+            process = subprocess.Popen(whole, env=environment, stderr=output, start_new_session=True)
+            child, wait, running = process.pid, process.wait, lambda: process.poll() is None
+        else:
+            child = start(tmp_path, *command)
+            wait, running = partial(ended, child), lambda: os.waitpid(child, os.WNOHANG) == (0, 0)
+        deadline = time.monotonic() + 120
+        while rows(tmp_path / "o") < 3:
+            assert running()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(child, number)
+        code = wait()
+    errors = (tmp_path / "stderr").read_text()
     assert code == 130, errors
     assert f"{number.name}: saving a checkpoint after this step" in errors
     assert "spintok: error: stopped; run the same command again" in errors
