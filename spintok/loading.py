@@ -11,16 +11,19 @@ from torch import Tensor
 from spintok.chunking import Window
 from spintok.featurizer import Featurizer
 from spintok.hub import registry
+from spintok.hub.catalogue import Published, catalogue, fetch_part
+from spintok.hub.download import is_offline
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import Encoder
 from spintok.models.extractors import extractor_from_config
 from spintok.models.importers import CheckpointError, load_extractor, load_spin
+from spintok.models.importers.centroids import read_centroids
 from spintok.models.importers.weights import check_weights
-from spintok.progress import Progress
+from spintok.progress import Progress, no_progress
 from spintok.serialization import TokenizerError, is_tokenizer, read_folder
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["find_source", "load", "load_featurizer"]
+__all__ = ["find_source", "import_quantizer", "load", "load_featurizer"]
 
 
 def load(
@@ -48,21 +51,22 @@ def load(
         ValueError: an unknown name or device.
     """
     where = _device(device)
+    named, source = source, None if source is None else find_source(source, offline=offline, progress=progress)
     if source is None:
         folder = registry.find(registry.DEFAULT)
     elif (Path(source) / "config.json").is_file():
         folder = Path(source)
+        if named != source and not is_tokenizer(folder):
+            raise TokenizerError(
+                f"{named}: contains an encoder, not a tokenizer: give it K-means centroids that exist (spintok import "
+                f"{named} --centroids FILE --layer N), or train a codebook on it (spintok train --init {named})"
+            )
     elif Path(source).is_dir():
         raise TokenizerError(f"{source}: this folder has no config.json, so it is not a tokenizer")
     elif Path(source).is_file():
         return _from_spin(Path(source)).to(where)
     else:
         folder = registry.find(os.fspath(source), offline=offline, progress=progress)
-        if registry.is_repository(os.fspath(source)) and not is_tokenizer(folder):
-            raise TokenizerError(
-                f"{source}: contains an encoder, not a tokenizer: give it K-means centroids that exist (spintok import "
-                f"{source} --centroids FILE --layer N), or train a codebook on it (spintok train --init {source})"
-            )
     return _from_folder(folder).to(where)
 
 
@@ -93,15 +97,93 @@ def load_featurizer(
 def find_source(
     source: str | os.PathLike[str], *, offline: bool | None = None, progress: Progress | None = None
 ) -> str | os.PathLike[str]:
-    """The folder in the cache if ``source`` is a repository of the Hugging Face Hub, else ``source`` itself.
+    """The folder in the cache if ``source`` is a repository of the Hugging Face Hub or a tokenizer of the catalogue.
+
+    Anything else is returned as it is. A tokenizer of the catalogue is put together at first.
 
     Raises:
-        DownloadError: the repository cannot be downloaded, or holds something else.
+        DownloadError: a file or a repository cannot be downloaded.
+        ValueError: what was downloaded is damaged, or something else.
     """
     name = os.fspath(source)
-    if name not in registry.known() and registry.is_repository(name):
+    if Path(name).exists() or name in registry.known():
+        return source
+    if (published := catalogue().get(name)) is not None:
+        return _put_together(published, offline=is_offline() if offline is None else offline, progress=progress)
+    if registry.is_repository(name):
         return registry.find(name, offline=offline, progress=progress)
     return source
+
+
+def _put_together(published: Published, *, offline: bool, progress: Progress | None) -> Path:
+    """The folder of a published tokenizer, which is made of its files once."""
+    if is_tokenizer(published.folder):
+        return published.folder
+    paths = {part: fetch_part(part, offline=offline, progress=progress or no_progress) for part in published.parts}
+    if published.checkpoint is not None:
+        tokenizer = _from_spin(paths[published.checkpoint])
+        tokenizer.name = published.name
+    else:
+        assert published.encoder is not None
+        assert published.centroids is not None
+        encoder = published.encoder if isinstance(published.encoder, str) else paths[published.encoder]
+        tokenizer = import_quantizer(
+            encoder,
+            paths[published.centroids],
+            layer=published.layer,
+            name=published.name,
+            offline=offline,
+            progress=progress,
+        )
+    found, said = (tokenizer.codebook_size, tokenizer.frame_rate), (published.size, published.frame_rate)
+    if found != said:
+        raise ValueError(
+            f"{published.name}: its files give {found[0]} codewords at {found[1]} frames a second, not {said[0]} at "
+            f"{said[1]} as the catalogue says: it is wrong, or the files are others"
+        )
+    tokenizer.save(published.folder)
+    return published.folder
+
+
+def import_quantizer(
+    encoder: str | os.PathLike[str],
+    centroids: str | os.PathLike[str],
+    *,
+    layer: int,
+    name: str | None = None,
+    final_norm: bool = False,
+    offline: bool | None = None,
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """A tokenizer of an encoder and a K-means that someone has fitted on one of its layers.
+
+    Args:
+        encoder: as in ``load_featurizer``; the layers above ``layer`` are left out.
+        centroids: a file that ``spintok.models.importers.centroids.read_centroids`` reads.
+        layer: the layer whose features were clustered, counted from 1; 0 is the input of the first one.
+        name: of the tokenizer; by default that of the encoder, the layer and the size, such as "hubert-L6-km100".
+        final_norm: as in ``spintok.models.importers.load_encoder``.
+        offline, progress: as in ``load``.
+
+    Raises:
+        ValueError: the encoder or the K-means cannot be used, or they do not belong together.
+    """
+    where = find_source(encoder, offline=offline, progress=progress)
+    if _is_encoder(os.fspath(where)):
+        extractor = load_extractor(where, final_norm=final_norm)
+    else:
+        extractor = load(where, offline=offline, progress=progress).encoder
+    if not 0 <= layer <= extractor.num_layers:
+        raise ValueError(f"{encoder} has layers 0 ... {extractor.num_layers}, got layer {layer}")
+    book = read_centroids(Path(centroids)).codebook()
+    if book.config.features != extractor.num_features:
+        raise ValueError(
+            f"{centroids}: the centroids belong to features of width {book.config.features}, but those of {encoder} "
+            f"have {extractor.num_features}: it was fitted on another encoder"
+        )
+    stem = Path(str(encoder).partition("@")[0].rpartition(":")[2]).stem
+    name = name or f"{stem}-L{layer}-km{book.config.size}"
+    return Tokenizer(extractor.truncated(layer), [book], layer=layer, name=name)
 
 
 def _is_encoder(source: str) -> bool:

@@ -7,7 +7,22 @@ import typer
 from typer.core import TyperCommand
 
 import spintok
-from spintok.cli import bench, download, encode, evaluate, export, push, report, save, stats, tokenizers, train, verify
+from spintok.cli import (
+    bench,
+    download,
+    encode,
+    evaluate,
+    export,
+    import_quantizer,
+    info,
+    push,
+    report,
+    save,
+    stats,
+    tokenizers,
+    train,
+    verify,
+)
 
 __all__ = ["app"]
 
@@ -61,9 +76,11 @@ for command, module, name in (
     (evaluate.evaluate, evaluate, None),
     (export.export, export, None),
     (tokenizers.list_tokenizers, tokenizers, "list"),
+    (info.info, info, None),
     (download.download, download, None),
     (train.train, train, None),
     (save.save, save, None),
+    (import_quantizer.import_quantizer, import_quantizer, "import"),
     (push.push, push, None),
 ):
     app.command(name, cls=Command, epilog=module.EPILOG)(command)

@@ -17,6 +17,8 @@ EPILOG = """Examples:
 
   spintok download facebook/hubert-base-ls960           an encoder, to the cache of huggingface_hub
 
+  spintok download spin-hubert-128                      a published tokenizer of `spintok list --all`
+
   spintok list                                          all names, and which are downloaded"""
 
 
@@ -33,10 +35,11 @@ def download(
 ) -> None:
     """Download tokenizers ahead of time, for use without a network, and print their folders."""
     from spintok.hub import registry
+    from spintok.hub.catalogue import catalogue
 
     known = registry.known()
     for name in names:
-        if name not in known and not registry.is_repository(name):
+        if name not in known and name not in catalogue() and not registry.is_repository(name):
             raise ValueError(f"unknown tokenizer {name!r}: neither ORG/NAME on the Hub nor one of {', '.join(known)}")
     # This command is a request to use the network: SPINTOK_OFFLINE holds for the others.
     for folder in find_tokenizers(names, False, quiet).values():

@@ -29,8 +29,9 @@ __all__ = [
 def complete_tokenizer(incomplete: str) -> list[str]:
     """Complete the name of a tokenizer in the shell."""
     from spintok.hub import registry
+    from spintok.hub.catalogue import catalogue
 
-    return [name for name in registry.known() if name.startswith(incomplete)]
+    return [name for name in (*registry.known(), *catalogue()) if name.startswith(incomplete)]
 
 
 Device = Annotated[
@@ -94,8 +95,14 @@ def distinct_names(loaded: "list[tuple[str, Tokenizer]]") -> "list[Tokenizer]":
 def find_tokenizers(names: Sequence[str], offline: bool | None, quiet: bool) -> dict[str, Path]:
     """Return the folders of the named tokenizers, downloading those that are missing; skip other text."""
     from spintok.hub import registry
+    from spintok.loading import find_source
 
     known = registry.known() if names else {}
-    remote = [name for name in names if name in known or registry.is_repository(name)]
+    found: dict[str, Path] = {}
     with progress_display(quiet=quiet, unit="bytes") as progress:
-        return {name: registry.find(name, offline=offline, progress=progress) for name in remote}
+        for name in names:
+            if name in known:
+                found[name] = registry.find(name, offline=offline, progress=progress)
+            elif (folder := find_source(name, offline=offline, progress=progress)) != name:
+                found[name] = Path(folder)
+    return found

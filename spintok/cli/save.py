@@ -57,6 +57,7 @@ def save(
     """Copy a tokenizer to a folder to publish: configuration, weights and model card, without training state."""
     from spintok.hub import registry
     from spintok.hub.registry_file import write_entry
+    from spintok.loading import find_source
 
     if url is None and (licence is not None or description is not None):
         raise ValueError("--licence and --description are for the registry entry: add --url ADDRESS")
@@ -64,7 +65,9 @@ def save(
         raise ValueError(f"{folder}: is not an empty folder; choose another one")
     loaded = load_tokenizer(tokenizer, "cpu", offline, quiet)
     loaded.name = loaded.name if name is None else name
-    source = Path(tokenizer) if Path(tokenizer).exists() else registry.find(tokenizer, offline=offline)
+    source = Path(find_source(tokenizer, offline=offline))
+    if not source.exists():
+        source = registry.find(tokenizer, offline=offline)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         # Renamed at the end, so that the folder appears only when it is complete.

@@ -12,12 +12,17 @@ EPILOG = """Examples:
 
   spintok list                                         names, codebooks, licences, folders
 
+  spintok list --all                                   those that others have published, too
+
   spintok list --json                                  the same for programs
 
   SPINTOK_REGISTRY=team.toml spintok list              with the tokenizers of a registry file"""
 
 
 def list_tokenizers(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also those that others have published: HuBERT with GSLM's K-means, Spin, ...")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print all fields as JSON.")] = False,
 ) -> None:
     """List the tokenizers that ship with spintok and those in registry files (SPINTOK_REGISTRY)."""
@@ -25,10 +30,16 @@ def list_tokenizers(
     from json import dumps
 
     from spintok.hub import registry
+    from spintok.hub.catalogue import catalogue
+    from spintok.serialization import is_tokenizer
 
     known = registry.known().values()
+    published = catalogue().values() if everything else ()
     if json:
-        rows = [{**asdict(one), "folder": str(one.folder), "default": one.name == registry.DEFAULT} for one in known]
+        rows: list[dict[str, object]] = [
+            {**asdict(one), "folder": str(one.folder), "default": one.name == registry.DEFAULT} for one in known
+        ]
+        rows += [{**asdict(one), "parts": [part.url for part in one.parts]} for one in published]
         print(dumps(rows, indent=2))
         return
     for one in known:
@@ -37,3 +48,7 @@ def list_tokenizers(
         say(f"{one.name}{default}: {codebooks} codewords; {one.licence}; {one.size / 1e6:.2f} MB; {one.where}")
         say(f"    {' '.join(one.description.split())}")
         say(f"    {one.folder}")
+    for other in published:
+        where = "cached" if is_tokenizer(other.folder) else "to download"
+        say(f"{other.name}: {other.size} codewords, {other.frame_rate} Hz; {other.licence}; unverified here; {where}")
+        say(f"    {other.description}")

@@ -9,7 +9,7 @@ from filelock import FileLock
 from spintok.hub.registry_file import Entry
 from spintok.progress import Progress, no_progress
 
-__all__ = ["DownloadError", "fetch", "folder_of", "is_cached", "is_offline", "sha256_of"]
+__all__ = ["DownloadError", "cache_root", "fetch", "folder_of", "is_cached", "is_offline", "sha256_of"]
 
 
 class DownloadError(ValueError):
@@ -24,16 +24,19 @@ def is_offline() -> bool:
     return value in ("1", "true", "yes")
 
 
+def cache_root() -> Path:
+    """The folder that SPINTOK_CACHE names, by default ``~/.cache/spintok``."""
+    if given := os.environ.get("SPINTOK_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spintok"
+
+
 def folder_of(entry: Entry) -> Path:
-    """The entry's folder below SPINTOK_CACHE, by default ``~/.cache/spintok``: ``NAME-<checksum>``.
+    """The entry's folder in the cache: ``NAME-<checksum>``.
 
     The checksum is that of the files, so weights that changed under the same name get another folder.
     """
-    if given := os.environ.get("SPINTOK_CACHE"):
-        root = Path(given)
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spintok"
-    return root / f"{entry.name}-{entry.digest[:12]}"
+    return cache_root() / f"{entry.name}-{entry.digest[:12]}"
 
 
 def is_cached(entry: Entry) -> bool:

@@ -4,14 +4,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
+from importlib.resources import as_file
 from pathlib import Path
 from typing import Any, Literal
 
 from spintok.hub.download import fetch, folder_of, is_cached, is_offline, sha256_of
 from spintok.hub.huggingface import fetch_repository, parse_repository
-from spintok.hub.registry_file import FILES, Entry, EntryError, RemoteFile, read_entries
+from spintok.hub.registry_file import FILES, Entry, EntryError, RemoteFile, pretrained, read_entries
 from spintok.progress import Progress, no_progress
 
 __all__ = ["DEFAULT", "Known", "entries", "find", "is_repository", "known", "make_entry", "read_card", "shipped"]
@@ -45,7 +44,7 @@ class Known:
 
 def shipped() -> dict[str, Path]:
     """The folder of each tokenizer that ships with spintok, by name."""
-    with as_file(_pretrained()) as root:
+    with as_file(pretrained()) as root:
         return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / "config.json").is_file()}
 
 
@@ -57,7 +56,7 @@ def entries() -> dict[str, Entry]:
     Raises:
         EntryError: a file cannot be read, or two tokenizers have the same name.
     """
-    with as_file(_pretrained()) as root:
+    with as_file(pretrained()) as root:
         paths = [root / "registry.toml"]
     paths += [Path(path) for path in os.environ.get("SPINTOK_REGISTRY", "").split(os.pathsep) if path]
     taken = dict.fromkeys(shipped(), "ships with spintok")
@@ -162,14 +161,6 @@ def read_card(folder: Path) -> dict[str, str]:
     head = lines[1 : lines.index("---", 1)]
     pairs = (line.partition(":") for line in head if not line.startswith((" ", "#")))
     return {name.strip(): value.strip().strip("\"'") for name, colon, value in pairs if colon}
-
-
-def _pretrained() -> Traversable:
-    try:
-        return files("spintok.pretrained")
-    except ModuleNotFoundError:
-        # Python runs in a checkout and imports spintok from there; ``pretrained`` is beside it.
-        return Path(__file__).parents[2] / "pretrained"
 
 
 def _shipped(name: str, folder: Path) -> Known:

@@ -6,11 +6,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["FILES", "REQUIRED", "Entry", "EntryError", "RemoteFile", "read_entries", "write_entry"]
+__all__ = ["FILES", "REQUIRED", "Entry", "EntryError", "RemoteFile", "pretrained", "read_entries", "write_entry"]
 
 REQUIRED = ("config.json", "model.safetensors")
 FILES = (*REQUIRED, "README.md")
@@ -66,6 +68,15 @@ class Entry:
         """SHA-256 of the files' checksums; it changes with the weights."""
         lines = "".join(f"{name}:{file.sha256}\n" for name, file in sorted(self.files.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def pretrained() -> Traversable:
+    """The folder of what ships with spintok: tokenizers, its own registry file, the catalogue."""
+    try:
+        return files("spintok.pretrained")
+    except ModuleNotFoundError:
+        # Python runs in a checkout and imports spintok from there; ``pretrained`` is beside it.
+        return Path(__file__).parents[2] / "pretrained"
 
 
 def read_entries(path: Path) -> dict[str, Entry]:

@@ -13,7 +13,7 @@ import aiohttp
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["TransportError", "receive"]
+__all__ = ["TransportError", "receive", "size_at"]
 
 BLOCK = 1 << 20
 """Bytes asked for in one request; an interrupted copy loses at most one block."""
@@ -51,6 +51,20 @@ def receive(url: str, partial: Path, size: int, progress: Callable[[int], None])
             if failures > len(PAUSES) or not _may_pass(error):
                 raise TransportError(_cause(error)) from None
             time.sleep(PAUSES[max(failures, 1) - 1])
+
+
+def size_at(url: str) -> int:
+    """The size in bytes of the file at an address. Raises ``TransportError``."""
+    filesystem, address = _filesystem(url)
+    try:
+        size = filesystem.info(address)["size"]
+    except FileNotFoundError:
+        raise TransportError("the server has no such file") from None
+    except (OSError, TimeoutError, aiohttp.ClientError) as error:
+        raise TransportError(_cause(error)) from None
+    if not size:
+        raise TransportError("the server does not say how large the file is")
+    return int(size)
 
 
 def _append(url: str, partial: Path, size: int, progress: Callable[[int], None]) -> None:
