@@ -19,6 +19,7 @@ from spintok.cli import (
     report,
     save,
     stats,
+    stream,
     tokenizers,
     train,
     verify,
@@ -70,6 +71,7 @@ def spintok_options(
 
 for command, module, name in (
     (encode.encode, encode, None),
+    (stream.stream, stream, None),
     (verify.verify, verify, None),
     (stats.stats, stats, None),
     (report.report, report, None),

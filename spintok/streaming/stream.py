@@ -1,6 +1,6 @@
 """A stream: samples in, in pieces of any size, and the tokens of the frames that are final out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,13 @@ class Stream:
         self.finish()
         return self._features(self._steps(layers))
 
+    def steps(self) -> Iterator[StreamTokens]:
+        """The tokens of each step that the samples of ``feed``, or ``finish``, made due: a chunk at a time."""
+        while self.session.due:
+            yield self.take(self.engine.step([self.session]))
+
     def feed(self, samples: Any, sample_rate: int) -> None:
-        """Take samples as ``push`` does, and compute nothing yet: ``StreamPool.step`` will."""
+        """Take samples as ``push`` does, and compute nothing yet: ``steps`` or ``StreamPool.step`` will."""
         self.add(self.check(samples, sample_rate), sample_rate)
 
     def check(self, samples: Any, sample_rate: int) -> NDArray[np.float32]:
