@@ -32,6 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# WebDataset leaves its tar files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_examples_print_what_the_page_shows(page: Path, folder: Path) -> None:
     namespace: dict[str, Any] = {}
