@@ -90,7 +90,8 @@ def test_other_variants(kernels: ModuleType, metric: str) -> None:
 @pytest.mark.parametrize("metric", ["dot", "l2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_hard_inputs_with_every_variant(kernels: ModuleType, kind: str, metric: str) -> None:
-    z, codebook = hard(kind, 37, 140, 72)
+    # Two tiles of rows, of codewords and of columns, each with a tail.
+    z, codebook = hard(kind, 33, 70, 66)
     check(kernels, z, codebook, metric, tile=SCRATCH)
     check(kernels, z, codebook, metric, tile=REGISTERS, splits=3)
     check(kernels, z, codebook, metric, tile=FUSED)

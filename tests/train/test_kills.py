@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kills_at_random_moments() -> None:
-    options = "--kills 4 --stages spin-labels kmeans --steps 20 --copies 2 --checkpoint-minutes 0.001"
+    options = "--kills 3 --stages pretrain kmeans --steps 12 --copies 1 --checkpoint-minutes 0.001"
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.random_kills", *options.split()],
         cwd=ROOT,
