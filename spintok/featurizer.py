@@ -1,6 +1,8 @@
 """The one path from recordings to features, for tokens, K-means, feature export and evaluation."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import chain
 from os import PathLike
@@ -137,8 +139,8 @@ class Featurizer(nn.Module):
         """Features of each recording: short recordings in one piece, long ones chunk by chunk, in order.
 
         On a GPU, recordings of similar length share a padded batch of at most ``batch_seconds``, which is halved when
-        its memory runs out. On a CPU, where batches only add padding, each is encoded alone. The features are the same
-        bit for bit either way (``spintok.models.products``).
+        its memory runs out. On a CPU, where batches only add padding, each is encoded alone, as many at a time as torch
+        has threads. The features are the same bit for bit either way (``spintok.models.products``).
 
         Args:
             recordings: what ``record`` returned.
@@ -152,11 +154,40 @@ class Featurizer(nn.Module):
         layers = [self.layer] if layers is None else layers
         self.check_layers(layers)
         waveforms = {i: r.waveform for i, r in enumerate(recordings) if r.waveform is not None}
-        for group in self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds):
-            yield from self._iter_batches(group, waveforms, layers)
+        groups = list(self._groups({i: len(waveform) for i, waveform in waveforms.items()}, batch_seconds))
+        several = self.device.type == "cpu" and self.encoder.runs_in_threads and len(groups) > 1
+        if several and torch.get_num_threads() > 1:
+            yield from self._in_threads(groups, waveforms, layers)
+        else:
+            for group in groups:
+                yield from self._iter_batches(group, waveforms, layers)
         for i, recording in enumerate(recordings):
             if recording.waveform is None:
                 yield from self._iter_chunks(i, recording, layers)
+
+    def _in_threads(
+        self, groups: Sequence[list[int]], waveforms: Mapping[int, Tensor], layers: Sequence[int]
+    ) -> Iterator[FeatureBatch]:
+        """The batches of all groups in order, several at a time: threads within one recording wait for each other."""
+        threads = torch.get_num_threads()
+
+        @torch.inference_mode()
+        def encode(group: list[int]) -> list[FeatureBatch]:
+            return list(self._iter_batches(group, waveforms, layers))
+
+        pool = ThreadPoolExecutor(min(threads, len(groups)), initializer=torch.set_num_threads, initargs=(1,))
+        waiting: deque[Future[list[FeatureBatch]]] = deque()
+        try:
+            for group in groups:
+                waiting.append(pool.submit(encode, group))
+                if len(waiting) > 2 * threads:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            # The workers' number became that of all later threads.
+            torch.set_num_threads(threads)
 
     def _iter_batches(
         self, group: list[int], waveforms: Mapping[int, Tensor], layers: Sequence[int]

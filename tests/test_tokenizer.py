@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -102,6 +103,44 @@ def test_groups_cover_all_recordings_and_respect_the_size(tiny, monkeypatch) -> 
     assert sorted(i for group in groups for i in group) == list(range(6))
     assert groups[0] == [1]
     assert all(max(lengths[i] for i in g) * len(g) <= 160_000 for g in groups[1:])
+
+
+@pytest.fixture
+def _two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_recordings_are_encoded_in_threads_with_the_same_tokens_in_order(tiny, monkeypatch) -> None:
+    waveforms = [noise(4000 + 700 * n, n) for n in range(9)]
+    alone = [tiny.encode(waveform, 16_000) for waveform in waveforms]
+    encode, seen = tiny._hidden_states, set()
+
+    def watched(*arguments):
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        return encode(*arguments)
+
+    monkeypatch.setattr(tiny, "_hidden_states", watched)
+    assert tiny.encode(waveforms, 16_000) == alone
+    assert 1 <= len(seen) <= 2
+    assert {threads for _, threads in seen} == {1}
+    assert threading.get_ident() not in {thread for thread, _ in seen}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_an_error_in_a_thread_reaches_the_caller_and_the_threads_end(tiny, monkeypatch) -> None:
+    def fail(waveforms, *arguments):
+        raise ValueError("a damaged encoder")
+
+    monkeypatch.setattr(tiny, "_hidden_states", fail)
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="a damaged encoder"):
+        tiny.encode([noise(4000)] * 12, 16_000)
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 2
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved(tiny, monkeypatch) -> None:

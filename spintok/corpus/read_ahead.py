@@ -52,7 +52,8 @@ class ReadAhead:
                 continue
             portion[utterance] = opened
             waveform = opened.recording.waveform
-            held += 0.0 if waveform is None else len(waveform) / SAMPLE_RATE
+            # A long recording is encoded by itself, and what came before it should not wait for another.
+            held += seconds if waveform is None else len(waveform) / SAMPLE_RATE
             if held >= seconds:
                 yield portion
                 portion, held = {}, 0.0

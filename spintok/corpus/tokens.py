@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spintok._files import write_text
 from spintok.corpus.dataset_card import dataset_card
 from spintok.corpus.folder import CorpusError, read_description, shard_paths
@@ -35,6 +37,9 @@ from spintok.stats import TokenCounts, to_json
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["CorpusError", "Failure", "Options", "TokenSummary", "encode_corpus", "read_corpus"]
+
+_CPU_SECONDS = 30.0
+"""Audio for each thread of a CPU that is encoded, and lost by a kill, together."""
 
 LAYOUT = 1
 """The version of the token folder's layout."""
@@ -176,8 +181,10 @@ class _TokenWriter(ShardWriter[Record]):
             "dedup": options.dedup,
             **({} if tokenizer.latency is None else {"latency": tokenizer.latency}),
         }
-        # A CPU encodes one recording at a time; a GPU sorts the audio of a few batches by length.
-        self.portion_seconds = 0.0 if tokenizer.device.type == "cpu" else 4 * options.batch_seconds
+        # A GPU sorts the audio of a few batches by length; the threads of a CPU share a second or two of work.
+        threads = torch.get_num_threads()
+        on_cpu = _CPU_SECONDS * threads if threads > 1 else 0.0
+        self.portion_seconds = on_cpu if tokenizer.device.type == "cpu" else 4 * options.batch_seconds
 
     def describe(self) -> dict[str, Any]:
         return self._description

@@ -31,6 +31,9 @@ class FeatureExtractor(nn.Module, ABC):
     grid: FrameGrid = GRID
     """Where the frames lie."""
 
+    runs_in_threads: ClassVar[bool] = True
+    """Whether several threads may call it at once."""
+
     context_frames: int
     """Frames on either side of a chunk of long audio that should be read as context."""
 

@@ -42,6 +42,7 @@ class Upstream(FeatureExtractor):
     """
 
     type_name = "s3prl"
+    runs_in_threads = False
     context_frames = 250
 
     def __init__(self, name: str, upstream: nn.Module, *, ckpt: str | None = None) -> None:
