@@ -3,7 +3,7 @@
 Shard ``i`` holds the utterances ``[i * shard_size, (i + 1) * shard_size)`` of the list, in its order. So its bytes
 depend on the list and the tokenizer only, not on batches, threads, ranks or earlier runs that were killed.
 
-A job that is killed loses the utterance it was encoding: finished ones are in the shard's journal and are replayed by
+A job that is killed loses the utterances it was encoding: finished ones are in the shard's journal and are replayed by
 the next run. Utterances that a shard lacks because their file failed are tried again, and so are those whose file has
 another size or modification time than when it was encoded.
 """
