@@ -12,7 +12,9 @@ EPILOG = """Examples:
 
   spintok bench encode -- --help                 a benchmark's own options"""
 
-Name = Literal["encode", "evaluate", "export", "kernels", "kmeans", "perturb", "stream", "train", "windows"]
+Name = Literal[
+    "encode", "evaluate", "export", "invariance", "kernels", "kmeans", "perturb", "stream", "train", "windows"
+]
 
 FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Settings that pass all further arguments on to the benchmark."""
