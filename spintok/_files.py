@@ -26,6 +26,7 @@ __all__ = [
     "remove_orphans",
     "require",
     "sha256_of",
+    "sync_folder",
     "write_text",
 ]
 
@@ -56,7 +57,7 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         if descriptor is not None:
@@ -241,7 +242,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where the system can."""
     if os.name != "posix":
         return

@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 
 from spintok.cli.exit_codes import FAILED
-from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_featurizer, load_tokenizer
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, given, load_featurizer, load_tokenizer
 from spintok.cli.output import say
 from spintok.cli.progress import progress_display
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
-    from spintok.corpus.job import JobOptions, JobSummary
+    from spintok.corpus.job_options import JobOptions
+    from spintok.corpus.job_summary import JobSummary
     from spintok.corpus.tokens import Options
     from spintok.featurizer import Featurizer
     from spintok.tokenizer import Tokenizer
@@ -38,17 +39,23 @@ EPILOG = """Examples:
 
   spintok encode wav/ --latency 320ms         the tokens that a stream of this latency gives
 
-  spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/"""
+  spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/
+
+  spintok encode wav/ out/ --shared           one of any number of workers: start it as often as you like"""
 
 
 def encode(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(help="A folder, an audio file, a manifest (.tsv, wav.scp, .jsonl), or - for standard input."),
     ],
     output: Annotated[
-        Path | None,
-        typer.Argument(help="The folder to write (default: SOURCE-tokens or SOURCE-features).", show_default=False),
+        str | None,
+        typer.Argument(
+            help="The folder or address (s3://bucket/folder) to write (default: SOURCE-tokens or SOURCE-features).",
+            show_default=False,
+        ),
     ] = None,
     tokenizer: TokenizerName = None,
     codebook: Annotated[
@@ -100,6 +107,21 @@ def encode(
         typer.Option(envvar="RANK", help="The number of this process among --ranks, for job arrays and torchrun."),
     ] = 0,
     ranks: Annotated[int, typer.Option(envvar="WORLD_SIZE", help="The number of processes that share the work.")] = 1,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="Take shards beside other workers: run the same command as often and on as many machines as you like; "
+            "workers may join, stop and die at any time.",
+        ),
+    ] = False,
+    lease_seconds: Annotated[
+        float, typer.Option(help="With --shared: a worker that is silent for so long is taken for dead.")
+    ] = 120.0,
+    shard_seconds: Annotated[
+        float | None,
+        typer.Option(help="Cut shards by seconds of audio instead of --shard-size; a longer file is a shard alone."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier run's shards and start again.")
     ] = False,
@@ -114,27 +136,31 @@ def encode(
     Run the same command again after an interruption, or after repairing files: it does what is missing. Files that
     cannot be read are listed in failed.jsonl, and the exit code is 1.
     """
-    shared: dict[str, Any] = {
-        "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite
+    if shared and not (given(context, "rank") or given(context, "ranks")):
+        # torchrun sets them; shared workers need none.
+        rank, ranks = 0, 1
+    settings: dict[str, Any] = {
+        "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite,
+        "shard_seconds": shard_seconds, "shared": shared, "lease_seconds": lease_seconds,
     }  # fmt: skip
     if not source:
         raise ValueError("the source is an empty string; name a folder, a file or a manifest")
     path = Path(source)
     _check_output(path, output)
     if features is not None:
-        given = {
+        only_tokens = {
             "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None,
             "--latency": latency,
         }  # fmt: skip
-        for option, value in given.items():
+        for option, value in only_tokens.items():
             if value is not None:
                 raise ValueError(f"{option} is for tokens: leave it out with --features")
         if format in ("jsonl", "km"):
             raise ValueError(f"--format {format} is for tokens: features are written as safetensors or parquet")
         if _is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
-        shared |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
-        return _features(load_featurizer(tokenizer, device, offline, quiet), path, output, shared, quiet)
+        settings |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
+        return _features(load_featurizer(tokenizer, device, offline, quiet), path, output, settings, quiet)
     if features_dtype is not None:
         raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
@@ -145,17 +171,17 @@ def encode(
 
         loaded = loaded.at(parse_latency(latency))
     codebook = loaded.codebook_names[0] if codebook is None else codebook
-    shared |= {
+    settings |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),
         "format": format or "jsonl",
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
-    return _tokens(loaded, path, output, shared, stats, quiet)
+    return _tokens(loaded, path, output, settings, stats, quiet)
 
 
 def _tokens(
-    tokenizer: "Tokenizer", source: Path, output: Path | None, settings: Mapping[str, Any], stats: bool, quiet: bool
+    tokenizer: "Tokenizer", source: Path, output: str | None, settings: Mapping[str, Any], stats: bool, quiet: bool
 ) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
     from spintok.data.manifest import is_manifest, scan
@@ -168,7 +194,7 @@ def _tokens(
             print(_one_file(tokenizer, path, options, quiet))
         return 0
     utterances = scan(source)
-    folder = output or _default_folder(source, "tokens")
+    folder = output or str(_default_folder(source, "tokens"))
     with progress_display(quiet=quiet, unit="files") as display:
         summary = encode_corpus(tokenizer, utterances, folder, options, display)
     if stats and not quiet:
@@ -177,27 +203,27 @@ def _tokens(
 
 
 def _features(
-    tokenizer: "Featurizer", source: Path, output: Path | None, settings: Mapping[str, Any], quiet: bool
+    tokenizer: "Featurizer", source: Path, output: str | None, settings: Mapping[str, Any], quiet: bool
 ) -> int:
     from spintok.corpus.features import FeatureOptions, encode_features
     from spintok.data.manifest import scan
 
     options = FeatureOptions(**settings)
     utterances = scan(source)
-    folder = output or _default_folder(source, "features")
+    folder = output or str(_default_folder(source, "features"))
     with progress_display(quiet=quiet, unit="files") as display:
         summary = encode_features(tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
     return _finish(summary, folder, options, what, quiet)
 
 
-def _check_output(source: Path, output: Path | None) -> None:
+def _check_output(source: Path, output: str | None) -> None:
     """Refuse an output that is plainly meant as a second input."""
     if output is None:
         return
     if _is_stream(source):
         raise ValueError("tokens of standard input or a pipe go to standard output: leave the output folder out")
-    if output.is_file():
+    if Path(output).is_file():
         raise ValueError(
             f"{output}: is a file, but the second argument is the folder to write; to encode several files, name "
             "their folder or a manifest"
@@ -247,7 +273,7 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: boo
     return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
 
 
-def _finish(summary: "JobSummary", folder: Path, options: "JobOptions", what: str, quiet: bool) -> int:
+def _finish(summary: "JobSummary", folder: str, options: "JobOptions", what: str, quiet: bool) -> int:
     """Print the result in one line and return the exit code."""
     if not quiet:
         parts = [f"{folder}: {summary.audit}", what]
@@ -262,7 +288,7 @@ def _finish(summary: "JobSummary", folder: Path, options: "JobOptions", what: st
         return 0
     say(
         f"spintok: {len(summary.failures)} of {summary.total} files failed; "
-        f"{folder / f'failed{options.part}.jsonl'} lists them with the causes",
+        f"{folder.rstrip('/')}/failed{options.part}.jsonl lists them with the causes",
         file=sys.stderr,
     )
     return FAILED

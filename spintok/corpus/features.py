@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from spintok._files import encodable, open_locked
+from spintok.corpus.cluster.run import run_shared
+from spintok.corpus.cluster.store import open_store
+from spintok.corpus.errors import CorpusError
 from spintok.corpus.feature_formats import (
     DTYPES,
     LARGEST_PARQUET_VALUE,
@@ -30,14 +33,16 @@ from spintok.corpus.feature_formats import (
     to_bytes,
     write_feature_shard,
 )
-from spintok.corpus.folder import CorpusError, read_description, shard_paths
-from spintok.corpus.job import JobSummary, run_job
+from spintok.corpus.folder import read_description, shard_paths
+from spintok.corpus.job import run_job
 from spintok.corpus.job_options import JobOptions
+from spintok.corpus.job_summary import JobSummary
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.data.remote import is_url
 from spintok.featurizer import Featurizer
 from spintok.progress import Progress, no_progress
 
@@ -74,11 +79,11 @@ class FeatureOptions(JobOptions):
 def encode_features(
     tokenizer: Featurizer,
     utterances: Sequence[Utterance],
-    output: Path,
+    output: Path | str,
     options: FeatureOptions,
     progress: Progress = no_progress,
 ) -> JobSummary:
-    """Write the features of utterances to the folder ``output``; after a crash, the same call continues.
+    """Write the features of utterances to the folder or address ``output``; after a crash, the same call continues.
 
     Writes ``features-00000.safetensors`` and so on, ``features.json``, and ``failed.jsonl`` when files failed, such as
     those with features that the dtype cannot hold. Memory does not grow with the length of a recording (Parquet: the
@@ -97,7 +102,10 @@ def encode_features(
     )
     summary = JobSummary()
     writer = _FeatureWriter(tokenizer, kind, options.format)
-    run_job(writer, tokenizer, utterances, output, options, summary, progress)
+    if options.shared or is_url(output):
+        run_shared(writer, tokenizer, utterances, open_store(output), options, summary, progress, lambda worker: {})
+    else:
+        run_job(writer, tokenizer, utterances, Path(output), options, summary, progress)
     return summary
 
 

@@ -2,40 +2,57 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from spintok._files import digest, lock, remove_orphans, write_text
+from spintok.corpus.errors import CorpusError
 from spintok.corpus.job_options import JobOptions
+from spintok.corpus.parts import cut, shard_count
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.data.audio import decoder_version
 from spintok.data.manifest import Utterance
 
-__all__ = ["CorpusError", "lock_folder", "prepare_folder", "read_description", "refuse_other_kind", "shard_paths"]
+__all__ = [
+    "MARKERS",
+    "README_MARK",
+    "WORK",
+    "CorpusError",
+    "check_same",
+    "describe",
+    "holds",
+    "lock_folder",
+    "merged",
+    "parse_description",
+    "prepare_folder",
+    "read_description",
+    "refuse_other_kind",
+    "shard_paths",
+]
 
-_MARKERS = {"tokens": ("tokenizer.json", "spintok_tokens"), "features": ("features.json", "spintok_features")}
+MARKERS = {"tokens": ("tokenizer.json", "spintok_tokens"), "features": ("features.json", "spintok_features")}
 """The file that describes a folder's shards, and the field in it that holds the version of the layout."""
 _LAYOUT = 1
-_MAY_CHANGE = ("utterances", "utterance_list", "decoder")
+WORK = ".work"
+"""The folder in which several workers keep leases and unfinished shards."""
+_MAY_CHANGE = ("utterances", "utterance_list", "shard_starts", "decoder")
+_SIZE = "shards of another size"
 _PART = r"(-\d{5,}-of-(\d{5,}))?"
-_README_MARK = "# Written by spintok encode"
-
-
-class CorpusError(ValueError):
-    """A folder of shards that cannot be used or does not fit the job; the message says what to do."""
+README_MARK = "# Written by spintok encode"
 
 
 @contextmanager
 def lock_folder(output: Path, options: JobOptions) -> Iterator[None]:
-    """Keep other jobs out of a folder: all of them, or with ranks those without ranks and those of the same rank.
+    """Keep other jobs out of a folder: all of them, or of several workers those that are none and those of its rank.
 
     Raises ``CorpusError`` when another process holds the folder.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(lock(output / ".lock", shared=options.ranks > 1))
+            stack.enter_context(lock(output / ".lock", shared=options.ranks > 1 or options.shared))
         except BlockingIOError:
             raise CorpusError(
                 f"{output}: another spintok encode is writing here; wait for it, or name another output folder"
@@ -52,73 +69,100 @@ def lock_folder(output: Path, options: JobOptions) -> Iterator[None]:
 
 def prepare_folder(
     output: Path, writer: ShardWriter[Any], utterances: Sequence[Utterance], options: JobOptions
-) -> None:
+) -> list[Sequence[Utterance]]:
     """Check that the folder fits the job, and describe it; the caller holds its lock.
 
-    Raises ``CorpusError`` when it holds something else.
+    Returns the utterances of each shard. Raises ``CorpusError`` when it holds something else.
     """
     with lock(output / ".lock-description", wait=True):
         remove_orphans(output)
-        marker = output / _MARKERS[writer.stem][0]
-        description = {
-            **writer.describe(),
-            "shard_size": options.shard_size,
-            "utterances": len(utterances),
-            "utterance_list": _list_digest(utterances),
-        }
-        if (decoder := decoder_version(utterance.path for utterance in utterances)) is not None:
-            description["decoder"] = decoder
+        if options.ranks == 1:
+            # Nobody else is here, so what workers left is of dead ones.
+            shutil.rmtree(output / WORK, ignore_errors=True)
+        marker = output / MARKERS[writer.stem][0]
         # Also before overwriting: another program's tokenizer.json is not ours to replace.
         found = read_description(output, writer.stem) if marker.exists() else None
         if found is None:
             foreign = next((path for path in output.iterdir() if _ours(path, writer.stem, hidden=False)), None)
             if foreign is not None:
                 raise CorpusError(f"{output}: holds {foreign.name} without a {marker.name}; name another output folder")
-        if found is None or options.overwrite:
+        kept = None if options.overwrite else found
+        description, parts = describe(writer, utterances, options, kept)
+        if kept is None:
             for path in output.iterdir():
                 if _ours(path, writer.stem):
                     path.unlink()
         else:
-            _check_same(output, writer, found, description, utterances)
-            changed = {name: description[name] for name in _MAY_CHANGE if name in description}
-            description = {**found, **changed}
+            check_same(str(output), writer, kept, description, utterances)
+            description = merged(kept, description)
         _remove_other_parts(output, options)
         if description != found:
             write_text(marker, json.dumps(description, indent=2) + "\n")
         _write_readme(output, writer)
+    return parts
+
+
+def describe(
+    writer: ShardWriter[Any], utterances: Sequence[Utterance], options: JobOptions, found: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[Sequence[Utterance]]]:
+    """The description of a job's folder, and the utterances of each shard; ``found`` describes what it holds."""
+    parts, fields = cut(utterances, options, found)
+    description = {
+        **writer.describe(),
+        **fields,
+        "utterances": len(utterances),
+        "utterance_list": _list_digest(utterances),
+    }
+    if (decoder := decoder_version(utterance.path for utterance in utterances)) is not None:
+        description["decoder"] = decoder
+    return description, parts
+
+
+def merged(found: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a folder that a job continues."""
+    return {**found, **{name: description[name] for name in _MAY_CHANGE if name in description}}
 
 
 def refuse_other_kind(output: Path, stem: str) -> None:
     """Raise ``CorpusError`` when a folder for ``stem`` holds shards of the other kind."""
-    for other, (marker, field) in _MARKERS.items():
+    for other, (marker, field) in MARKERS.items():
         if other != stem and (_field(output / marker, field) or any(output.glob(f"{other}-*"))):
             raise CorpusError(f"{output}: holds {other}, which {stem} cannot join; name another output folder")
 
 
 def read_description(folder: Path, stem: str) -> dict[str, Any]:
     """The description of a folder of "tokens" or "features". Raises ``CorpusError``."""
-    marker, field = _MARKERS[stem]
+    marker = MARKERS[stem][0]
     try:
-        description = json.loads((folder / marker).read_text(encoding="utf-8"))
+        content = (folder / marker).read_bytes()
     except FileNotFoundError:
         raise CorpusError(f"{folder}: no {marker}, so this is not a folder of {stem}") from None
+    return parse_description(content, f"{folder}/{marker}", stem)
+
+
+def parse_description(content: bytes, name: str, stem: str) -> dict[str, Any]:
+    """The description that a file called ``name`` holds. Raises ``CorpusError``."""
+    field = MARKERS[stem][1]
+    try:
+        description = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{folder}/{marker}: damaged ({error!r})") from None
+        raise CorpusError(f"{name}: damaged ({error!r})") from None
     if not isinstance(description, dict) or field not in description:
-        raise CorpusError(f"{folder}/{marker}: not written by spintok encode, so this is not a folder of {stem}")
+        raise CorpusError(f"{name}: not written by spintok encode, so this is not a folder of {stem}")
     if description[field] != _LAYOUT:
-        raise CorpusError(f"{folder}/{marker}: layout {description[field]!r}; this release reads {_LAYOUT}")
+        raise CorpusError(f"{name}: layout {description[field]!r}; this release reads {_LAYOUT}")
     return description
 
 
 def shard_paths(folder: Path, stem: str, description: dict[str, Any]) -> list[Path]:
     """All shards of a described folder in order. Raises ``CorpusError`` when the description or a shard is missing."""
-    listed, size, suffix = (description.get(name) for name in ("utterances", "shard_size", "format"))
-    if not isinstance(listed, int) or not isinstance(size, int) or listed < 0 or size < 1:
-        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged ({listed!r} utterances in shards of {size!r})")
+    suffix = description.get("format")
+    try:
+        count = shard_count(description)
+    except ValueError as error:
+        raise CorpusError(f"{folder}/{MARKERS[stem][0]}: damaged ({error})") from None
     if not isinstance(suffix, str) or not re.fullmatch("[a-z]+", suffix):
-        raise CorpusError(f"{folder}/{_MARKERS[stem][0]}: damaged (shards in the format {suffix!r})")
-    count = -(-listed // size)
+        raise CorpusError(f"{folder}/{MARKERS[stem][0]}: damaged (shards in the format {suffix!r})")
     present = {path.name for path in folder.glob(f"{stem}-*.{suffix}")}
     if len(present) < count:
         raise CorpusError(f"{folder}: {len(present)} of {count} shards; run spintok encode again to finish it")
@@ -133,19 +177,19 @@ def _list_digest(utterances: Sequence[Utterance]) -> str:
     return digest((utterance.key, str(utterance.path)) for utterance in utterances)
 
 
-def _check_same(
-    output: Path,
+def check_same(
+    output: str,
     writer: ShardWriter[Any],
-    found: dict[str, Any],
-    description: dict[str, Any],
+    found: Mapping[str, Any],
+    description: Mapping[str, Any],
     utterances: Sequence[Utterance],
 ) -> None:
     """Raise ``CorpusError`` when the folder holds something else than the job would write.
 
     A longer list that begins with the folder's own continues it: the shards it has stay as they are.
     """
-    for name, what in {**writer.mismatches, "shard_size": "shards of another size"}.items():
-        if found.get(name) != description[name]:
+    for name, what in {**writer.mismatches, "shard_size": _SIZE, "shard_seconds": _SIZE}.items():
+        if found.get(name) != description.get(name):
             raise CorpusError(f"{output}: holds {what}; name another output folder, or add --overwrite")
     decoders = found.get("decoder"), description.get("decoder")
     if None not in decoders and decoders[0] != decoders[1]:
@@ -168,11 +212,16 @@ def _check_same(
 
 def _ours(path: Path, stem: str, *, hidden: bool = True) -> bool:
     """Whether a job wrote this file, by its name; ``hidden`` also counts journals, records and scratch files."""
+    return holds(path.name, stem, hidden=hidden) and not path.is_dir()
+
+
+def holds(name: str, stem: str, *, hidden: bool = False) -> bool:
+    """Whether a name is that of a file of shards; ``hidden`` also counts journals, records and scratch files."""
     shard = rf"{stem}-\d{{5,}}\.(jsonl|parquet|km|tsv|safetensors)"
     pattern = rf"{shard}|failed{_PART}\.jsonl|stats{_PART}\.json"
     if hidden:
-        pattern += rf"|\.{shard}\.(journal|record\.json|data)"
-    return re.fullmatch(pattern, path.name) is not None and not path.is_dir()
+        pattern += rf"|\.{shard}\.(journal|record\.json|failed\.json|data)"
+    return re.fullmatch(pattern, name) is not None
 
 
 def _remove_other_parts(output: Path, options: JobOptions) -> None:
@@ -185,8 +234,8 @@ def _remove_other_parts(output: Path, options: JobOptions) -> None:
 
 def _write_readme(output: Path, writer: ShardWriter[Any]) -> None:
     """A dataset card for ``datasets.load_dataset(folder)``; somebody else's README.md stays."""
-    readme, text = output / "README.md", writer.dataset_card(_README_MARK)
-    ours = readme.is_file() and _README_MARK in readme.read_text(encoding="utf-8", errors="replace")[:100]
+    readme, text = output / "README.md", writer.dataset_card(README_MARK)
+    ours = readme.is_file() and README_MARK in readme.read_text(encoding="utf-8", errors="replace")[:100]
     if text is None:
         if ours:
             readme.unlink()

@@ -9,14 +9,14 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from spintok._files import json_line, open_locked
 
-__all__ = ["Journal", "journal_path"]
+__all__ = ["Journal", "journal_path", "read_journal"]
 
 _SYNC_SECONDS = 5.0
 """Between flushes to the disk. What a process has written outlives the process without them, but not the machine."""
@@ -25,6 +25,16 @@ _SYNC_SECONDS = 5.0
 def journal_path(shard: Path) -> Path:
     """The journal of a shard."""
     return shard.with_name(f".{shard.name}.journal")
+
+
+def read_journal(path: Path, identity: Mapping[str, Any]) -> list[Any]:
+    """The entries of a journal that another process may be writing; none when it is missing or has another identity."""
+    try:
+        with path.open("rb") as file:
+            values, _ = _whole_lines(file)
+    except FileNotFoundError:
+        return []
+    return values[1:] if values and values[0] == identity else []
 
 
 class Journal:
@@ -73,15 +83,21 @@ class Journal:
 
     def _replay(self) -> list[Any]:
         """All values up to the first line that is not whole; the file is cut there."""
-        values, end = [], 0
-        for line in self._file:
-            value = line[9:]
-            if not value.endswith(b"\n") or line != _line(value):
-                break
-            values.append(json.loads(value))
-            end += len(line)
+        values, end = _whole_lines(self._file)
         self._file.truncate(end)
         return values
+
+
+def _whole_lines(file: Iterable[bytes]) -> tuple[list[Any], int]:
+    """The values up to the first line that is not whole, and where that begins."""
+    values, end = [], 0
+    for line in file:
+        value = line[9:]
+        if not value.endswith(b"\n") or line != _line(value):
+            break
+        values.append(json.loads(value))
+        end += len(line)
+    return values, end
 
 
 def _line(value: bytes) -> bytes:

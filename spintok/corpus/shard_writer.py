@@ -22,11 +22,13 @@ class ShardWriter(ABC, Generic[R]):
         mismatches: the fields of ``describe`` that must not change within a folder, and for each what a folder with
             another value holds.
         portion_seconds: seconds of audio to pass to ``encode`` at once; 0 for one recording at a time.
+        comparable: whether ``equal`` compares records.
     """
 
     stem: ClassVar[str]
     mismatches: ClassVar[Mapping[str, str]]
     portion_seconds: float = 0.0
+    comparable: ClassVar[bool] = False
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -78,6 +80,10 @@ class ShardWriter(ABC, Generic[R]):
     @abstractmethod
     def from_entry(self, entry: Mapping[str, Any]) -> R:
         """The inverse of ``to_entry``. Raises ``ValueError``, ``KeyError`` or ``TypeError`` when that fails."""
+
+    def equal(self, stored: R, again: R) -> bool:
+        """Whether a record says the same as one that was read from a shard; only where they are ``comparable``."""
+        raise NotImplementedError
 
     def scratch(self, shard: Path) -> AbstractContextManager[None]:
         """Entered while records of a shard are encoded, replayed and written."""

@@ -4,15 +4,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from spintok._files import write_text
+from spintok.corpus.cluster.run import run_shared
+from spintok.corpus.cluster.store import open_store
+from spintok.corpus.cluster.worker import Worker
 from spintok.corpus.dataset_card import dataset_card
-from spintok.corpus.folder import CorpusError, read_description, shard_paths
-from spintok.corpus.job import Failure, JobSummary, run_job
+from spintok.corpus.errors import CorpusError
+from spintok.corpus.folder import read_description, shard_paths
+from spintok.corpus.job import run_job
 from spintok.corpus.job_options import JobOptions
+from spintok.corpus.job_summary import Failure, JobSummary
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import (
@@ -31,12 +37,22 @@ from spintok.corpus.token_formats import (
 )
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
+from spintok.data.remote import is_url
 from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
 from spintok.progress import Progress, no_progress
-from spintok.stats import TokenCounts, to_json
+from spintok.stats import TokenCounts, from_json, to_json
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["CorpusError", "Failure", "Options", "TokenSummary", "encode_corpus", "read_corpus"]
+__all__ = [
+    "CorpusError",
+    "Failure",
+    "Options",
+    "TokenSummary",
+    "encode_corpus",
+    "read_corpus",
+    "statistics",
+    "token_writer",
+]
 
 _CPU_SECONDS = 30.0
 """Audio for each thread of a CPU that is encoded, and lost by a kill, together."""
@@ -81,11 +97,11 @@ class TokenSummary(JobSummary):
 def encode_corpus(
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
-    output: Path,
+    output: Path | str,
     options: Options,
     progress: Progress = no_progress,
 ) -> TokenSummary:
-    """Encode utterances to tokens in the folder ``output``; after a crash, the same call continues.
+    """Encode utterances to tokens in the folder or address ``output``; after a crash, the same call continues.
 
     Writes ``tokens-00000.jsonl`` and so on, ``tokenizer.json``, ``stats.json``, and ``failed.jsonl`` when files
     failed.
@@ -93,21 +109,51 @@ def encode_corpus(
     Raises:
         CorpusError: the folder holds the tokens of another tokenizer, list or format, a shard is damaged, or another
             process is writing to it.
-        MissingPackageError: the format needs a package that is not installed.
+        MissingPackageError: the format, or the address, needs a package that is not installed.
     """
     check_format(options.format)
-    sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
     first = options.codebooks[0]
-    summary = TokenSummary(counts=TokenCounts.empty(sizes[first], tokenizer.frame_rate))
+    size = tokenizer.size_of(first)
+    summary = TokenSummary(counts=TokenCounts.empty(size, tokenizer.frame_rate))
 
     def count(records: Mapping[Utterance, Record]) -> None:
         # A .km file does not hold the speakers.
         spoken = ((record.tokens[first], record.speaker or utterance.speaker) for utterance, record in records.items())
-        summary.counts += TokenCounts.collect(spoken, sizes[first], tokenizer.frame_rate)
+        summary.counts += TokenCounts.collect(spoken, size, tokenizer.frame_rate)
 
-    run_job(_TokenWriter(tokenizer, options, sizes, count), tokenizer, utterances, output, options, summary, progress)
-    write_text(output / f"stats{options.part}.json", to_json(summary.counts))
+    writer = token_writer(tokenizer, options, count)
+    if options.shared or is_url(output):
+        store = open_store(output)
+        run_shared(writer, tokenizer, utterances, store, options, summary, progress, statistics)
+        if (stats := store.read("stats.json")) is not None:
+            summary.counts = from_json(stats.decode("utf-8"), f"{output}/stats.json")
+        return summary
+    run_job(writer, tokenizer, utterances, Path(output), options, summary, progress)
+    write_text(Path(output) / f"stats{options.part}.json", to_json(summary.counts))
     return summary
+
+
+def token_writer(
+    tokenizer: Tokenizer,
+    options: Options,
+    shard_done: Callable[[Mapping[Utterance, Record]], None] = lambda records: None,
+) -> ShardWriter[Record]:
+    """What writes the shards of a job; ``shard_done`` is called with the records of each."""
+    sizes = {name: tokenizer.size_of(name) for name in options.codebooks}
+    return _TokenWriter(tokenizer, options, sizes, shard_done)
+
+
+def statistics(worker: Worker[Record]) -> dict[str, bytes]:
+    """The ``stats.json`` of a worker's folder, whose shards are all finished."""
+    description = worker.writer.describe()
+    first, size = next(iter(description["codebooks"].items()))
+    counts = TokenCounts.empty(size, worker.tokenizer.frame_rate)
+    with TemporaryDirectory(prefix="spintok-") as scratch:
+        for part, records in worker.records(Path(scratch)):
+            found = ((u, records[name]) for u in part if (name := worker.writer.name(u)) in records)
+            spoken = ((record.tokens[first], record.speaker or utterance.speaker) for utterance, record in found)
+            counts += TokenCounts.collect(spoken, size, worker.tokenizer.frame_rate)
+    return {"stats.json": to_json(counts).encode()}
 
 
 def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
@@ -151,6 +197,7 @@ class _TokenWriter(ShardWriter[Record]):
     """Shards of tokens."""
 
     stem = "tokens"
+    comparable = True
     mismatches = {  # noqa: RUF012
         "fingerprint": "the tokens of another tokenizer or latency",
         "codebooks": "tokens of other codebooks",
@@ -239,6 +286,13 @@ class _TokenWriter(ShardWriter[Record]):
 
     def from_entry(self, entry: Mapping[str, Any]) -> Record:
         return record_of_row(entry, self.layout.codebooks, self.layout.grid)
+
+    def equal(self, stored: Record, again: Record) -> bool:
+        return all(
+            again.tokens[name].num_frames == tokens.num_frames
+            and bool((again.tokens[name].codes == tokens.codes).all())
+            for name, tokens in stored.tokens.items()
+        )
 
     def shard_done(self, records: Mapping[Utterance, Record]) -> None:
         self._shard_done(records)

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from spintok._files import digest
-from spintok.corpus.folder import CorpusError, read_description, shard_paths
+from spintok.corpus.errors import CorpusError
+from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.shard_record import read_record
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus

@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from spintok.data.audio import EXTENSIONS
 from spintok.data.ffmpeg import SHARED_EXTENSIONS, is_transport_stream
 from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
+from spintok.frames import SAMPLE_RATE
 
 __all__ = ["ManifestError", "Utterance", "is_manifest", "read_manifest", "scan"]
 
@@ -28,12 +29,14 @@ class Utterance:
         path: the audio file.
         speaker: if known.
         source: the corpus that it is from, if known.
+        seconds: the duration that the list states.
     """
 
     key: str
     path: Path
     speaker: str | None = None
     source: str | None = None
+    seconds: float | None = None
 
 
 def scan(source: str | os.PathLike[str]) -> list[Utterance]:
@@ -153,6 +156,15 @@ def _keys(names: Sequence[PurePath]) -> list[str]:
     ]
 
 
+def _seconds(record: Mapping[str, object]) -> float | None:
+    """The duration that a line states as NeMo (``duration``, in seconds) or this library (``num_samples``) does."""
+    for field, rate in (("duration", 1), ("num_samples", SAMPLE_RATE)):
+        value = record.get(field)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+            return value / rate
+    return None
+
+
 def _text(value: object) -> str | None:
     return None if value is None else _utf8(str(value))
 
@@ -198,6 +210,6 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]
             speaker, source = (_text(record.get(field)) for field in ("speaker", "source"))
             if where is None or key is None:
                 raise ValueError(f"{number}: no path; one of the fields {', '.join(PATH_FIELDS)} must hold it")
-            yield number, Utterance(_utf8(key), path.parent / where, speaker, source)
+            yield number, Utterance(_utf8(key), path.parent / where, speaker, source, _seconds(record))
     except ValueError as error:
         raise ManifestError(f"{path}:{error}") from None

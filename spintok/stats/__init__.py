@@ -5,7 +5,7 @@ from spintok.stats.entropy import entropy, jensen_shannon
 from spintok.stats.joint_counts import JointCounts
 from spintok.stats.label_counts import LabelCounts
 from spintok.stats.metrics import dependence, drift, metrics, zipf_slope
-from spintok.stats.stats_json import read_counts, to_json
+from spintok.stats.stats_json import from_json, read_counts, to_json
 
 __all__ = [
     "JointCounts",
@@ -14,6 +14,7 @@ __all__ = [
     "dependence",
     "drift",
     "entropy",
+    "from_json",
     "jensen_shannon",
     "metrics",
     "read_counts",

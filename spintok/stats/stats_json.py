@@ -8,7 +8,7 @@ from typing import Any
 from spintok.stats.counts import TokenCounts
 from spintok.stats.metrics import metrics
 
-__all__ = ["read_counts", "to_json"]
+__all__ = ["from_json", "read_counts", "to_json"]
 
 
 def to_json(counts: TokenCounts, silence: Iterable[int] | None = None, more: Mapping[str, Any] | None = None) -> str:
@@ -22,7 +22,12 @@ def to_json(counts: TokenCounts, silence: Iterable[int] | None = None, more: Map
 
 def read_counts(path: Path) -> TokenCounts:
     """The counts in a file that ``to_json`` wrote. Raises ``ValueError``."""
+    return from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def from_json(text: str, name: str) -> TokenCounts:
+    """The counts that ``to_json`` wrote to a file called ``name``. Raises ``ValueError``."""
     try:
-        return TokenCounts.from_dict(json.loads(path.read_text(encoding="utf-8"))["counts"])
+        return TokenCounts.from_dict(json.loads(text)["counts"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path}: not the JSON that spintok stats writes ({error!r})") from None
+        raise ValueError(f"{name}: not the JSON that spintok stats writes ({error!r})") from None

@@ -1,0 +1,298 @@
+"""Where the shards of many workers meet: a folder, which all hosts mount, or an object store.
+
+Workers agree through one operation: ``create`` makes a file unless it exists, and of any number of callers one
+succeeds. On a file system that is a hard link to a complete temporary file, which NFS also makes atomically; on an
+object store it is a conditional PUT.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from spintok._files import atomic, sync_folder
+from spintok.corpus.errors import CorpusError
+from spintok.corpus.folder import WORK
+from spintok.data.remote import file_system, is_url, retried
+
+__all__ = ["FolderStore", "ObjectStore", "Store", "open_store"]
+
+_CONDITIONAL = ("s3", "s3a", "gs", "gcs")
+"""Protocols whose stores make an object only if none has its name, in one request."""
+
+
+class Store(ABC):
+    """Files by name; a name may have folders, as in ``.work/leases/00007.1``.
+
+    Attributes:
+        name: for messages.
+        exclusive: whether ``create`` is atomic, without which there are no leases.
+    """
+
+    name: str
+    exclusive: bool = True
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Make a file; False, and nothing changes, when there is one of that name."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Make or replace a file; readers see all of it or none."""
+
+    @abstractmethod
+    def grow(self, name: str, size: int) -> bool:
+        """Set the size of a small file; False where the store can tell that it is gone."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """The contents of a file; None when there is none."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The size of each file directly in a folder, by its name in the folder."""
+
+    @abstractmethod
+    def delete(self, *names: str) -> None:
+        """Delete files; those that are not there are none's concern."""
+
+    @abstractmethod
+    def publish(self, path: Path) -> None:
+        """Move a complete local file to the store under its own name."""
+
+    @abstractmethod
+    def fetch(self, name: str, folder: Path) -> Path:
+        """A local file with these contents: the file itself, or a copy in ``folder``."""
+
+    @abstractmethod
+    def workspace(self, shard: str, worker: str) -> Any:
+        """A context with a local folder in which a worker makes a shard; it is deleted when the block succeeds."""
+
+    @abstractmethod
+    def earlier(self, shard: str) -> list[Path]:
+        """Shards, perhaps unfinished, that other workers left in their workspaces; only to be read."""
+
+    @abstractmethod
+    def reopen(self, files: Sequence[str], record: str) -> None:
+        """Unfinish a shard by deleting its record; where it can be, what it holds is kept for whoever continues it."""
+
+    @abstractmethod
+    def clear(self, shard: str) -> None:
+        """Delete the workspaces of a finished shard."""
+
+
+class FolderStore(Store):
+    """A folder that is mounted on all hosts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = str(folder)
+        (folder / WORK / "leases").mkdir(parents=True, exist_ok=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = self.folder / name
+        temporary = self.folder / WORK / f".new-{secrets.token_hex(8)}"
+        try:
+            temporary.write_bytes(data)
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            # No hard links here (FAT, some FUSE): an exclusive open is atomic too, but its data come after it.
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def write(self, name: str, data: bytes) -> None:
+        with atomic(self.folder / name) as temporary:
+            temporary.write_bytes(data)
+
+    def grow(self, name: str, size: int) -> bool:
+        try:
+            os.truncate(self.folder / name, size)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        found = {}
+        with os.scandir(self.folder / folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+                except FileNotFoundError:
+                    # Deleted since it was listed.
+                    continue
+        return found
+
+    def delete(self, *names: str) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def publish(self, path: Path) -> None:
+        path.replace(self.folder / path.name)
+        sync_folder(self.folder)
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        return self.folder / name
+
+    @contextmanager
+    def workspace(self, shard: str, worker: str) -> Iterator[Path]:
+        folder = self.folder / WORK / shard / worker
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def earlier(self, shard: str) -> list[Path]:
+        left = self.folder / WORK / shard
+        return [self.folder / shard, *(folder / shard for folder in sorted(left.glob("*")))]
+
+    def reopen(self, files: Sequence[str], record: str) -> None:
+        kept = self.folder / WORK / files[-1] / "reopened"
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in (*files, record):
+            with suppress(FileNotFoundError):
+                shutil.copy2(self.folder / name, kept / name)
+        self.delete(record)
+
+    def clear(self, shard: str) -> None:
+        shutil.rmtree(self.folder / WORK / shard, ignore_errors=True)
+
+
+class ObjectStore(Store):
+    """A folder of an object store: ``s3://bucket/folder``, ``gs://``, ``hf://``, and others that fsspec knows.
+
+    A PUT is atomic. Unfinished shards are in temporary folders of their hosts, so a killed worker loses its shard.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = url.rstrip("/")
+        self._fs, self._root = file_system(self.name)
+        self.exclusive = self.name.partition("://")[0] in _CONDITIONAL
+
+    def create(self, name: str, data: bytes) -> bool:
+        if not self.exclusive:
+            raise CorpusError(f"{self.name}: this store cannot create a file exclusively; use --rank and --ranks")
+        tried = 0
+
+        def put() -> bool:
+            nonlocal tried
+            tried += 1
+            try:
+                self._fs.pipe_file(self._path(name), data, mode="create")
+            except OSError as error:
+                if not _exists(error):
+                    raise
+                # The answer to an earlier try may have been lost; who made the file tells its content.
+                return tried > 1 and self.read(name) == data
+            return True
+
+        return bool(retried(put, f"{self.name}/{name}"))
+
+    def write(self, name: str, data: bytes) -> None:
+        retried(lambda: self._fs.pipe_file(self._path(name), data), f"{self.name}/{name}")
+
+    def grow(self, name: str, size: int) -> bool:
+        self.write(name, b"." * size)
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return bytes(retried(lambda: self._fs.cat_file(self._path(name)), f"{self.name}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        self._fs.invalidate_cache()
+        return bool(retried(lambda: self._fs.exists(self._path(name)), f"{self.name}/{name}"))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        path = self._path(folder).rstrip("/")
+
+        def listing() -> list[dict[str, Any]]:
+            self._fs.invalidate_cache()
+            return list(self._fs.ls(path, detail=True))
+
+        try:
+            entries = retried(listing, f"{self.name}/{folder}")
+        except FileNotFoundError:
+            return {}
+        return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
+
+    def delete(self, *names: str) -> None:
+        for name in names:
+            try:
+                retried(lambda name=name: self._fs.rm_file(self._path(name)), f"{self.name}/{name}")  # type: ignore[misc]
+            except FileNotFoundError:
+                continue
+
+    def publish(self, path: Path) -> None:
+        retried(lambda: self._put(path), f"{self.name}/{path.name}")
+        path.unlink()
+
+    def _put(self, path: Path) -> None:
+        """Upload a file, and compare its size there: a store that lost the end of it must not go unnoticed."""
+        self._fs.put_file(str(path), self._path(path.name))
+        self._fs.invalidate_cache()
+        size = self._fs.info(self._path(path.name))["size"]
+        if size != path.stat().st_size:
+            raise OSError(f"{size} of {path.stat().st_size} bytes arrived")
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        copy = folder / name
+        copy.write_bytes(retried(lambda: self._fs.cat_file(self._path(name)), f"{self.name}/{name}"))
+        return copy
+
+    @contextmanager
+    def workspace(self, shard: str, worker: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="spintok-") as folder:
+            yield Path(folder)
+
+    def earlier(self, shard: str) -> list[Path]:
+        return []
+
+    def reopen(self, files: Sequence[str], record: str) -> None:
+        self.delete(record)
+
+    def clear(self, shard: str) -> None:
+        pass
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def open_store(output: str | os.PathLike[str]) -> Store:
+    """The store of an output folder or URL."""
+    return ObjectStore(os.fspath(output)) if is_url(output) else FolderStore(Path(output))
+
+
+def _exists(error: OSError) -> bool:
+    """Whether a conditional PUT was refused because there is an object; s3fs hands on S3's own error."""
+    return isinstance(error, FileExistsError) or "PreconditionFailed" in str(error)

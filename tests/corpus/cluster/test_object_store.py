@@ -1,0 +1,97 @@
+"""Workers that write to an object store, on a server that fails now and then."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server, s3_server
+
+import spintok.data.remote
+from spintok.corpus import CorpusError, Options, encode_corpus
+from spintok.corpus.cluster.store import ObjectStore
+from spintok.data.remote import RemoteError, file_system
+from tests.corpus.jobs import encode
+from tests.corpus.scale_faults import shards
+
+URL = "s3://bucket/tokens"
+
+pytestmark = [
+    # botocore's own.
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    pytest.importorskip("s3fs")
+    with s3_server() as running:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", running.url),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
+        file_system.cache_clear()
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield running
+        file_system.cache_clear()
+
+
+def stored(server: S3Server) -> dict[str, bytes]:
+    """The objects in the output folder, but those of work in progress."""
+    names = ((name.removeprefix("bucket/tokens/"), content) for name, content in server.objects.items())
+    return {name: content for name, content in names if not name.startswith(".work/")}
+
+
+def test_leases_need_a_conditional_put(server: S3Server) -> None:
+    store = ObjectStore(URL)
+    assert store.create("a", b"first")
+    assert not store.create("a", b"second")
+    assert store.read("a") == b"first"
+    assert store.grow("a", 7)
+    assert store.sizes() == {"a": 7}
+    store.delete("a", "b")
+    assert store.read("a") is None
+    assert store.sizes() == {}
+
+
+@pytest.mark.parametrize("faults", [{}, {"500": 0.1, "503": 0.1, "lost": 0.1, "truncated": 0.1, "slow": 0.02}])
+def test_the_bytes_are_those_of_a_local_folder(
+    mfcc, recordings, tmp_path: Path, server: S3Server, faults: dict[str, float]
+) -> None:
+    encode(mfcc, recordings, tmp_path / "alone")
+    server.faults = faults
+    options = Options(shard_size=2, shared=True, lease_seconds=5.0)
+    summary = encode_corpus(mfcc, recordings, URL, options)
+    assert (summary.total, summary.encoded, summary.failures) == (5, 5, [])
+    assert stored(server) == shards(tmp_path / "alone")
+    assert set(server.met) <= set(faults)
+    assert bool(server.met) == bool(faults)
+    again = encode_corpus(mfcc, recordings, URL, options)
+    assert (again.encoded, again.resumed) == (0, 5)
+    assert again.counts == summary.counts
+
+
+def test_ranks_need_no_leases(mfcc, recordings, tmp_path: Path, server: S3Server) -> None:
+    encode(mfcc, recordings, tmp_path / "alone")
+    for rank in (1, 0):
+        encode_corpus(mfcc, recordings, URL, Options(shard_size=2, rank=rank, ranks=2))
+    assert stored(server) == shards(tmp_path / "alone")
+
+
+def test_a_store_that_stays_away_is_an_error(mfcc, recordings, server: S3Server, monkeypatch) -> None:
+    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,))
+    server.faults = {"503": 1.0}
+    with pytest.raises(RemoteError, match=r"s3://bucket/tokens/.*after 2 tries"):
+        encode_corpus(mfcc, recordings, URL, Options(shared=True))
+
+
+def test_a_store_without_conditional_put_has_no_leases(mfcc, recordings) -> None:
+    with pytest.raises(CorpusError, match="use --rank and --ranks"):
+        encode_corpus(mfcc, recordings, "memory://tokens", Options(shared=True))
