@@ -13,7 +13,7 @@ EPILOG = """Examples:
   spintok bench encode -- --help                 a benchmark's own options"""
 
 Name = Literal[
-    "encode", "evaluate", "export", "invariance", "kernels", "kmeans", "perturb", "stream", "train", "windows"
+    "encode", "evaluate", "export", "invariance", "kernels", "kmeans", "perturb", "scale", "stream", "train", "windows"
 ]
 
 FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -41,7 +41,9 @@ EPILOG = """Examples:
 
   spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/
 
-  spintok encode wav/ out/ --shared           one of any number of workers: start it as often as you like"""
+  spintok encode wav/ out/ --shared           one of any number of workers: start it as often as you like
+
+  spintok encode wav/ --plan --price 2.5      what the corpus will take, from a measured minute"""
 
 
 def encode(
@@ -122,6 +124,10 @@ def encode(
         float | None,
         typer.Option(help="Cut shards by seconds of audio instead of --shard-size; a longer file is a shard alone."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Encode nothing but a sample, and print what the corpus will take.")
+    ] = False,
+    price: Annotated[float, typer.Option(help="With --plan: what an hour of a machine like this costs.")] = 0.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier run's shards and start again.")
     ] = False,
@@ -149,6 +155,7 @@ def encode(
     _check_output(path, output)
     if features is not None:
         only_tokens = {
+            "--plan": plan or None,
             "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None,
             "--latency": latency,
         }  # fmt: skip
@@ -177,7 +184,23 @@ def encode(
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
+    if plan:
+        return _plan(loaded, path, settings, price, quiet)
     return _tokens(loaded, path, output, settings, stats, quiet)
+
+
+def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], price: float, quiet: bool) -> int:
+    from spintok.cli.plan import print_plan
+    from spintok.corpus.cluster.plan import measure
+    from spintok.corpus.tokens import Options, token_writer
+    from spintok.data.manifest import scan
+
+    options = Options(**settings)
+    with progress_display(quiet=quiet) as display:
+        writer = token_writer(tokenizer, options)
+        plan = measure(writer, tokenizer, scan(source), options.workers, progress=display)
+    print_plan(plan, str(tokenizer.device), price)
+    return 0
 
 
 def _tokens(

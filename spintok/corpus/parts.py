@@ -12,7 +12,7 @@ from spintok.data.audio import AudioError, declared_samples
 from spintok.data.manifest import Utterance
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["cut", "refuse_duplicates", "shard_count"]
+__all__ = ["cut", "refuse_duplicates", "shard_count", "stated_seconds"]
 
 
 def cut(
@@ -67,7 +67,7 @@ def _by_seconds(utterances: Sequence[Utterance], seconds: float, known: Sequence
     # The last shard of the shorter list may not be full.
     begin = starts.pop() if starts else 0
     with ThreadPoolExecutor(8) as pool:
-        lengths = list(pool.map(_seconds, utterances[begin:]))
+        lengths = list(pool.map(stated_seconds, utterances[begin:]))
     held = 0.0
     for place, length in enumerate(lengths, start=begin):
         if held == 0.0 or held >= seconds or length >= seconds:
@@ -78,7 +78,7 @@ def _by_seconds(utterances: Sequence[Utterance], seconds: float, known: Sequence
     return starts
 
 
-def _seconds(utterance: Utterance) -> float:
+def stated_seconds(utterance: Utterance) -> float:
     """The duration that the list or the file's header states; 0 for files that encoding will list as failed."""
     if utterance.seconds is not None:
         return utterance.seconds

@@ -28,7 +28,7 @@ BEATS = 6
 """How often a holder shows in ``seconds`` that it lives."""
 LOOKS = 4
 """The smallest number of looks in which a holder can be found dead."""
-SLOW = 3.0
+SLOW = 1.5
 """A unit is done a second time when it takes so many times the median of this worker's units."""
 _MISSES = 16
 """Units found leased in a row after which the list of free units is too old."""
@@ -110,6 +110,7 @@ class Leases:
         start = int.from_bytes(hashlib.sha256(worker.encode()).digest()[:8], "big") % max(count, 1)
         early = dict.fromkeys(first)
         rest = [*range(start, count), *range(start)]
+        self._count = count
         self._order = [*early, *(unit for unit in rest if unit not in early)] if early else rest
         self._free: deque[int] = deque()
         self._seen: dict[int, _Seen] = {}
@@ -121,7 +122,7 @@ class Leases:
     @property
     def done(self) -> bool:
         """Whether all units were finished at the last look."""
-        return len(self.finished) >= len(self._order)
+        return len(self.finished) >= self._count
 
     def take(self) -> Lease | None:
         """A unit to do now; None when there is nothing to do but to wait and ask again, or when all is ``done``."""
@@ -207,8 +208,9 @@ class Leases:
             else:
                 silent = last.silent + passed if size == last.size else 0.0
                 self._seen[unit] = _Seen(generation, size, last.age + passed, silent)
-        taken = self.finished | newest.keys()
-        self._free = deque(unit for unit in self._order if unit not in taken)
+        # What is finished stays so: the list gets shorter.
+        self._order = [unit for unit in self._order if unit not in self.finished]
+        self._free = deque(unit for unit in self._order if unit not in newest)
 
     def _path(self, unit: int, generation: int) -> str:
         return f"{FOLDER}/{self._kind}{unit:05d}.{generation}"
