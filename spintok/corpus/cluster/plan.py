@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.parts import stated_seconds
@@ -17,6 +18,8 @@ from spintok.frames import SAMPLE_RATE
 from spintok.progress import Progress, no_progress
 
 __all__ = ["Plan", "Row", "measure"]
+
+R = TypeVar("R")
 
 _LENGTHS = 1000
 """Files whose lengths are looked up; those of a longer list are estimated from them."""
@@ -82,7 +85,7 @@ class Plan:
 
 
 def measure(
-    writer: ShardWriter[object],
+    writer: ShardWriter[R],
     tokenizer: Featurizer,
     utterances: Sequence[Utterance],
     threads: int,
@@ -108,7 +111,7 @@ def measure(
     lengths = [stated_seconds(utterance) for utterance in order[:_LENGTHS]]
     hours = sum(lengths) / len(lengths) * len(utterances) / 3600
     sample = reading = encoding = 0.0
-    records = []
+    records: list[R] = []
     for place, utterance in enumerate(order):
         started = time.monotonic()
         try:
