@@ -18,13 +18,13 @@ __all__ = ["Tab", "chromium"]
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A running browser; skips the test if there is no Chromium on PATH."""
+def chromium(*options: str) -> Iterator[Browser]:
+    """A running browser, with these options of its own; skips the test if there is no Chromium on PATH."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     program = next((found for name in names if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no Chromium here to open the pages in")
-    arguments = ["--no-sandbox", "--mute-audio", "--disable-gpu", "--force-color-profile=srgb"]
+    arguments = [*options, "--no-sandbox", "--mute-audio", "--disable-gpu", "--force-color-profile=srgb"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser

@@ -18,6 +18,7 @@ from spintok.cli import (
     push,
     report,
     save,
+    serve,
     stats,
     stream,
     tokenizers,
@@ -72,6 +73,7 @@ def spintok_options(
 for command, module, name in (
     (encode.encode, encode, None),
     (stream.stream, stream, None),
+    (serve.serve, serve, None),
     (verify.verify, verify, None),
     (stats.stats, stats, None),
     (report.report, report, None),

@@ -86,9 +86,12 @@ class Stream:
         while self.session.due:
             yield self.take(self.engine.step([self.session]))
 
-    def feed(self, samples: Any, sample_rate: int) -> None:
-        """Take samples as ``push`` does, and compute nothing yet: ``steps`` or ``StreamPool.step`` will."""
-        self.add(self.check(samples, sample_rate), sample_rate)
+    def feed(self, samples: Any, sample_rate: int) -> NDArray[np.float32]:
+        """Take samples as ``push`` does, and compute nothing yet: ``steps`` or ``StreamPool.step`` will.
+
+        Returns the samples at 16 kHz that they complete, for others that listen (``spintok.streaming.turns``).
+        """
+        return self.add(self.check(samples, sample_rate), sample_rate)
 
     def check(self, samples: Any, sample_rate: int) -> NDArray[np.float32]:
         """The samples as (S,) float32 at their own rate, if the stream can take them. Raises ``AudioError``."""
@@ -99,17 +102,25 @@ class Stream:
             raise AudioError(f"the stream began with {self.sample_rate} Hz; {sample_rate} Hz need another stream")
         return waveform
 
-    def add(self, waveform: NDArray[np.float32], sample_rate: int) -> None:
-        """Take what ``check`` returned."""
+    def add(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+        """Take what ``check`` returned. Returns the same as ``feed``."""
         if self.heard.resampler is None:
             self.heard.resampler = StreamResampler(int(sample_rate))
-        self.session.add(self.heard.resampler.push(waveform))
+        resampled = self.heard.resampler.push(waveform)
+        self.session.add(resampled)
+        return resampled
 
-    def finish(self) -> None:
-        """Say that no more samples will come, and compute nothing yet. Saying so again changes nothing."""
+    def finish(self) -> NDArray[np.float32]:
+        """Say that no more samples will come, and compute nothing yet. Saying so again changes nothing.
+
+        Returns the last samples at 16 kHz.
+        """
+        last: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         if self.heard.resampler is not None and not self.session.ended:
-            self.session.add(self.heard.resampler.finish())
+            last = self.heard.resampler.finish()
+            self.session.add(last)
         self.session.ended = True
+        return last
 
     def state(self) -> bytes:
         """All that the stream remembers, to go on elsewhere: ``Tokenizer.stream(state=...)``.

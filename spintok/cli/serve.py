@@ -1,0 +1,109 @@
+"""``spintok serve``."""
+
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
+from spintok.cli.output import complain, say
+
+__all__ = ["EPILOG", "serve"]
+
+EPILOG = """Examples:
+
+  spintok serve                                       then open http://127.0.0.1:8765/ and speak
+
+  spintok serve --latency 160ms --port 9000
+
+  SPINTOK_SERVE_TOKEN=secret spintok serve --host 0.0.0.0 --origin https://example.org
+
+  curl --data-binary @speech.flac http://127.0.0.1:8765/tokens
+
+docs/guides/serve.md describes the messages of a session."""
+
+
+def serve(
+    tokenizer: TokenizerName = None,
+    latency: Annotated[str, typer.Option(help="The latency of all sessions, such as 320ms.")] = "320ms",
+    codebook: Annotated[str | None, typer.Option(help="The codebook to send (default: the first one).")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines connect.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8765,
+    token: Annotated[
+        str | None, typer.Option(envvar="SPINTOK_SERVE_TOKEN", help="A secret that clients must send.")
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin, such as https://example.org, whose pages may connect; repeatable."),
+    ] = None,
+    sessions: Annotated[int, typer.Option(help="The most sessions at a time.")] = 64,
+    message_bytes: Annotated[int, typer.Option(help="The largest message of a session, in bytes.")] = 1 << 20,
+    upload_bytes: Annotated[int, typer.Option(help="The largest file that may be posted, in bytes.")] = 256 << 20,
+    idle_seconds: Annotated[
+        float, typer.Option(help="Disconnect a client that sends nothing, or reads nothing, for so long.")
+    ] = 60.0,
+    backlog_seconds: Annotated[
+        float, typer.Option(help="Stop reading from a client while so much of its audio waits.")
+    ] = 10.0,
+    device: Device = "auto",
+    offline: Offline = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve tokens while people speak: WebSocket sessions, posted files, and a page with a microphone.
+
+    Needs `pip install 'spintok[serve]'`.
+    """
+    try:
+        import uvicorn
+
+        from spintok.serve import ServerOptions, create_app
+    except ImportError as error:
+        raise ValueError(f"spintok serve needs more packages: pip install 'spintok[serve]' ({error})") from None
+    from spintok.streaming.policy import parse_latency
+
+    options = ServerOptions(
+        latency=parse_latency(latency),
+        codebook=codebook,
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(origin or ()),
+        sessions=sessions,
+        message_bytes=message_bytes,
+        upload_bytes=upload_bytes,
+        idle_seconds=idle_seconds,
+        backlog_seconds=backlog_seconds,
+    )
+    if not options.loopback and token is None:
+        complain("everybody who reaches this address may connect; set a secret with SPINTOK_SERVE_TOKEN", "warning")
+    app = create_app(load_tokenizer(tokenizer, device, offline, quiet), options)
+    with _listen(host, port) as listening:
+        name = f"[{host}]" if ":" in host else host
+        say(f"http://{name}:{listening.getsockname()[1]}/ serves tokens after {latency}; Ctrl-C stops it")
+        sys.stdout.flush()
+        config = uvicorn.Config(
+            app,
+            # Addresses may hold the token.
+            access_log=False,
+            log_level="warning",
+            ws="websockets-sansio",
+            ws_max_size=message_bytes,
+            # A connection whose other end has vanished ends within 40 s.
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            timeout_graceful_shutdown=5,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``ValueError`` if there can be none."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"cannot listen on {host}:{port}: {reason}; choose others with --host and --port") from None

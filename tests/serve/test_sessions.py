@@ -1,0 +1,162 @@
+"""Sessions of a server: the codes that ``encode`` gives, whatever the cutting and the company."""
+
+import asyncio
+import random
+
+import numpy as np
+import pytest
+
+from tests.serve.servers import RATE, Client, pcm, run, running
+from tests.streaming.streamers import speech, tokenizer
+
+TOKENIZER = tokenizer("streaming")
+
+
+def _expected(samples: np.ndarray, rate: int = RATE) -> list[int]:
+    return TOKENIZER.encode(samples, rate, latency=0.08).codes.tolist()
+
+
+@pytest.mark.parametrize("rate", [16000, 8000, 44100])
+def test_a_session_gives_the_codes_of_encode(address, rate) -> None:
+    samples = pcm(speech(3 * rate // 2))
+
+    async def talk() -> Client:
+        client = await Client.open(address, sample_rate=rate)
+        await client.speak(samples, 777)
+        await client.send({"type": "end"})
+        await client.until("end")
+        return client
+
+    client = run(talk())
+    assert client.codes == _expected(samples, rate)
+    ready, end = client.messages[0], client.messages[-1]
+    assert ready["fingerprint"] == TOKENIZER.fingerprint
+    assert ready["codebook_size"] == 20
+    assert end["frames"] == len(client.codes)
+    parts = [m for m in client.messages if m["type"] == "tokens"]
+    assert [m["start"] for m in parts] == list(np.cumsum([0] + [len(m["codes"]) for m in parts])[:-1])
+    # Runs that go on are whole once they are joined.
+    durations: list[int] = []
+    for part in parts:
+        first, *rest = part["durations"]
+        durations[-1:] = [durations[-1] + first] if part["continues"] else [*durations[-1:], first]
+        durations += rest
+    assert durations == TOKENIZER.encode(samples, rate, latency=0.08).durations.tolist()
+
+
+def test_float_samples_give_the_same_codes(address) -> None:
+    samples = pcm(speech(RATE))
+
+    async def talk() -> list[int]:
+        client = await Client.open(address, format="f32le")
+        await client.send((samples.astype("<f4") / 32768).tobytes())
+        await client.send({"type": "end"})
+        await client.until("end")
+        return client.codes
+
+    assert run(talk()) == _expected(samples)
+
+
+def test_sessions_do_not_mix(address) -> None:
+    """Clients that speak, stall and vanish leave the codes of the others as they are."""
+    voices = [pcm(speech(RATE // 2 + 1000 * i, seed=i)) for i in range(12)]
+
+    async def talk(index: int) -> list[int] | None:
+        choose = random.Random(index)
+        client = await Client.open(address)
+        for start in range(0, len(voices[index]), 1600):
+            await client.send(voices[index][start : start + 1600].tobytes())
+            await asyncio.sleep(choose.random() * 0.02)
+            if index % 3 == 2 and start > 4000:
+                client.connection.transport.abort()
+                return None
+        await client.send({"type": "end"})
+        await client.until("end")
+        return client.codes
+
+    async def all_of_them() -> list[list[int] | None]:
+        return await asyncio.gather(*map(talk, range(len(voices))))
+
+    found = run(all_of_them())
+    for index, codes in enumerate(found):
+        assert (codes is None) == (index % 3 == 2)
+        if codes is not None:
+            assert codes == _expected(voices[index]), index
+
+
+def test_a_session_goes_on_elsewhere(address) -> None:
+    samples = pcm(speech(2 * RATE))
+
+    async def talk(other: str) -> list[int]:
+        first = await Client.open(address)
+        await first.speak(samples[:13_333], 1000)
+        await first.send({"type": "state"})
+        state = (await first.until("state"))["state"]
+        await first.connection.close()
+        second = await Client.open(other, state=state)
+        await second.speak(samples[13_333:], 1000)
+        await second.send({"type": "end"})
+        await second.until("end")
+        return first.codes + second.codes
+
+    with running(TOKENIZER) as other:
+        assert run(talk(other)) == _expected(samples)
+
+
+def test_features_come_beside_the_codes(address) -> None:
+    samples = pcm(speech(RATE))
+
+    async def talk() -> Client:
+        client = await Client.open(address, features=1)
+        await client.speak(samples, 3200)
+        await client.send({"type": "end"})
+        await client.until("end")
+        return client
+
+    client = run(talk())
+    stream = TOKENIZER.stream(latency=0.08)
+    expected = np.concatenate([stream.push_features(samples, RATE, 1), stream.close_features(1)])
+    assert np.array_equal(np.concatenate(client.features), expected)
+    assert client.codes == _expected(samples)
+
+
+@pytest.fixture(scope="module")
+def speech_with_pauses() -> np.ndarray:
+    turns = pytest.importorskip("tests.streaming.test_turns", reason="spintok[turns] is not installed")
+    return pcm(turns.with_pauses("beth_river", "eve_bus"))
+
+
+def test_turns_are_told(address, speech_with_pauses) -> None:
+    half = len(speech_with_pauses) // 2
+
+    async def talk() -> list[dict]:
+        first = await Client.open(address, turns=True)
+        await first.speak(speech_with_pauses[:half], 1600)
+        await first.send({"type": "state"})
+        state = (await first.until("state"))["state"]
+        await first.connection.close()
+        second = await Client.open(address, turns=True, state=state)
+        await second.speak(speech_with_pauses[half:], 1600)
+        await second.send({"type": "end"})
+        await second.until("end")
+        return first.messages + second.messages
+
+    events = [m for m in run(talk()) if m["type"].startswith("speech_")]
+    assert [m["type"] for m in events] == ["speech_start", "speech_end"] * 2
+    # Two recordings of 3 s, each after a pause of 1.5 s.
+    assert 1.2 < events[0]["seconds"] < 1.8
+    assert 5.6 < events[2]["seconds"] < 6.4
+
+
+def test_a_label_closes_the_turn(address, speech_with_pauses) -> None:
+    async def talk() -> list[dict]:
+        client = await Client.open(address, turns=True)
+        await client.speak(speech_with_pauses[: 3 * RATE], 1600)
+        await client.until("speech_start")
+        await client.send({"type": "turn", "label": "answer"})
+        await client.until("speech_end")
+        await client.connection.close()
+        return client.messages
+
+    kinds = [m["type"] for m in run(talk()) if m["type"] in ("speech_start", "turn", "speech_end")]
+    assert kinds == ["speech_start", "turn", "speech_end"]
