@@ -10,7 +10,7 @@ def transformers_model(kind: str, seed: int = 0, **changes: Any) -> Any:
     """A small random model of transformers in evaluation mode, no parameter at its initial value."""
     import transformers
 
-    names = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
+    names = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM", "data2vec-audio": "Data2VecAudio"}
     settings = {
         "hidden_size": 48,
         "num_hidden_layers": 3,

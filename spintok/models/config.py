@@ -39,6 +39,7 @@ class EncoderConfig:
             own output (``hidden_states[-1]`` of transformers 5, torchaudio, Spin); True gives ``last_hidden_state``
             of transformers, ``hidden_states[-1]`` of transformers 4, and the last layer of s3prl.
         positional_kernel, positional_groups: kernel and groups of the positional convolution.
+        positional_stack: 0 for the one convolution of HuBERT; else so many, each with a layer norm, as in data2vec.
         position_buckets: rows of WavLM's relative position bias; 0 for models without it.
         position_max_distance: the distance in frames from which on that bias stays the same.
         norm_eps: the epsilon of the transformer's layer norms.
@@ -69,6 +70,7 @@ class EncoderConfig:
     final_norm: bool = False
     positional_kernel: int = 128
     positional_groups: int = 16
+    positional_stack: int = 0
     position_buckets: int = 0
     position_max_distance: int = 800
     norm_eps: float = 1e-5
@@ -121,6 +123,8 @@ class EncoderConfig:
             raise ValueError('streaming needs front_end "log_mel" with one convolution of kernel 2 and stride 2')
         if self.grid != GRID:
             raise ValueError(f"streaming encoders step by {GRID.hop} samples, and read {GRID.reach}, in each frame")
+        if self.positional_stack:
+            raise ValueError("streaming knows no stack of positional convolutions: positional_stack must be 0")
         if self.position_buckets:
             raise ValueError("streaming knows no relative position bias: position_buckets must be 0")
 
@@ -135,7 +139,7 @@ class EncoderConfig:
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("width", "heads", "feed_forward", "positional_kernel", "positional_groups"):
             _check_int(name, getattr(self, name), 1, _LARGEST)
-        for name in ("position_buckets", "position_max_distance"):
+        for name in ("position_buckets", "position_max_distance", "positional_stack"):
             _check_int(name, getattr(self, name), 0, _LARGEST)
         _check_int("layers", self.layers, 0, _MOST_LAYERS)
         # NaN fails every comparison.
@@ -147,9 +151,11 @@ class EncoderConfig:
             raise ValueError("waveform_eps and norm_eps must be above 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON. ``final_norm`` and ``streaming``, which are younger fields, are left out if not set."""
+        """Values for JSON. Younger fields, such as ``final_norm``, are left out if they are not set."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        return {name: v for name, v in values.items() if v or name not in ("final_norm", "streaming")}
+        return {
+            name: v for name, v in values.items() if v or name not in ("final_norm", "streaming", "positional_stack")
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EncoderConfig":

@@ -27,7 +27,7 @@ from spintok.models.config import EncoderConfig
 from spintok.models.conv_frontend import FrontEnd
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.log_mel import LogMelFrontEnd
-from spintok.models.positional import PositionalConv
+from spintok.models.positional import PositionalConv, PositionalStack
 from spintok.models.products import fixed_order, linear
 from spintok.models.running_log_mel import RunningLogMelFrontEnd
 from spintok.models.statistics import WaveformStatistics
@@ -57,7 +57,10 @@ class Encoder(FeatureExtractor):
         channels = config.conv_channels[-1]
         self.feature_norm = nn.LayerNorm(channels, eps=config.norm_eps) if config.feature_norm else None
         self.projection = nn.Linear(channels, config.width) if config.projection else None
-        self.positional = PositionalConv(config.width, config.positional_kernel, config.positional_groups)
+        shape = (config.width, config.positional_kernel, config.positional_groups)
+        self.positional: PositionalConv | PositionalStack = (
+            PositionalStack(*shape, config.positional_stack) if config.positional_stack else PositionalConv(*shape)
+        )
         # "post": of the transformer's input; "pre" with final_norm: of the last layer's output.
         has_norm = config.norm_position == "post" or config.final_norm
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if has_norm else None
@@ -235,7 +238,11 @@ class Encoder(FeatureExtractor):
         self._check_chunk(chunk)
         if features.shape[0] == 0 or features.shape[1] == 0:
             return [features for _ in layers]
-        x = self.transformer_input(features + self.positional(features, chunk))
+        if isinstance(self.positional, PositionalStack):
+            positions = self.positional(features, mask)
+        else:
+            positions = self.positional(features, chunk)
+        x = self.transformer_input(features + positions)
         if self.training and self.config.dropout > 0:
             x = F.dropout(x, self.config.dropout)
         return self.upper(x, mask, above=0, layers=layers, chunk=chunk)
@@ -343,7 +350,10 @@ def random_encoder(config: EncoderConfig, generator: torch.Generator) -> Encoder
         bound = 1 / math.sqrt(config.conv_channels[-1])
         encoder.projection.weight.uniform_(-bound, bound, generator=generator)
     deviation = math.sqrt(4 / (config.positional_kernel * config.width))
-    encoder.positional.weight.normal_(0, deviation, generator=generator)
-    assert encoder.positional.bias is not None
-    encoder.positional.bias.zero_()
+    convs = encoder.positional.convs if isinstance(encoder.positional, PositionalStack) else [encoder.positional]
+    for conv in convs:
+        assert isinstance(conv, nn.Conv1d)
+        conv.weight.normal_(0, deviation, generator=generator)
+        assert conv.bias is not None
+        conv.bias.zero_()
     return encoder

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from spintok.models.products import fixed_order
 
-__all__ = ["PositionalConv"]
+__all__ = ["PositionalConv", "PositionalStack"]
 
 
 class PositionalConv(nn.Conv1d):
@@ -109,3 +109,33 @@ class PositionalConv(nn.Conv1d):
             spectrum = torch.fft.rfft(weight.flip(2), n=size).unflatten(0, (self.groups, -1))
             self._spectrum = (weight.clone(), spectrum.permute(3, 0, 2, 1).contiguous())
         return self._spectrum[1]
+
+
+class PositionalStack(nn.Module):
+    """The positional convolutions of data2vec, each with a plain layer norm, and GELU: (B, T, D) to (B, T, D).
+
+    Every utterance is convolved alone: their biases and norms would carry what is in the padding into its last frames.
+    Source: Baevski et al. 2022, "data2vec", and transformers' ``Data2VecAudioModel``.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, layers: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve x (B, T, D), of which ``mask`` (B, T) marks the valid frames; padded frames are zero."""
+        lengths = [x.shape[1]] * len(x) if mask is None else mask.sum(1).tolist()
+        rows = [self._one(row[None, :length])[0] for row, length in zip(x, lengths, strict=True)]
+        return torch.stack([F.pad(row, (0, 0, 0, x.shape[1] - len(row))) for row in rows])
+
+    def _one(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 0:
+            return x
+        frames = x.shape[1]
+        for conv in self.convs:
+            # With an even kernel there is one frame too many.
+            x = conv(x.transpose(1, 2))[:, :, :frames].transpose(1, 2)
+            x = F.gelu(F.layer_norm(x, x.shape[2:]))
+        return x

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spintok.masks import length_mask
 from spintok.models.encoder import Encoder
+from spintok.models.positional import PositionalConv
 from spintok.models.running import MELS_PER_FRAME, BandStatistics
 from spintok.models.running_log_mel import RunningLogMelFrontEnd
 
@@ -115,6 +116,7 @@ class EncoderSteps:
         # A slot without frames attends to itself: without any key the softmax would be 0 / 0.
         mask = length_mask(valid.clamp(min=1), self.frames)
         local = encoder.project(self.front_end.convolve(rows)).masked_fill(~mask[:, :, None], 0.0)
+        assert isinstance(encoder.positional, PositionalConv)
         x = encoder.transformer_input(local + encoder.positional.after(state.local, local))
         places = torch.arange(self.past, device=x.device)
         mask = torch.cat([places >= self.past - state.frames[:, None], mask], 1)

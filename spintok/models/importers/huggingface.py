@@ -1,4 +1,4 @@
-"""Hugging Face folders of HubertModel, Wav2Vec2Model and WavLMModel, alone or inside a model for CTC, pre-training, ...
+"""Hugging Face folders of HubertModel, Wav2Vec2Model, WavLMModel or Data2VecAudioModel, alone or in a model for CTC.
 
 The transformers package is not needed.
 """
@@ -15,7 +15,7 @@ from spintok.models.importers.weights import CheckpointError, assemble, geometry
 
 __all__ = ["load_huggingface"]
 
-_PREFIX = r"(?:hubert\.|wav2vec2\.|wavlm\.)?"
+_PREFIX = r"(?:hubert\.|wav2vec2\.|wavlm\.|data2vec_audio\.)?"
 _POSITIONAL = _PREFIX + r"encoder\.pos_conv_embed\.conv\."
 _LAYER = _PREFIX + r"encoder\.layers\.(\d+)\."
 RULES = [
@@ -26,6 +26,7 @@ RULES = [
     (_POSITIONAL + r"(bias|weight|weight_g|weight_v)", r"positional.\1"),
     (_POSITIONAL + r"parametrizations\.weight\.original0", r"positional.weight_g"),
     (_POSITIONAL + r"parametrizations\.weight\.original1", r"positional.weight_v"),
+    (_PREFIX + r"encoder\.pos_conv_embed\.layers\.(\d+)\.conv\.(bias|weight)", r"positional.convs.\1.\2"),
     (_PREFIX + r"encoder\.layer_norm\.(\w+)", r"norm.\1"),
     (_LAYER + r"attention\.(q|k|v|out)_proj\.(\w+)", r"layers.\1.attention.\2.\3"),
     (_LAYER + r"attention\.gru_rel_pos_const", r"layers.\1.attention.gate_scale"),
@@ -50,8 +51,10 @@ def load_huggingface(folder: Path, *, final_norm: bool = False) -> tuple[Encoder
     """
     settings = _json(folder / "config.json")
     kind = settings.get("model_type")
-    if kind not in ("hubert", "wav2vec2", "wavlm"):
-        raise CheckpointError(f"model_type is {str(kind)[:80]!r}; spintok reads hubert, wav2vec2 and wavlm")
+    if kind not in ("hubert", "wav2vec2", "wavlm", "data2vec-audio"):
+        raise CheckpointError(
+            f"model_type is {str(kind)[:80]!r}; spintok reads hubert, wav2vec2, wavlm and data2vec-audio"
+        )
     activations = [settings.get(name, "gelu") for name in ("hidden_act", "feat_extract_activation")]
     if activations != ["gelu", "gelu"]:
         raise CheckpointError(f"its activation functions are {str(activations)[:80]}; spintok's encoders use gelu")

@@ -64,7 +64,9 @@ def geometry(named: Mapping[str, Tensor]) -> dict[str, Any]:
     convolutions = _numbered(named, "front_end.layers")
     shapes = [_shape(named, f"front_end.layers.{i}.weight", 3) for i in range(convolutions)]
     layers = _numbered(named, "layers")
-    positional = _shape(named, "positional.weight_v" if "positional.weight_v" in named else "positional.weight", 3)
+    stack = _numbered(named, "positional.convs")
+    names = ("positional.convs.0.weight",) if stack else ("positional.weight_v", "positional.weight")
+    positional = _shape(named, next((name for name in names if name in named), names[-1]), 3)
     found = {
         "conv_channels": tuple(shape[0] for shape in shapes),
         "conv_kernels": tuple(shape[2] for shape in shapes),
@@ -77,6 +79,7 @@ def geometry(named: Mapping[str, Tensor]) -> dict[str, Any]:
         "layers": layers,
         "positional_kernel": positional[2],
         "positional_groups": positional[0] // max(positional[1], 1),
+        "positional_stack": stack,
         "position_buckets": 0,
     }
     if "positions.weight" in named:

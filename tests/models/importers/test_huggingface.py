@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import spintok
 from spintok.models.codebook import Codebook, CodebookConfig
+from spintok.models.config import EncoderConfig
 from spintok.models.importers import CheckpointError, load_encoder
 from spintok.tokenizer import Tokenizer
 
@@ -44,6 +45,26 @@ def test_heads_are_left_out(kind: str, wrapper: str, tmp_path: Path) -> None:
     shake(model, 0)
     model.save_pretrained(tmp_path)
     assert_equal(tmp_path, getattr(model, kind), normalize=False)
+
+
+@pytest.mark.parametrize("kernel", [7, 8])
+def test_data2vec(tmp_path: Path, kernel: int) -> None:
+    """Five positional convolutions; the features of an utterance are its own in a batch too."""
+    model = transformers_model("data2vec-audio", num_conv_pos_embeddings=5, conv_pos_kernel_size=kernel)
+    model.save_pretrained(tmp_path)
+    # Without a preprocessor_config.json: layer norms in the front end, so the waveform is normalised.
+    assert_equal(tmp_path, model, normalize=True)
+    encoder = load_encoder(tmp_path)
+    assert encoder.config.positional_stack == 5
+    batch, lengths = torch.stack([WAVEFORM, WAVEFORM]), torch.tensor([16_000, 9_000])
+    with torch.inference_mode():
+        together, counts = encoder(batch, lengths)
+        alone, _ = encoder(WAVEFORM[None, :9_000])
+    assert difference(together[1, : counts[1]], alone[0]) < 1e-5
+    assert together[1, counts[1] :].eq(0).all()
+    again = type(encoder).from_config(encoder.to_config())
+    assert again.config == encoder.config
+    assert "positional_stack" not in EncoderConfig().to_dict()
 
 
 def test_shards(tmp_path: Path) -> None:
