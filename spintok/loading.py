@@ -1,7 +1,6 @@
 """``spintok.load``: a tokenizer from a folder, by name, or from a checkpoint of Spin's authors."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from spintok.models.importers import CheckpointError, load_extractor, load_spin
 from spintok.models.importers.centroids import read_centroids
 from spintok.models.importers.weights import check_weights
 from spintok.progress import Progress, no_progress
-from spintok.serialization import TokenizerError, is_tokenizer, read_folder
+from spintok.serialization import TokenizerError, is_tokenizer, load_weights, read_folder
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["find_source", "import_quantizer", "load", "load_featurizer"]
@@ -206,7 +205,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"{error!r}".splitlines()[0][:300]
         raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {reason}") from None
-    _load_weights(tokenizer, weights, folder)
+    load_weights(tokenizer, weights, folder, TokenizerError)
     return tokenizer
 
 
@@ -222,27 +221,6 @@ def _build(config: dict[str, Any]) -> Tokenizer:
     with torch.device("meta"):
         codebooks = [Codebook(CodebookConfig(**codebook)) for codebook in config["codebooks"]]
     return Tokenizer(encoder, codebooks, layer=layer, name=name, window=Window(**config["window"]))
-
-
-def _load_weights(tokenizer: Tokenizer, weights: Mapping[str, Tensor], folder: Path) -> None:
-    needed = {name: _form(tensor) for name, tensor in tokenizer.state_dict().items()}
-    given = {name: _form(tensor) for name, tensor in weights.items()}
-    for name in sorted(needed.keys() | given.keys()):
-        if needed.get(name) != given.get(name):
-            raise TokenizerError(
-                f"{folder}: model.safetensors does not fit config.json: {name} should be "
-                f"{needed.get(name, 'absent')} and is {given.get(name, 'absent')}"
-            )
-    # Copies: the tensors of a safetensors file may be its mapped pages.
-    copies = {
-        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-        for name, tensor in weights.items()
-    }
-    tokenizer.load_state_dict(copies, assign=True)
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{'' if tensor.is_floating_point() else 'integer '}{tuple(tensor.shape)}"
 
 
 def _from_spin(path: Path) -> Tokenizer:

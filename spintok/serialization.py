@@ -1,8 +1,9 @@
-"""The tokenizer folder: config.json, model.safetensors, and the fingerprint of both."""
+"""Folders of tokenizers and decoders: config.json, model.safetensors, and the fingerprint of both."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +13,63 @@ from torch import Tensor, nn
 
 from spintok._files import atomic
 
-__all__ = ["FORMAT", "StoredDtype", "TokenizerError", "fingerprint", "is_tokenizer", "read_folder", "write_folder"]
+__all__ = [
+    "DECODER",
+    "FORMAT",
+    "TOKENIZER",
+    "FolderError",
+    "Kind",
+    "StoredDtype",
+    "TokenizerError",
+    "fingerprint",
+    "is_tokenizer",
+    "load_weights",
+    "read_folder",
+    "write_folder",
+]
 
 FORMAT = 1
-"""The version of the folder's layout that this release reads and writes."""
+"""The version of the layout of tokenizer folders that this release reads and writes."""
 
 StoredDtype = Literal["float32", "float16"]
 """The dtype of weights in the file; in memory they are always float32."""
 
 
-class TokenizerError(ValueError):
-    """A tokenizer folder cannot be used; the message names the folder and the cause."""
+class FolderError(ValueError):
+    """A folder cannot be used; the message names the folder and the cause."""
+
+
+class TokenizerError(FolderError):
+    """A tokenizer folder cannot be used."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder holds.
+
+    Attributes:
+        name: in messages.
+        marker: the field of config.json with the version of the layout.
+        version: the one that this release reads.
+        error: what reading raises.
+        instead: says what another config.json describes, and what to do.
+    """
+
+    name: str
+    marker: str
+    version: int
+    error: type[FolderError]
+    instead: str
+
+
+TOKENIZER = Kind(
+    "tokenizer",
+    "spintok_format",
+    FORMAT,
+    TokenizerError,
+    "contains an encoder, not a tokenizer: train a codebook on it (spintok train recipes/...)",
+)
+DECODER = Kind("decoder", "spintok_decoder", 1, FolderError, "contains no decoder: train one (spintok train voice ...)")
 
 
 def fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
@@ -49,25 +96,25 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the weights of a tokenizer folder.
+def read_folder(folder: Path, kind: Kind = TOKENIZER) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the weights of a folder.
 
     Raises:
-        TokenizerError: a file is missing or damaged, or the folder holds something else.
+        FolderError: a file is missing or damaged, or the folder holds something else; ``kind.error``.
     """
-    config = _read_config(folder)
+    config = _read_config(folder, kind)
     path = folder / "model.safetensors"
     try:
         weights = load_file(path)
     except FileNotFoundError:
-        raise TokenizerError(f"{path}: missing, so this tokenizer is incomplete") from None
+        raise kind.error(f"{path}: missing, so this {kind.name} is incomplete") from None
     except Exception as error:
         # A damaged header fails in any way, inside safetensors or torch.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TokenizerError(f"{folder}: model.safetensors is damaged ({reason[:200]})") from None
+        raise kind.error(f"{folder}: model.safetensors is damaged ({reason[:200]})") from None
     for name, tensor in weights.items():
         if tensor.dtype not in (torch.float32, torch.float16) and tensor.is_floating_point():
-            raise TokenizerError(f"{folder}: {name} is stored as {tensor.dtype}; float32 and float16 are read")
+            raise kind.error(f"{folder}: {name} is stored as {tensor.dtype}; float32 and float16 are read")
     return config, weights
 
 
@@ -79,25 +126,49 @@ def is_tokenizer(folder: Path) -> bool:
         return False
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: Path, error: type[FolderError]) -> None:
+    """Put the weights of a folder into a module made on any device, "meta" included; they become float32.
+
+    Raises:
+        FolderError: a weight is missing, unknown, or of another shape; ``error``.
+    """
+    needed = {name: _form(tensor) for name, tensor in module.state_dict().items()}
+    given = {name: _form(tensor) for name, tensor in weights.items()}
+    for name in sorted(needed.keys() | given.keys()):
+        if needed.get(name) != given.get(name):
+            raise error(
+                f"{folder}: model.safetensors does not fit config.json: {name} should be "
+                f"{needed.get(name, 'absent')} and is {given.get(name, 'absent')}"
+            )
+    # Copies: the tensors of a safetensors file may be its mapped pages.
+    copies = {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in weights.items()
+    }
+    module.load_state_dict(copies, assign=True)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{'' if tensor.is_floating_point() else 'integer '}{tuple(tensor.shape)}"
+
+
+def _read_config(folder: Path, kind: Kind) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TokenizerError(f"{path}: missing, so this tokenizer is incomplete") from None
+        raise kind.error(f"{path}: missing, so this {kind.name} is incomplete") from None
     except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise kind.error(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: {error!r}"[:300]) from None
+        raise kind.error(f"{folder}: config.json does not describe a {kind.name}: {error!r}"[:300]) from None
     if not isinstance(config, dict):
-        raise TokenizerError(f"{folder}: config.json does not describe a tokenizer: it is not a JSON object")
-    if "spintok_format" not in config:
-        raise TokenizerError(
-            f"{folder}: contains an encoder, not a tokenizer: train a codebook on it (spintok train recipes/...)"
-        )
-    if config["spintok_format"] != FORMAT:
-        found = str(config["spintok_format"])[:80]
-        raise TokenizerError(f"{folder}: config.json has the format {found}; this release reads {FORMAT}")
+        raise kind.error(f"{folder}: config.json does not describe a {kind.name}: it is not a JSON object")
+    if kind.marker not in config:
+        raise kind.error(f"{folder}: {kind.instead}")
+    if config[kind.marker] != kind.version:
+        found = str(config[kind.marker])[:80]
+        raise kind.error(f"{folder}: config.json has the format {found}; this release reads {kind.version}")
     return config
 
 

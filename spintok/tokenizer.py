@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording, as_streams
+from spintok.decoder.speaking import Speaking
 from spintok.featurizer import FeatureBatch, Featurizer
 from spintok.hub.huggingface import upload_folder
 from spintok.hub.model_card import model_card
@@ -38,7 +39,7 @@ _PORTION = 256
 """So many recordings are opened before they are encoded, however long the iterable is."""
 
 
-class Tokenizer(Featurizer):
+class Tokenizer(Speaking, Featurizer):
     """An encoder, the layer to read, and one codebook or more over its features.
 
     Args:

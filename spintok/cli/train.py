@@ -40,10 +40,13 @@ def train(
         ),
     ],
     data: Annotated[Path, typer.Option(help="The speech to train on: a folder of audio or a manifest.")],
-    output: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
     init: Annotated[
         str | None,
-        typer.Option(help="The encoder to start from: the output folder of an earlier stage, or a checkpoint."),
+        typer.Option(
+            help="The encoder to start from: the output folder of an earlier stage, or a checkpoint. For a decoder: "
+            "its tokenizer."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -71,7 +74,8 @@ def train(
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a tokenizer on speech, as a recipe describes."""
+    """Train a tokenizer or a decoder on speech, as a recipe describes."""
+    from spintok.decoder import Decoder
     from spintok.train.distributed import init_distributed
     from spintok.train.dry_run import dry_run as describe
     from spintok.train.recipe import RecipeError, with_init
@@ -93,9 +97,12 @@ def train(
                 result = describe(plan, speech, distributed)
             else:
                 with progress_display(quiet=quiet) as display:
-                    tokenizer = run(plan, speech, output, distributed, display, display.message)
-                fingerprint = tokenizer.fingerprint[:12]
-                result = f"{output}: tokenizer {tokenizer.name}, {tokenizer.codebook_size} codewords, {fingerprint}"
+                    made = run(plan, speech, output, distributed, display, display.message)
+                if isinstance(made, Decoder):
+                    result = f"{output}: {made.describe()}"
+                else:
+                    fingerprint = made.fingerprint[:12]
+                    result = f"{output}: tokenizer {made.name}, {made.codebook_size} codewords, {fingerprint}"
         except RecipeError as error:
             raise RecipeError(f"{recipe}: {error}") from None
         if not quiet:
@@ -114,5 +121,6 @@ def _find(names: list[str], offline: bool | None, quiet: bool) -> None:
 def _names(recipe: "Recipe") -> list[str]:
     """Return the names in the recipe of encoders to start from and tokenizers that compute labels."""
     labels = getattr(recipe, "labels", None)
-    named = [getattr(recipe, "start", None), getattr(recipe, "encoder", None), getattr(labels, "tokenizer", labels)]
+    fields = [getattr(recipe, name, None) for name in ("start", "encoder", "tokenizer")]
+    named = [*fields, getattr(labels, "tokenizer", labels)]
     return [name for name in named if isinstance(name, str)]

@@ -10,9 +10,9 @@ from spintok.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from spintok.models.config import EncoderConfig
 from spintok.train import stages
 from spintok.train.distributed import Distributed
-from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
+from spintok.train.recipe import DecoderRecipe, KMeansRecipe, Recipe, TrainedRecipe
 from spintok.train.run import TrainingData
-from spintok.train.stages import kmeans
+from spintok.train.stages import decoder, kmeans
 from spintok.train.stages.base import Corpus, Stage, StageModel
 from spintok.train.stages.spin import SpinModel
 from spintok.train.trainable import TrainableEncoder
@@ -49,6 +49,8 @@ def dry_run(recipe: Recipe, data: TrainingData, distributed: Distributed) -> str
     """
     if isinstance(recipe, KMeansRecipe):
         return kmeans.describe(recipe, scan(data.data))
+    if isinstance(recipe, DecoderRecipe):
+        return "\n".join(f"{name:12}{text}" for name, text in _describe_decoder(recipe, data, distributed))
     data.validation(recipe.loop.check_utterances)
     stage = stages.build(recipe, Corpus.open(data.data), distributed)
     lines = [f"{name:12}{text}" for name, text in _describe(recipe, stage, distributed.device)]
@@ -121,6 +123,18 @@ def _describe(recipe: TrainedRecipe, stage: Stage, device: torch.device) -> Iter
     parts = {name: getattr(memory, name) / 2**30 for name in ("weights", "training", "activations", "scores")}
     listed = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
     yield "memory", f"about {memory.total / 2**30:.2f} GiB per process on {device.type}: {listed}"
+
+
+def _describe_decoder(recipe: DecoderRecipe, data: TrainingData, distributed: Distributed) -> Iterator[tuple[str, str]]:
+    stage = decoder.build(recipe, Corpus.open(data.data), distributed)
+    made, plan = stage.model.decoder, stage.plan
+    yield "decoder", made.describe()
+    yield "parameters", f"{sum(parameter.numel() for parameter in made.parameters()):,}"
+    yield "latency", f"{made.latency:.2f} s"
+    batches = plan.epoch(0)
+    hours = int(plan.samples.sum()) / SAMPLE_RATE / 3600
+    yield "speech", f"{int((plan.samples > 0).sum())} of {len(plan.samples)} utterances, {hours:.2f} h per epoch"
+    yield "steps", f"{recipe.optimizer.steps} batches, {recipe.optimizer.steps / len(batches):.1f} epochs"
 
 
 def _describe_model(model: StageModel) -> Iterator[tuple[str, str]]:

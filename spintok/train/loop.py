@@ -23,7 +23,7 @@ from spintok.train.distributed import Distributed
 from spintok.train.interrupt import StopRequest
 from spintok.train.log import Log
 from spintok.train.recipe_sections import LoopConfig, OptimizerConfig
-from spintok.train.stages.base import StageModel
+from spintok.train.stages.base import Learner
 
 __all__ = ["Run", "TrainingError", "fit"]
 
@@ -61,9 +61,7 @@ class Run:
         return self.check if step == self.optimizer.steps or (every and step and step % every == 0) else None
 
 
-def fit(
-    model: StageModel, run: Run, distributed: Distributed, progress: Progress, message: Callable[[str], None]
-) -> None:
+def fit(model: Learner, run: Run, distributed: Distributed, progress: Progress, message: Callable[[str], None]) -> None:
     """Train ``model`` in place, from the run's checkpoint if there is one.
 
     On a CPU, a run that was killed and resumed has the same losses and weights, bit for bit, as one that was not.
@@ -146,7 +144,7 @@ class _Updater:
 
     def __init__(
         self,
-        model: StageModel,
+        model: Learner,
         optimizer: torch.optim.Optimizer,
         run: Run,
         batches: Iterator[Batch],
@@ -213,7 +211,7 @@ def _agree_to_stop(stop: StopRequest, distributed: Distributed, *, logged: bool)
     return bool(distributed.sum(torch.tensor(int(stop.requested), device=distributed.device)))
 
 
-def _require_healthy(model: StageModel, values: Mapping[str, float], step: int, warmup: int, *, scaled: bool) -> None:
+def _require_healthy(model: Learner, values: Mapping[str, float], step: int, warmup: int, *, scaled: bool) -> None:
     """Raise ``TrainingError`` for a step whose weights must not go into a checkpoint."""
     kept = "the last checkpoint is from an earlier step"
     if not math.isfinite(values["loss"]):
@@ -237,15 +235,14 @@ def _adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opti
     )
 
 
-def _parallel(model: StageModel, distributed: Distributed) -> nn.Module:
+def _parallel(model: Learner, distributed: Distributed) -> nn.Module:
     if distributed.group is None:
         return model
     # The name of the option until torch 2.12, whose use in 2.13 is a warning.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # A layer that layer dropout skips in one process has no gradient there.
-    find_unused = model.encoder.encoder.config.layer_dropout > 0
-    options: dict[str, Any] = {buffers: False, "find_unused_parameters": find_unused}
+    options: dict[str, Any] = {buffers: False, "find_unused_parameters": model.skips_layers}
     return DistributedDataParallel(model, process_group=distributed.group, **options)
 
 

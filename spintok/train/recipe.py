@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from spintok.decoder.network import DecoderConfig
 from spintok.models.config import EncoderConfig
 from spintok.train.clustering import KMeansConfig
 from spintok.train.recipe_sections import (
@@ -22,6 +23,7 @@ from spintok.train.recipe_sections import (
 
 __all__ = [
     "CtcRecipe",
+    "DecoderRecipe",
     "KMeansRecipe",
     "PretrainRecipe",
     "Recipe",
@@ -218,14 +220,50 @@ class SpinRecipe(TrainedRecipe):
             raise ValueError("views.variants stores features of a frozen front end: no labels, no train_front_end")
 
 
-Recipe = KMeansRecipe | PretrainRecipe | CtcRecipe | SpinRecipe
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe(TrainedRecipe):
+    """A decoder: from the tokens of one codebook to speech in the voices of the speakers of the data.
+
+    Attributes:
+        tokenizer: the name or folder of the tokenizer.
+        codebook: the codebook whose tokens are decoded; the primary by default.
+        network: the sizes of the network.
+        hold_out: utterances whose CRC-32 of the key is divisible by this are not trained on, but validate the decoder;
+            0 trains on all.
+        variance: 1 gives the decoded envelopes the variance of natural ones (Toda and Tokuda 2007), 0 leaves them as
+            predicted, which is smoother, and sounds muffled.
+        analysis: a folder for the analysis of the speech, which runs with the same data can share; by default it is
+            beside the checkpoints.
+    """
+
+    tokenizer: str | None = None
+    codebook: str | None = None
+    network: DecoderConfig = field(default_factory=DecoderConfig)
+    hold_out: int = 10
+    variance: float = 1.0
+    analysis: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hold_out == 1:
+            raise ValueError("hold_out = 1 would hold out everything: give 0 for nothing, or 2 and more")
+        require_at_least(0, hold_out=self.hold_out)
+        require_probability(variance=self.variance)
+        if self.start is not None:
+            raise ValueError("a decoder starts from nothing: name its tokenizer in the field tokenizer")
+
+
+Recipe = KMeansRecipe | PretrainRecipe | CtcRecipe | SpinRecipe | DecoderRecipe
 
 
 def with_init(recipe: Recipe, source: str) -> Recipe:
-    """The recipe with ``source`` as its initial encoder, which replaces an ``encoder`` to train from scratch."""
+    """The recipe with ``source`` as its initial encoder, which replaces an ``encoder`` to train from scratch; for a
+    decoder, as its tokenizer."""
     match recipe:
         case KMeansRecipe():
             return replace(recipe, encoder=source)
+        case DecoderRecipe():
+            return replace(recipe, tokenizer=source)
         case PretrainRecipe():
             return replace(recipe, start=source, encoder=None)
         case _:

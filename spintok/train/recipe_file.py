@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from spintok.train.recipe import CtcRecipe, KMeansRecipe, PretrainRecipe, Recipe, RecipeError, SpinRecipe
+from spintok.train.recipe import CtcRecipe, DecoderRecipe, KMeansRecipe, PretrainRecipe, Recipe, RecipeError, SpinRecipe
 
 __all__ = ["STAGES", "read_recipe", "shipped_recipes"]
 
@@ -20,6 +20,7 @@ STAGES: Mapping[str, type[Recipe]] = {
     "pretrain": PretrainRecipe,
     "ctc": CtcRecipe,
     "spin": SpinRecipe,
+    "decoder": DecoderRecipe,
 }
 
 Built = TypeVar("Built")

@@ -1,4 +1,4 @@
-"""Run a training stage: from a recipe and speech to a tokenizer folder."""
+"""Run a training stage: from a recipe and speech to the folder of a tokenizer or decoder."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spintok._files import digest, lock, remove_orphans
 from spintok.chunking import Window
 from spintok.data.manifest import Utterance, scan
+from spintok.decoder import Decoder
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer
 from spintok.train import stages
 from spintok.train.batching.chunks import WithChunks
 from spintok.train.distributed import Distributed
 from spintok.train.loop import Run, fit
-from spintok.train.recipe import KMeansRecipe, Recipe, TrainedRecipe
-from spintok.train.stages import kmeans
+from spintok.train.recipe import DecoderRecipe, KMeansRecipe, Recipe, TrainedRecipe
+from spintok.train.stages import decoder, kmeans
 from spintok.train.stages.base import Corpus, StageModel
 from spintok.train.validation import Validation
 
@@ -57,8 +60,8 @@ def train(
     distributed: Distributed,
     progress: Progress = no_progress,
     message: Callable[[str], None] = lambda text: None,
-) -> Tokenizer:
-    """Run a stage and write its tokenizer to ``output``; after a crash, call it again and it resumes.
+) -> Tokenizer | Decoder:
+    """Run a stage and write its tokenizer or decoder to ``output``; after a crash, call it again and it resumes.
 
     ``output/training`` holds the checkpoints, ``log.csv``, ``checks.csv``, and labels or features that were computed
     once. It is not needed once the tokenizer is written.
@@ -102,9 +105,11 @@ def _train(
     distributed: Distributed,
     progress: Progress,
     message: Callable[[str], None],
-) -> Tokenizer:
+) -> Tokenizer | Decoder:
     if isinstance(recipe, KMeansRecipe):
         return _cluster(recipe, scan(data.data), output, distributed, progress)
+    if isinstance(recipe, DecoderRecipe):
+        return _train_decoder(recipe, data, output, distributed, progress, message)
     corpus = Corpus.open(data.data)
     validation = data.validation(recipe.loop.check_utterances)
     stage = stages.build(recipe, corpus, distributed)
@@ -157,6 +162,42 @@ def _cluster(
         return tokenizer
 
 
+def _train_decoder(
+    recipe: DecoderRecipe,
+    data: TrainingData,
+    output: Path,
+    distributed: Distributed,
+    progress: Progress,
+    message: Callable[[str], None],
+) -> Decoder:
+    if data.dev is not None:
+        raise ValueError("a decoder is validated on the utterances that hold_out keeps: leave --dev out")
+    corpus = Corpus.open(data.data)
+    torch.manual_seed(recipe.loop.seed)
+    stage = decoder.build(recipe, corpus, distributed)
+    for note in stage.notes:
+        message(note)
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    if distributed.rank == 0:
+        remove_orphans(folder)
+    run = Run(
+        stage.prepare(folder, progress),
+        stage.plan,
+        recipe.optimizer,
+        recipe.loop,
+        recipe.data.workers,
+        folder,
+        _identity(recipe, corpus.utterances, distributed),
+        stage.validate,
+    )
+    fit(stage.model, run, distributed, progress, message)
+    stage.finish()
+    if distributed.rank == 0:
+        stage.model.decoder.save(output)
+    return stage.model.decoder.eval()
+
+
 def _tokenizer(model: StageModel, recipe: TrainedRecipe) -> Tokenizer:
     """The tokenizer of the model; it encodes chunks no longer than the utterances in training, and 30 s at most."""
     tokenizer = model.tokenizer(recipe.name)
@@ -173,6 +214,7 @@ def _identity(recipe: TrainedRecipe, utterances: Sequence[Utterance], distribute
     }.items():
         for name in irrelevant:
             del values[section][name]
+    values.pop("analysis", None)
     return {
         "stage": type(recipe).__name__.removesuffix("Recipe").lower(),
         **values,

@@ -27,7 +27,8 @@ class Batch:
     Attributes:
         position: of the batch in the data.
         seconds: of audio, without the second view.
-        inputs: waveforms (B, S), or features (B, T, D) of the frozen layers, of the first view; zero where padded.
+        inputs: waveforms (B, S), or features (B, T, D) of the frozen layers, of the first view; for a decoder, acoustic
+            parameters; zero where padded.
         lengths: (B,) samples, or frames.
         second: the second view, in the same form as ``inputs``; None for stages with one view.
         second_lengths: (B,) samples of the second view; None if they are ``lengths``.
@@ -37,6 +38,7 @@ class Batch:
         labels: (B, T) int64 label of each frame of the first view, -1 where it has none or is padded; (B, T, L) for
             several kinds of labels; for CTC, (B, U) symbols.
         pauses: (B, T) True where a frame of the first view lies in a pause, False where padded.
+        voices: (B,) number of the voice of each utterance.
         chunk: frames that the encoder may see at once, as in a stream (``Encoder.hidden_states``); None for all. With
             two views, only the second is cut.
     """
@@ -51,6 +53,7 @@ class Batch:
     masked: Tensor | None = None
     labels: Tensor | None = None
     pauses: Tensor | None = None
+    voices: Tensor | None = None
     chunk: int | None = None
 
     def to(self, device: torch.device) -> "Batch":

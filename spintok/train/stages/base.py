@@ -22,7 +22,7 @@ from spintok.train.distributed import Distributed
 from spintok.train.recipe import TrainedRecipe
 from spintok.train.trainable import TrainableEncoder
 
-__all__ = ["Corpus", "Stage", "StageModel", "Step", "full_precision"]
+__all__ = ["Corpus", "Learner", "Stage", "StageModel", "Step", "full_precision"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,29 @@ class Step(NamedTuple):
     statistics: dict[str, Tensor]
 
 
-class StageModel(nn.Module):
-    """An encoder whose upper layers train, and codebooks on its features; subclasses define the loss.
+class Learner(nn.Module):
+    """A model that the loop trains; subclasses define the loss.
 
     With data parallelism, the mean over processes of the loss and of its gradients equals those of a single process
     with the whole batch.
     """
+
+    skips_layers = False
+    """Whether a forward pass may leave out weights that train."""
+
+    def forward(self, batch: Batch) -> Step:
+        raise NotImplementedError
+
+    def normalize_codewords(self) -> None:
+        """Called before each forward pass and at the end of training."""
+
+    def collapse_message(self, statistics: Mapping[str, float]) -> str | None:
+        """An error message if the statistics show that training has failed, else None."""
+        return None
+
+
+class StageModel(Learner):
+    """An encoder whose upper layers train, and codebooks on its features; subclasses define the loss."""
 
     detects_collapse = False
     """Whether a codebook with a perplexity below 2 is an error."""
@@ -71,14 +88,12 @@ class StageModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.codebooks = Codebooks(codebooks)
+        self.skips_layers = encoder.encoder.config.layer_dropout > 0
 
     @property
     def primary(self) -> Codebook:
         """The codebook that provides the tokens."""
         return self.codebooks.primary_codebook
-
-    def forward(self, batch: Batch) -> Step:
-        raise NotImplementedError
 
     @torch.no_grad()
     def normalize_codewords(self) -> None:

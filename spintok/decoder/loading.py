@@ -1,0 +1,87 @@
+"""Decoders from folders: those that ship with spintok, and those that a training run wrote."""
+
+import os
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from spintok.decoder.decoder import Decoder, Source
+from spintok.decoder.network import DecoderConfig
+from spintok.serialization import DECODER, FolderError, load_weights, read_folder
+
+__all__ = ["find_decoder", "load_decoder", "shipped_decoders"]
+
+_LARGEST = 1 << 20
+"""Above every number of codewords; more is a damaged configuration."""
+
+
+def load_decoder(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Decoder:
+    """Load a decoder.
+
+    Args:
+        source: a folder that ``Decoder.save`` or ``spintok train`` wrote, or the name of a decoder that comes with
+            spintok (``shipped_decoders``).
+        device: where the network computes.
+
+    Raises:
+        FolderError: the folder holds no complete decoder.
+        ValueError: an unknown name.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        shipped = shipped_decoders()
+        if str(source) not in shipped:
+            raise ValueError(
+                f"unknown decoder {str(source)!r}: neither a folder nor one of those that ship with spintok: "
+                f"{', '.join(shipped)}"
+            )
+        folder = shipped[str(source)]
+    config, weights = read_folder(folder, DECODER)
+    try:
+        made = Source(**config["source"])
+        if not isinstance(made.size, int) or not 1 <= made.size <= _LARGEST:
+            raise ValueError(f"the size of the codebook is {str(made.size)[:80]}")
+        voices = [str(voice) for voice in config["voices"]]
+        # Nothing is allocated before the sizes are known to fit the weights.
+        with torch.device("meta"):
+            decoder = Decoder(made, voices, DecoderConfig(**config["network"]), name=str(config["name"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error!r}".splitlines()[0][:300]
+        raise FolderError(f"{folder}: config.json does not describe a decoder: {reason}") from None
+    load_weights(decoder, weights, folder, FolderError)
+    return decoder.to(device)
+
+
+def shipped_decoders() -> dict[str, Path]:
+    """The folder of each decoder that ships with spintok, by name."""
+    try:
+        place = files("spintok.pretrained")
+    except ModuleNotFoundError:
+        # Python runs in a checkout and imports spintok from there; ``pretrained`` is beside it.
+        place = Path(__file__).parents[2] / "pretrained"
+    with as_file(place) as root:
+        return {folder.name: folder for folder in sorted(root.glob("decoders/*")) if (folder / "config.json").is_file()}
+
+
+@lru_cache(maxsize=8)
+def find_decoder(tokenizer: str, fingerprint: str, codebook: str) -> Decoder:
+    """The decoder that ships with spintok for the tokens of a tokenizer and codebook.
+
+    Args:
+        tokenizer: its name, for the message.
+        fingerprint: of the tokenizer.
+        codebook: the name of the codebook.
+
+    Raises:
+        ValueError: there is none; the message says how to train one.
+    """
+    for folder in shipped_decoders().values():
+        decoder = load_decoder(folder)
+        if (decoder.source.fingerprint, decoder.source.codebook) == (fingerprint, codebook):
+            return decoder
+    raise ValueError(
+        f"no decoder ships with spintok for {tokenizer} ({fingerprint[:12]}), codebook {codebook!r}: name the folder "
+        f"of one, or train it: spintok train voice --data SPEECH --init {tokenizer} --set codebook={codebook}"
+    )
