@@ -23,6 +23,7 @@ PAGES = {
     "benchmarks/kernels/results/h200/README.md": "results/kernels-h200.md",
     "kernels/NOTES.md": "notes/kernels.md",
     "pretrained/dc-spin-10m-en/README.md": "tokenizers/dc-spin-10m-en.md",
+    "pretrained/dc-spin-stream-10m-en/README.md": "tokenizers/dc-spin-stream-10m-en.md",
     "pretrained/mfcc-kmeans-100/README.md": "tokenizers/mfcc-kmeans-100.md",
     "recipes/small.md": "results/small.md",
     "recipes/spoken_lm.md": "results/spoken-lm.md",

@@ -14,6 +14,7 @@ RECORDED = Path(__file__).parent / "recorded_codes.npz"
 SPEECH = Path(__file__).parent / "speech"
 TOKENIZERS = {
     "dc-spin-10m-en": ("primary", "units-50", "units-500", "auxiliary"),
+    "dc-spin-stream-10m-en": ("primary", "units-50", "units-500"),
     "mfcc-kmeans-100": ("primary",),
 }
 """The codebooks whose codes are recorded, by tokenizer."""
