@@ -173,11 +173,20 @@ def test_every_shipped_recipe_runs_dry(recipe, tmp_path, speech, capsys, monkeyp
     plan = read_recipe(recipe)
     arguments = ["train", str(recipe), "--data", str(speech), "--output", str(tmp_path / "o"), "--dry-run"]
     needs_start = plan.encoder != "mfcc" if isinstance(plan, KMeansRecipe) else not getattr(plan, "encoder", None)
-    if needs_start:
+    keeps = (isinstance(plan, PretrainRecipe) and plan.codebooks) or (
+        isinstance(plan, SpinRecipe) and plan.codebooks[0].keep
+    )
+    if keeps:
+        # It trains further what ships.
+        arguments += ["--init", "dc-spin-10m-en"]
+    elif needs_start:
         layers = getattr(plan, "layer", None) or max(4, getattr(plan, "train_layers", None) or 0)
         config = EncoderConfig(**{**TINY.to_dict(), "layers": layers})
         arguments += ["--init", str(save_tiny(tmp_path / "start", config))]
-    if isinstance(plan, PretrainRecipe) and plan.labels != "mfcc-kmeans-100":
+    if isinstance(plan, PretrainRecipe) and plan.phones is not None:
+        (tmp_path / "phones.jsonl").write_text('{"id": "fred_yes", "phones": [["Y", 0.1, 0.5]]}\n')
+        arguments += ["--set", f"phones.alignments={tmp_path / 'phones.jsonl'}"]
+    elif isinstance(plan, PretrainRecipe) and plan.labels != "mfcc-kmeans-100":
         # Labels of an earlier stage, or of a file that the user has.
         arguments += ["--set", "labels=mfcc-kmeans-100"]
     if isinstance(plan, SpinRecipe) and plan.labels is not None:
