@@ -40,11 +40,12 @@ def verify(
     """Check a token folder: that it is whole, and that its audio gives the same codes in any circumstances.
 
     The shards must be complete, in order, without duplicates and equal to their SHA-256. Then a random sample is
-    encoded again: alone, together in another order, on one thread, by two processes, and by a process that is killed
-    and resumed. The exit code is 1 if any code differs.
+    encoded again: alone, together in another order, on one thread, by two processes, by a process that is killed and
+    resumed, by two shared workers of which one is killed, and as a stream if the tokens have a latency. The exit code
+    is 1 if any code differs.
     """
     from spintok.corpus.folder import read_description
-    from spintok.corpus.verify import WAYS, check_folder, compare_codes
+    from spintok.corpus.verify import check_folder, compare_codes, ways_for
 
     checked = check_folder(tokens)
     if not quiet:
@@ -59,15 +60,16 @@ def verify(
     description = read_description(tokens, "tokens")
     name = named or str(description["tokenizer"])
     loaded = load_tokenizer(name, device, offline, quiet).at(description.get("latency"))
+    ways = ways_for(loaded)
     with progress_display(quiet=quiet) as progress:
         done = 0
 
         def advance(way: str) -> None:
             nonlocal done
-            progress("encoding again", done, len(WAYS), way)
+            progress("encoding again", done, len(ways), way)
             done += 1
 
-        rows = compare_codes(loaded, name, tokens, sample=sample, seed=seed, progress=advance)
+        rows = compare_codes(loaded, name, tokens, sample=sample, seed=seed, ways=ways, progress=advance)
     codes, differ = sum(row.codes for row in rows), sum(row.differ for row in rows)
     if not quiet:
         table = Table(

@@ -27,9 +27,10 @@ from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.shard_record import read_record
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus
+from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["WAYS", "Comparison", "FolderCheck", "check_folder", "compare_codes", "sample_records"]
+__all__ = ["WAYS", "Comparison", "FolderCheck", "check_folder", "compare_codes", "sample_records", "ways_for"]
 
 Codes = Mapping[str, NDArray[np.int32]]
 """The codes (T,) of an utterance by codebook."""
@@ -142,7 +143,7 @@ def compare_codes(
         folder: tokens that ``check_folder`` accepts.
         sample: the number of utterances.
         seed: chooses the utterances, their order, and the moments at which processes are killed.
-        ways: names in ``WAYS``; by default all that apply to the tokenizer's device.
+        ways: names in ``WAYS``; by default ``ways_for(tokenizer)``.
         progress: called with the name of each way before it runs.
 
     Raises:
@@ -163,7 +164,7 @@ def compare_codes(
             raise CorpusError(f"{record.file_name}: not found; run verify where spintok encode ran, with its audio")
     again = Again(tokenizer, source, chosen, rng)
     found = []
-    for name in WAYS if ways is None else ways:
+    for name in ways_for(tokenizer) if ways is None else ways:
         progress(name)
         found.append(_compare(name, chosen, WAYS[name](again)))
     return found
@@ -236,6 +237,38 @@ def _killed(again: Again, kills: int = 3) -> dict[str, Codes]:
         return _codes(output)
 
 
+def _shared(again: Again) -> dict[str, Codes]:
+    with _job(again) as (command, output):
+        command = [*command, "--shared", "--lease-seconds", "5"]
+        workers = [_start(command) for _ in range(2)]
+        while not output.is_dir() and workers[0].poll() is None:
+            time.sleep(0.01)
+        time.sleep(again.rng.uniform(0, 1.0))
+        workers[0].kill()
+        workers[0].communicate()
+        _finish(workers[1])
+        return _codes(output)
+
+
+def _streamed(again: Again) -> dict[str, Codes]:
+    found: dict[str, Codes] = {}
+    for record in again.records:
+        waveform = torch.cat(list(again.tokenizer.record(record.file_name).blocks()))
+        found[record.key] = {name: _stream(again, waveform, name) for name in again.codebooks}
+    return found
+
+
+def _stream(again: Again, waveform: torch.Tensor, codebook: str) -> NDArray[np.int32]:
+    """The codes of a waveform that is pushed in pieces of up to a second."""
+    stream = again.tokenizer.stream(codebook=codebook)
+    codes, start = [], 0
+    while start < len(waveform):
+        end = start + again.rng.randint(1, SAMPLE_RATE)
+        codes.append(stream.push(waveform[start:end], SAMPLE_RATE).codes)
+        start = end
+    return np.concatenate([*codes, stream.close().codes])
+
+
 @contextmanager
 def _job(again: Again) -> Iterator[tuple[list[str], Path]]:
     """A command that encodes the sample in another process, in shards of a few utterances, and its output folder."""
@@ -276,5 +309,12 @@ WAYS: dict[str, Callable[[Again], dict[str, Codes]]] = {
     "on one thread": _one_thread,
     "by two processes": _two_workers,
     "killed three times and resumed": _killed,
+    "by two shared workers, one killed": _shared,
+    "streamed in pieces of any size": _streamed,
 }
 """Ways to encode the sample again, by name: each returns the codes of each utterance."""
+
+
+def ways_for(tokenizer: Tokenizer) -> list[str]:
+    """The names of the ways that apply: only the tokens of a latency are those of a stream."""
+    return [name for name, way in WAYS.items() if way is not _streamed or tokenizer.latency is not None]
