@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from spintok.cli.exit_codes import FAILED
-from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, distinct_names, load_tokenizer
+from spintok.cli.options import (
+    DecoderNames,
+    Device,
+    Offline,
+    Quiet,
+    complete_tokenizer,
+    distinct_names,
+    load_decoders,
+    load_tokenizer,
+)
 from spintok.cli.output import complain, say
 from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spintok.data.alignments import Alignment
     from spintok.data.manifest import Utterance
+    from spintok.decoder import Decoder
     from spintok.evaluate.noise_sources import NoiseSources
+    from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "evaluate"]
 
@@ -23,7 +36,9 @@ EPILOG = """Examples:
 
   spintok evaluate my-tokenizer/ --data dev.jsonl --metrics robustness --noise noise/
 
-  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/"""
+  spintok evaluate new/ --against old/ --data wav/ --alignments textgrids/
+
+  spintok evaluate dc-spin-10m-en --data dev.jsonl --metrics resynthesis --utterances 50"""
 
 
 def evaluate(
@@ -52,6 +67,18 @@ def evaluate(
     ] = None,
     noise: Annotated[Path | None, typer.Option(help="A folder of noise recordings, for robustness.")] = None,
     rooms: Annotated[Path | None, typer.Option(help="A folder of room impulse responses, for robustness.")] = None,
+    decoder: DecoderNames = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Transcripts, for error rates of resynthesis: JSON lines with id and text, or lines KEY WORD WORD "
+            "(default: the texts of a .jsonl manifest)."
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Recordings of the decoder's voice, to which resynthesis is compared: a folder or manifest."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +100,9 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(help="The distance in seconds within which a token boundary matches a phone boundary.")
     ] = 0.02,
-    utterances: Annotated[int, typer.Option(help="The largest number of utterances to perturb for robustness.")] = 200,
+    utterances: Annotated[
+        int, typer.Option(help="The largest number of utterances for robustness and for resynthesis.")
+    ] = 200,
     draws: Annotated[int, typer.Option(help="The number of bootstrap samples behind each confidence interval.")] = 1000,
     seed: Annotated[
         int, typer.Option(help="The seed of all random choices: bootstrap samples, perturbations, probe folds.")
@@ -85,7 +114,7 @@ def evaluate(
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> int:
-    """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics.
+    """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics, resynthesis.
 
     Prints the main values and writes all to evaluation.json and evaluation.md. Run the same command again after an
     interruption: finished metrics are reused. Files that cannot be read are skipped and listed, and the exit code is
@@ -109,13 +138,21 @@ def evaluate(
         unit=unit,
         tolerance=tolerance,
         robustness_utterances=utterances,
+        resynthesis_utterances=utterances,
         draws=draws,
         seed=seed,
     )
-    dataset = Dataset(tuple(listed), _alignments(listed, alignments, words), _noise_sources(listed, noise, rooms))
+    dataset = Dataset(
+        tuple(listed),
+        _alignments(listed, alignments, words),
+        _noise_sources(listed, noise, rooms),
+        _texts(data, text),
+        () if target is None else tuple(scan(target)),
+    )
+    decoders = _decoders(decoder, loaded, codebook)
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
     with progress_display(quiet=quiet) as progress:
-        report = run(loaded, dataset, options, wanted, output=folder, progress=progress)
+        report = run(loaded, dataset, options, wanted, decoders=decoders, output=folder, progress=progress)
     if not quiet:
         say(summary(report))
         say(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")
@@ -158,6 +195,26 @@ def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | No
     if words is not None:
         found = merge(found, read_alignments(words, level="words"))
     return match([utterance.key for utterance in listed], found) if found else {}
+
+
+def _texts(data: Path, text: Path | None) -> "Mapping[str, str]":
+    """The transcripts that are named, or those of the manifest."""
+    from spintok.data.transcripts import Transcripts, manifest_texts
+
+    if text is not None:
+        return Transcripts(text)
+    return manifest_texts(data) if data.suffix.lower() in (".jsonl", ".json") else {}
+
+
+def _decoders(names: list[str] | None, tokenizers: "list[Tokenizer]", codebook: str | None) -> "dict[str, Decoder]":
+    """The decoder of the codebook that is measured, by tokenizer."""
+    decoders = load_decoders(names, tokenizers, codebook)
+    return {
+        one.name: decoder
+        for one in tokenizers
+        for decoder in decoders
+        if (decoder.source.fingerprint, decoder.source.codebook) == (one.fingerprint, codebook or one.codebook_names[0])
+    }
 
 
 def _noise_sources(listed: "list[Utterance]", noise: Path | None, rooms: Path | None) -> "NoiseSources":

@@ -9,10 +9,12 @@ import typer
 from spintok.cli.progress import progress_display
 
 if TYPE_CHECKING:
+    from spintok.decoder import Decoder
     from spintok.featurizer import Featurizer
     from spintok.tokenizer import Tokenizer
 
 __all__ = [
+    "DecoderNames",
     "Device",
     "Offline",
     "Quiet",
@@ -21,6 +23,7 @@ __all__ = [
     "distinct_names",
     "find_tokenizers",
     "given",
+    "load_decoders",
     "load_featurizer",
     "load_tokenizer",
 ]
@@ -48,6 +51,14 @@ Offline = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+DecoderNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder",
+        help="A decoder of the tokens, to hear what they say: a folder, or the name of one that comes with spintok; "
+        "repeatable (default: what comes with spintok for the codebook).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 TokenizerName = Annotated[
     str | None,
@@ -73,6 +84,30 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
 
     with progress_display(quiet=quiet, unit="bytes") as progress:
         return load(name, device=device, offline=offline, progress=progress)
+
+
+def load_decoders(
+    names: list[str] | None, tokenizers: Sequence["Tokenizer"], codebook: str | None = None
+) -> "list[Decoder]":
+    """The named decoders, or those that come with spintok for a codebook, the primary by default, of the tokenizers.
+
+    Raises ``ValueError`` if a named one belongs to no codebook of the tokenizers.
+    """
+    from spintok.decoder import load_decoder, shipped_decoders
+
+    if names is None:
+        wanted = {(one.fingerprint, codebook or one.codebook_names[0]) for one in tokenizers}
+        found = [load_decoder(folder) for folder in shipped_decoders().values()]
+        return [decoder for decoder in found if (decoder.source.fingerprint, decoder.source.codebook) in wanted]
+    decoders = [load_decoder(name) for name in names]
+    for decoder in decoders:
+        source = decoder.source
+        if all(one.fingerprint != source.fingerprint for one in tokenizers):
+            raise ValueError(
+                f"decoder {decoder.name!r} speaks tokens of {source.tokenizer} ({source.fingerprint[:12]}), which is "
+                "none of the tokenizers here"
+            )
+    return decoders
 
 
 def load_featurizer(name: str | None, device: str, offline: bool | None, quiet: bool) -> "Featurizer":

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from spintok.cli.options import Device, Offline, Quiet, complete_tokenizer, distinct_names, load_tokenizer
+from spintok.cli.options import (
+    DecoderNames,
+    Device,
+    Offline,
+    Quiet,
+    complete_tokenizer,
+    distinct_names,
+    load_decoders,
+    load_tokenizer,
+)
 from spintok.cli.output import say
 
 __all__ = ["EPILOG", "report"]
@@ -21,7 +30,9 @@ EPILOG = """Examples:
 
   spintok report speech.flac -t my-tokenizer -o speech.html
 
-  spintok report speech.flac -t old/ -t new/                     two tokenizers side by side"""
+  spintok report speech.flac -t old/ -t new/                     two tokenizers side by side
+
+  spintok report speech.flac --decoder my-voice/                 hear what the tokens say"""
 
 
 def report(
@@ -53,6 +64,7 @@ def report(
     listen: Annotated[
         bool, typer.Option("--listen", help="Include audio of ten places where each code of a token folder occurs.")
     ] = False,
+    decoder: DecoderNames = None,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
@@ -70,6 +82,8 @@ def report(
     if source.is_dir():
         if tokenizer:
             raise ValueError("--tokenizer is for audio; a token folder has its tokens already")
+        if decoder:
+            raise ValueError("--decoder is for audio; it does not speak the tokens of a folder")
         page = corpus_report(source, codebook=codebook, alignments=alignments, evaluation=evaluation, listen=listen)
     else:
         for name, value in (("--codebook", codebook), ("--evaluation", evaluation), ("--listen", listen or None)):
@@ -78,7 +92,9 @@ def report(
         # Click would split the value of an environment variable of a repeatable option at its spaces.
         wanted: list[str | None] = [*tokenizer] if tokenizer else [os.environ.get("SPINTOK_TOKENIZER") or None]
         loaded = [(name or "", load_tokenizer(name, device, offline, quiet)) for name in wanted]
-        page = recording_report(source, distinct_names(loaded), alignments=alignments)
+        tokenizers = distinct_names(loaded)
+        decoders = load_decoders(decoder, tokenizers)
+        page = recording_report(source, tokenizers, alignments=alignments, decoders=decoders)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     if not quiet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spintok.data.json_lines import json_objects, key_of
 
-__all__ = ["TranscriptError", "Transcripts"]
+__all__ = ["TranscriptError", "Transcripts", "manifest_texts"]
 
 
 class TranscriptError(ValueError):
@@ -79,6 +79,15 @@ class Transcripts(Mapping[str, str]):
             return self[key]
         except KeyError:
             raise TranscriptError(f"{self.path}: no text for the utterance {key!r}") from None
+
+
+def manifest_texts(path: Path) -> dict[str, str]:
+    """The texts of a manifest of JSON lines by utterance key; empty if it has none. Raises ``TranscriptError``."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            return {key: text for _, key, text in _from_json(lines)}
+    except ValueError as error:
+        raise TranscriptError(f"{path}:{error}") from None
 
 
 def _from_json(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:

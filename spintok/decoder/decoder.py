@@ -16,7 +16,7 @@ from spintok.decoder.network import DecoderConfig, Network
 from spintok.decoder.stream import DecoderStream
 from spintok.decoder.synthesis import synthesize
 from spintok.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid, num_samples
-from spintok.serialization import DECODER, StoredDtype, write_folder
+from spintok.serialization import DECODER, StoredDtype, fingerprint, write_folder
 from spintok.tokens import Tokens
 
 __all__ = ["CodebookMismatchError", "Decoder", "Source"]
@@ -82,6 +82,11 @@ class Decoder(nn.Module):
     def sample_rate(self) -> int:
         """Samples per second of the waveforms."""
         return SAMPLE_RATE
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and all weights: decoders of equal fingerprints make equal sound."""
+        return fingerprint({name: value for name, value in self._config().items() if name != "name"}, self)
 
     @property
     def latency(self) -> float:

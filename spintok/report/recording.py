@@ -10,6 +10,7 @@ import torch
 from spintok.data.alignment_files import read_alignments
 from spintok.data.alignments import Alignment, Interval, match
 from spintok.data.audio import AudioError
+from spintok.decoder import Decoder
 from spintok.frames import SAMPLE_RATE
 from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline
 from spintok.report.charts import Table
@@ -23,7 +24,13 @@ MOST_SECONDS = 600
 """The longest recording that a page can show; 10 minutes make a page of about 9 MB."""
 
 
-def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *, alignments: Path | None = None) -> str:
+def recording_report(
+    path: Path,
+    tokenizers: Tokenizer | Sequence[Tokenizer],
+    *,
+    alignments: Path | None = None,
+    decoders: Sequence[Decoder] = (),
+) -> str:
     """The page of an audio file of at most MOST_SECONDS.
 
     Args:
@@ -31,10 +38,13 @@ def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *,
         tokenizers: one tokenizer, or several with different names to compare. The page has all of their codebooks; it
             opens with the primary one of each.
         alignments: phones and words of the recording, under the file's name without extension.
+        decoders: speak the tokens of the codebooks that they belong to, so that the page has what the tokens say beside
+            the recording.
 
     Raises:
         AudioError: the file cannot be read, or is too long.
-        ValueError: the alignments cannot be used or are of other files, or two tokenizers have the same name.
+        ValueError: the alignments cannot be used or are of other files, or two tokenizers have the same name, or
+            a decoder belongs to no codebook of the tokenizers.
     """
     compared = [tokenizers] if isinstance(tokenizers, Tokenizer) else list(tokenizers)
     names = [tokenizer.name for tokenizer in compared]
@@ -44,6 +54,7 @@ def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *,
     waveform = _read(compared[0], path)
     tokens = {one.name: one.encode_recordings([one.record(path)])[0] for one in compared}
     audio, audio_format = data_uri(waveform.numpy())
+    spoken = [_spoken(decoder, compared, tokens, len(decoders) == 1) for decoder in decoders]
     lanes = _label_lanes({"phones": aligned.phones, "words": aligned.words}) + _token_lanes(tokens)
     data = {
         "seconds": len(waveform) / SAMPLE_RATE,
@@ -59,9 +70,36 @@ def recording_report(path: Path, tokenizers: Tokenizer | Sequence[Tokenizer], *,
         seconds=len(waveform) / SAMPLE_RATE,
         sound=audio,
         sound_format=audio_format,
+        spoken=spoken,
         lanes=[{"name": lane["name"], "coded": "units" in lane, "shown": lane["shown"]} for lane in lanes],
         summary=_summary(tokens),
     )
+
+
+def _spoken(
+    decoder: Decoder, tokenizers: Sequence[Tokenizer], tokens: Mapping[str, Mapping[str, Tokens]], alone: bool
+) -> dict[str, Any]:
+    """What a decoder makes of the tokens that it belongs to, and how the page calls it."""
+    source = decoder.source
+    for tokenizer in tokenizers:
+        if tokenizer.fingerprint == source.fingerprint and source.codebook in tokens[tokenizer.name]:
+            break
+    else:
+        raise ValueError(
+            f"decoder {decoder.name!r} speaks codebook {source.codebook!r} of {source.tokenizer} "
+            f"({source.fingerprint[:12]}), which is none of the tokenizers here"
+        )
+    lanes = [(one, book) for one, books in tokens.items() for book in books]
+    name = _lane_name(tokens, tokenizer.name, source.codebook)
+    sound, _ = data_uri(decoder.decode(tokens[tokenizer.name][source.codebook]).numpy())
+    return {
+        "lane": lanes.index((tokenizer.name, source.codebook)),
+        "label": "What the tokens say" if alone else f"What {name} says",
+        "codebook": name,
+        "decoder": decoder.name,
+        "voice": decoder.voices[0],
+        "sound": sound,
+    }
 
 
 def _read(tokenizer: Tokenizer, path: Path) -> torch.Tensor:

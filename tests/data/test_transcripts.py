@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spintok.data.manifest import ManifestError, read_manifest
-from spintok.data.transcripts import TranscriptError, Transcripts
+from spintok.data.transcripts import TranscriptError, Transcripts, manifest_texts
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text(), min_size=1, max_size=5))
@@ -100,3 +100,14 @@ def test_a_missing_text_is_named(tmp_path) -> None:
     (tmp_path / "text").write_text("a one\n")
     with pytest.raises(TranscriptError, match="text: no text for the utterance 'b'"):
         Transcripts(tmp_path / "text").text("b")
+
+
+def test_texts_of_a_manifest(tmp_path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"path": "sub/a.wav", "text": "one"}\n{"id": "b", "path": "b.wav"}\n', encoding="utf-8")
+    assert manifest_texts(path) == {"sub/a": "one"}
+    path.write_text('{"id": "b", "path": "b.wav"}\n', encoding="utf-8")
+    assert manifest_texts(path) == {}
+    path.write_text('{"id": "b", "path": "b.wav", "text": 3}\n', encoding="utf-8")
+    with pytest.raises(TranscriptError, match=r"m\.jsonl:1: expected"):
+        manifest_texts(path)

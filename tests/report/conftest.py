@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_decoders import untrained_decoder
 
 import spintok
 from spintok.corpus.tokens import Options, encode_corpus
 from spintok.data.manifest import Utterance, scan
+from spintok.decoder import Decoder
 from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.evaluate.perturbations import Condition
@@ -61,3 +63,9 @@ def evaluation(tmp_path_factory, speech, two_codebooks) -> Path:
         [two_codebooks], Dataset(utterances, {}, NoiseSources(utterances)), settings, ["robustness"], output=folder
     )
     return folder / "evaluation.json"
+
+
+@pytest.fixture(scope="session")
+def decoders(two_codebooks) -> list[Decoder]:
+    """A decoder of either codebook."""
+    return [untrained_decoder(two_codebooks, name) for name in two_codebooks.codebook_names]

@@ -282,3 +282,32 @@ def test_a_hostile_file_name_is_only_a_name(tab, tmp_path, speech, two_codebooks
     assert "<script>" in tab.page.evaluate("byId('selected').textContent")
     assert tab.page.evaluate("window.hit === undefined && document.images.length === 0")
     assert tab.complaints == []
+
+
+def test_the_recording_and_what_the_tokens_say_have_one_clock(tab, tmp_path, speech, two_codebooks, decoders) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(recording_report(speech / "beth_river.flac", two_codebooks, decoders=decoders[:1]))
+    tab.open(page)
+    button = tab.page.locator("[data-speak='0']")
+    assert button.inner_text() == "What the tokens say"
+    tab.page.evaluate("seek(1)")
+    button.click()
+    tab.wait("audio.dataset.speaks === '0' && !audio.paused && audio.currentTime > 1.1")
+    assert button.inner_text() == "Pause"
+    assert tab.page.evaluate("byId('audio').paused")
+    # Back to the recording while it plays: it goes on from the same place, and the other one is quiet.
+    tab.press("s")
+    tab.wait("audio === byId('audio') && !audio.paused && audio.currentTime > 1.1")
+    tab.wait("document.querySelector('[data-speaks]').paused")
+    tab.page.locator("#play").click()
+    tab.wait("audio.paused")
+    assert (button.inner_text(), tab.page.locator("#play").inner_text()) == ("What the tokens say", "Play")
+    # A token is heard in the one that was chosen last, and the clock is that of either.
+    tab.press("s")
+    tab.page.evaluate("select(0, 3)")
+    tab.page.evaluate("playChosen()")
+    tab.wait("audio.paused && audio.currentTime >= lanes[0].items[3].end")
+    assert tab.page.evaluate("audio.dataset.speaks") == "0"
+    shown = float(tab.page.evaluate("byId('clock').textContent"))
+    assert shown == pytest.approx(tab.page.evaluate("audio.currentTime"), abs=0.02)
+    assert tab.complaints == []

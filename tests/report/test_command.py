@@ -94,3 +94,21 @@ def test_a_users_error_is_one_line_and_no_page(
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_decoder_speaks(capsys, tmp_path, speech, token_folder, two_codebooks, decoders) -> None:
+    two_codebooks.save(tmp_path / "two")
+    decoders[1].save(tmp_path / "voice", dtype="float32")
+    page = tmp_path / "page.html"
+    options = ["-t", tmp_path / "two", "--decoder", tmp_path / "voice", "-o", page, "--quiet", "--device", "cpu"]
+    assert run(capsys, speech / "fred_yes.flac", *options) == (0, "", "")
+    assert "spoken by hum-auxiliary" in page.read_text(encoding="utf-8")
+    for source, others, message in (
+        (speech / "fred_yes.flac", ["-t", "mfcc-kmeans-100"], "which is none of the tokenizers here"),
+        (token_folder, [], "--decoder is for audio"),
+    ):
+        wrong = [source, *others, "--decoder", tmp_path / "voice", "-o", tmp_path / "other.html"]
+        code, _, err = run(capsys, *wrong)
+        assert code != 0
+        assert message in err
+        assert err.count("\n") == 1

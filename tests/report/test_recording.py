@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from pages import Page
 
+import spintok
 from spintok.data.audio import AudioError, read
 from spintok.report import recording_report
 from spintok.report.audio_view import BANDS, data_uri, mel_image, outline
@@ -97,3 +98,18 @@ def test_what_is_too_long_is_refused(tmp_path, two_codebooks) -> None:
 def test_alignments_of_other_files(speech, two_codebooks, phones) -> None:
     with pytest.raises(ValueError, match="no utterance has an alignment"):
         recording_report(speech / "anna_tokens.flac", two_codebooks, alignments=phones)
+
+
+def test_what_the_tokens_say_is_what_the_decoder_says(speech, two_codebooks, decoders) -> None:
+    path = speech / "fred_yes.flac"
+    page = Page(recording_report(path, two_codebooks, decoders=decoders))
+    sounds = [attributes for tag, attributes in page.elements if tag == "audio"]
+    assert [one.get("data-speaks") for one in sounds] == [None, "0", "1"]
+    for one, decoder in zip(sounds[1:], decoders, strict=True):
+        expected = decoder.decode(two_codebooks.encode(path, codebook=decoder.source.codebook)).numpy()
+        np.testing.assert_allclose(_decoded(one["src"])[1], expected, atol=1 / 32768)
+    assert "spoken by hum-primary in the voice of nobody" in page.text
+    other = recording_report(path, two_codebooks)
+    assert "data-speaks" not in other
+    with pytest.raises(ValueError, match="decoder 'hum-primary' speaks codebook 'primary' of two .* none of the"):
+        recording_report(path, spintok.load("mfcc-kmeans-100"), decoders=decoders[:1])

@@ -230,7 +230,7 @@ def _hear_voice(path: Path) -> Voice | None:
 
 def _missing(inputs: MetricInputs) -> str | None:
     if inputs.decoder is None:
-        return f"no decoder of its codebook {inputs.codebook!r}"
+        return f"no decoder of its codebook {inputs.codebook!r}; name one with --decoder"
     return missing_packages()
 
 

@@ -1,6 +1,12 @@
 // One recording over time. Only the part in view is drawn, so the cost does not depend on the length.
 
-const audio = byId("audio");
+// The recording and what the tokens say; one of them is heard, and all have one clock.
+const players = [...document.querySelectorAll("audio")].map((sound) => ({
+  sound,
+  button: sound.dataset.speaks === undefined ? byId("play") : document.querySelector(`[data-speak="${sound.dataset.speaks}"]`),
+}));
+for (const player of players) player.label = player.button.textContent;
+let audio = byId("audio");
 const scroller = byId("timeline");
 const seconds = data.seconds;
 const pairs = new Int8Array(bytes(data.outline.pairs).buffer);
@@ -332,6 +338,18 @@ function playChosen() {
   audio.play();
 }
 
+// Hear another player, from where this one is; it plays on if this one plays.
+function hear(sound) {
+  if (sound === audio) return;
+  const [last, playing] = [audio, !audio.paused];
+  audio = sound;
+  audio.currentTime = last.currentTime;
+  if (playing) {
+    last.pause();
+    audio.play();
+  }
+}
+
 function toggle() {
   until = null;
   if (audio.paused) audio.play();
@@ -352,15 +370,23 @@ function follow() {
   if (!audio.paused) requestAnimationFrame(follow);
 }
 
-for (const [type, playing] of [["play", true], ["pause", false], ["ended", false]]) {
-  audio.addEventListener(type, () => {
-    byId("play").textContent = playing ? "Pause" : "Play";
-    byId("play").setAttribute("aria-pressed", String(playing));
-    follow();
+for (const { sound, button, label } of players) {
+  for (const [type, playing] of [["play", true], ["pause", false], ["ended", false]]) {
+    sound.addEventListener(type, () => {
+      button.textContent = playing ? "Pause" : label;
+      button.setAttribute("aria-pressed", String(playing));
+      if (sound === audio) follow();
+    });
+  }
+  sound.addEventListener("seeked", paintPlayhead);
+  button.addEventListener("click", () => {
+    const plays = sound === audio && !audio.paused;
+    until = null;
+    hear(sound);
+    if (plays) audio.pause();
+    else audio.play();
   });
 }
-audio.addEventListener("seeked", paintPlayhead);
-byId("play").addEventListener("click", toggle);
 byId("play-selected").addEventListener("click", playChosen);
 byId("zoom-in").addEventListener("click", () => zoomTo(zoom * 1.6));
 byId("zoom-out").addEventListener("click", () => zoomTo(zoom / 1.6));
@@ -445,8 +471,14 @@ overview.addEventListener("keydown", (event) => {
 });
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("button, summary")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // On a button the space bar presses it.
+  if (event.key === " " && event.target.closest("button, summary")) return;
   if (event.key === " ") toggle();
+  else if (event.key.toLowerCase() === "s" && players.length > 1) {
+    const place = players.findIndex(({ sound }) => sound === audio);
+    hear(players[(place + 1) % players.length].sound);
+  }
   else if (event.key === "+" || event.key === "=") zoomTo(zoom * 1.6);
   else if (event.key === "-") zoomTo(zoom / 1.6);
   else if (event.key === "0") zoomTo(0);

@@ -127,7 +127,7 @@ def test_results_depend_on_the_decoder_the_texts_and_the_target(tokenizer: Token
 
 def test_without_a_decoder(tokenizer: Tokenizer) -> None:
     dataset = Dataset(tuple(utterances()), {}, NoiseSources())
-    with pytest.raises(ValueError, match="no decoder of its codebook 'primary'"):
+    with pytest.raises(ValueError, match="no decoder of its codebook 'primary'; name one with --decoder"):
         evaluate([tokenizer], dataset, EvaluationOptions(), ["resynthesis"])
 
 
