@@ -14,16 +14,17 @@ pytestmark = needs_judges
 def test_embeddings_are_those_of_the_library() -> None:
     library = load("resemblyzer", "a test")
     voices = VoiceEmbedder()
-    beth, carl = sample("beth_river"), sample("carl_river")
+    beth = sample("beth_river")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = library.VoiceEncoder("cpu", verbose=False).embed_utterance(library.preprocess_wav(beth, 16_000))
     found = voices.embed(beth)
     assert found is not None
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    # Halves of one recording are one voice; the same sentence by another synthesiser's voice is not.
-    halves = [voices.embed(part) for part in np.array_split(beth, 2)]
-    assert float(halves[0] @ halves[1]) > float(found @ voices.embed(carl))
+    # Halves of one recording are one voice. flite's voice is another than espeak-ng's, which resemble each other.
+    eve = sample("eve_bus")
+    halves = [voices.embed(part) for part in np.array_split(eve, 2)]
+    assert float(halves[0] @ halves[1]) > float(voices.embed(eve) @ found) + 0.1
 
 
 def test_without_speech_there_is_no_embedding() -> None:
