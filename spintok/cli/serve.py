@@ -2,12 +2,16 @@
 
 import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spintok.cli.options import Device, Offline, Quiet, TokenizerName, load_tokenizer
 from spintok.cli.output import complain, say
+
+if TYPE_CHECKING:
+    from spintok.decoder.decoder import Decoder
+    from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "serve"]
 
@@ -28,6 +32,12 @@ def serve(
     tokenizer: TokenizerName = None,
     latency: Annotated[str, typer.Option(help="The latency of all sessions, such as 320ms.")] = "320ms",
     codebook: Annotated[str | None, typer.Option(help="The codebook to send (default: the first one).")] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A decoder that plays tokens back: a name or a folder (default: the one that ships, if any)."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines connect.")
     ] = "127.0.0.1",
@@ -79,7 +89,8 @@ def serve(
     )
     if not options.loopback and token is None:
         complain("everybody who reaches this address may connect; set a secret with SPINTOK_SERVE_TOKEN", "warning")
-    app = create_app(load_tokenizer(tokenizer, device, offline, quiet), options)
+    loaded = load_tokenizer(tokenizer, device, offline, quiet)
+    app = create_app(loaded, options, _decoder(decoder, loaded, codebook))
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}/ serves tokens after {latency}; Ctrl-C stops it")
@@ -97,6 +108,19 @@ def serve(
             timeout_graceful_shutdown=5,
         )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _decoder(name: str | None, tokenizer: "Tokenizer", codebook: str | None) -> "Decoder | None":
+    """The decoder of that name or folder, or the one that ships for these tokens, if there is one."""
+    from spintok.decoder.loading import find_decoder, load_decoder
+
+    if name is not None:
+        return load_decoder(name)
+    try:
+        return find_decoder(tokenizer.name, tokenizer.fingerprint, tokenizer.codebook(codebook).config.name)
+    except ValueError:
+        # The page then offers no voice.
+        return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

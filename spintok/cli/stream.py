@@ -13,6 +13,7 @@ from spintok.cli.output import say
 
 if TYPE_CHECKING:
     from spintok.streaming.tokens import StreamTokens
+    from spintok.streaming.turns import TurnEvent
 
 __all__ = ["EPILOG", "stream"]
 
@@ -21,6 +22,8 @@ EPILOG = """Examples:
   arecord -q -t raw -f S16_LE -r 16000 | spintok stream       a microphone on Linux
 
   ffmpeg -v quiet -i talk.mp3 -f s16le -ac 1 -ar 16000 - | spintok stream --latency 640ms
+
+  spintok stream --turns < speech.raw                         where speech starts and ends, too
 
   spintok stream --microphone                                 through PortAudio, with the extra "microphone" """
 
@@ -41,6 +44,9 @@ def stream(
         str | None,
         typer.Option(help="The microphone: a number or a name that `python -m sounddevice` lists.", show_default=False),
     ] = None,
+    turns: Annotated[
+        bool, typer.Option("--turns", help='Also print where speech starts and ends; with the extra "turns".')
+    ] = False,
     tokenizer: TokenizerName = None,
     codebook: Annotated[
         str | None, typer.Option(help="The codebook to use (default: the primary one).", show_default=False)
@@ -52,27 +58,34 @@ def stream(
     """Tokens while audio arrives: raw samples on standard input, or the microphone, to a line of JSON for each chunk.
 
     A line has the start and end of its frames in seconds, their codes, the runs of equal codes (units and durations),
-    and whether the first run goes on from the line before. The codes are those of spintok encode --latency.
+    and whether the first run goes on from the line before. The codes are those of spintok encode --latency. With
+    --turns, lines with an event, speech_start or speech_end, come between them.
     """
     from spintok.streaming.policy import parse_latency
+    from spintok.streaming.turns import TurnDetector
 
     if input_device is not None and not microphone:
         raise ValueError("--input-device is for the microphone: add --microphone")
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
     opened = loaded.stream(parse_latency(latency), codebook=codebook)
+    detector = TurnDetector() if turns else None
     if not quiet and (microphone or sys.stdin.isatty()):
         source = "the microphone" if microphone else "standard input"
         say(f"{loaded.name}, latency {opened.latency:g} s: reading {source}; Ctrl-C ends", file=sys.stderr)
     try:
         for samples in _microphone(rate, input_device) if microphone else _standard_input(format):
-            opened.feed(samples, rate)
+            heard = opened.feed(samples, rate)
+            if detector is not None:
+                _print_events(detector.push(heard))
             for tokens in opened.steps():
                 _print(tokens)
     except KeyboardInterrupt:
         if not microphone:
             raise
         # This is how one stops to speak.
-    opened.finish()
+    heard = opened.finish()
+    if detector is not None:
+        _print_events([*detector.push(heard), *detector.close()])
     for tokens in opened.steps():
         _print(tokens)
     return 0
@@ -97,6 +110,12 @@ def _standard_input(format: str) -> Iterator[Any]:
         rest = rest[whole:]
     if rest:
         raise ValueError(f"the input ends inside a sample: {len(rest)} of {kind.itemsize} bytes; is it {format}?")
+
+
+def _print_events(events: "list[TurnEvent]") -> None:
+    for event in events:
+        row = {"event": event.kind, "seconds": round(event.seconds, 3), "found": round(event.found, 3)}
+        print(json.dumps(row), flush=True)
 
 
 def _print(tokens: "StreamTokens") -> None:

@@ -23,6 +23,7 @@ from spintok.serve.session import serve_client
 from spintok.serve.sessions import Sessions
 
 if TYPE_CHECKING:
+    from spintok.decoder.decoder import Decoder
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["create_app"]
@@ -30,17 +31,19 @@ __all__ = ["create_app"]
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
-def create_app(tokenizer: "Tokenizer", options: ServerOptions) -> Starlette:
+def create_app(tokenizer: "Tokenizer", options: ServerOptions, decoder: "Decoder | None" = None) -> Starlette:
     """The ASGI application of ``spintok serve``, to run by uvicorn or to mount in an application of one's own.
 
     Args:
         tokenizer: the tokenizer of all sessions.
         options: latency, codebook, access and limits.
+        decoder: speaks the tokens of clients that ask for one of its voices.
 
     Raises:
         ValueError: the latency or the codebook does not exist.
+        CodebookMismatchError: the decoder reads other tokens.
     """
-    server = _Server(tokenizer, options)
+    server = _Server(tokenizer, options, decoder)
     return Starlette(
         routes=[
             Route("/", server.index),
@@ -55,11 +58,13 @@ def create_app(tokenizer: "Tokenizer", options: ServerOptions) -> Starlette:
 
 
 class _Server:
-    def __init__(self, tokenizer: "Tokenizer", options: ServerOptions) -> None:
+    def __init__(self, tokenizer: "Tokenizer", options: ServerOptions, decoder: "Decoder | None") -> None:
+        if decoder is not None:
+            decoder.check(tokenizer.fingerprint, tokenizer.codebook(options.codebook).config.name)
         self.tokenizer = tokenizer
         self.options = options
         self.metrics = Metrics()
-        self.sessions = Sessions(tokenizer, options, self.metrics)
+        self.sessions = Sessions(tokenizer, options, self.metrics, decoder)
         # A posted file is tokenized beside the sessions; one at a time, so that they keep their pace.
         self._files = asyncio.Semaphore(1)
 
@@ -131,10 +136,12 @@ class _Server:
             latency=f"{milliseconds}\u00a0ms",
             latency_option=f"{milliseconds}ms",
             turns=turns,
+            voices=self.sessions.voices,
             settings={
                 "frameRate": self.sessions.frame_rate,
                 "sampleRate": self.tokenizer.sample_rate,
                 "turns": turns,
+                "voices": self.sessions.voices,
             },
         )
         return HTMLResponse(text, headers={**_HEADERS, "Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"})

@@ -38,6 +38,7 @@ class Start:
         format: 16-bit integers or 32-bit floats, little-endian, one channel.
         features: a layer whose features are sent beside the codes, or None.
         turns: whether the events ``speech_start`` and ``speech_end`` are sent.
+        voice: the voice in which the tokens are played back, or None.
         state: the state of an earlier session to go on with, or None.
     """
 
@@ -45,6 +46,7 @@ class Start:
     format: SampleFormat
     features: int | None = None
     turns: bool = False
+    voice: str | None = None
     state: bytes | None = None
 
 
@@ -63,7 +65,7 @@ def start(message: dict[str, Any]) -> Start:
     """The settings of a session. Raises ``ProtocolError`` if they are not usable."""
     if message["type"] != "start":
         raise ProtocolError('the first message must be {"type": "start", "sample_rate": ..., "format": "s16le"}')
-    known = {"type", "sample_rate", "format", "features", "turns", "state"}
+    known = {"type", "sample_rate", "format", "features", "turns", "voice", "state"}
     if unknown := sorted(set(message) - known):
         raise ProtocolError(f"start has no {unknown[0]!r}; it takes {', '.join(sorted(known))}")
     rate = message.get("sample_rate")
@@ -72,12 +74,14 @@ def start(message: dict[str, Any]) -> Start:
     sample_format = message.get("format", "s16le")
     if sample_format not in ("s16le", "f32le"):
         raise ProtocolError('format must be "s16le" or "f32le"')
-    features, turns = message.get("features"), message.get("turns", False)
+    features, turns, voice = message.get("features"), message.get("turns", False), message.get("voice")
     if features is not None and type(features) is not int:
         raise ProtocolError("features must be the number of a layer")
     if type(turns) is not bool:
         raise ProtocolError("turns must be true or false")
-    return Start(rate, sample_format, features, turns, _state(message.get("state")))
+    if voice is not None and not isinstance(voice, str):
+        raise ProtocolError("voice must be the name of a voice")
+    return Start(rate, sample_format, features, turns, voice, _state(message.get("state")))
 
 
 def label(message: dict[str, Any]) -> str:

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from spintok.frames import SAMPLE_RATE
 from spintok.serve.metrics import Metrics
 from spintok.serve.options import ServerOptions
 from spintok.serve.protocol import Start, tokens_message
 from spintok.streaming.turns import TurnDetector, TurnEvent
 
 if TYPE_CHECKING:
+    from spintok.decoder.decoder import Decoder
+    from spintok.decoder.stream import DecoderStream
     from spintok.streaming.stream import Stream
     from spintok.streaming.tokens import StreamTokens
     from spintok.tokenizer import Tokenizer
@@ -42,10 +46,18 @@ class LiveSession:
         outbox: messages for the client.
     """
 
-    def __init__(self, owner: "Sessions", start: Start, stream: "Stream", detector: TurnDetector | None) -> None:
+    def __init__(
+        self,
+        owner: "Sessions",
+        start: Start,
+        stream: "Stream",
+        detector: TurnDetector | None,
+        speaker: "DecoderStream | None",
+    ) -> None:
         self.start = start
         self.stream = stream
         self.detector = detector
+        self.speaker = speaker
         self.outbox: asyncio.Queue[Message] = asyncio.Queue()
         self.over = False
         self._owner = owner
@@ -140,6 +152,8 @@ class LiveSession:
             found.append({"type": "state", "state": self._state(), "frames": self.stream.num_frames})
         if self._ended and not self._inbox:
             self.over = True
+            if self.speaker is not None:
+                found += audio_message(self.speaker.close())
             frames = self.stream.num_frames
             found += [{"type": "end", "frames": frames, "seconds": frames / self._owner.frame_rate}, None]
         return found
@@ -158,13 +172,17 @@ class Sessions:
         tokenizer: what turns their audio into tokens.
         options: latency, codebook and limits.
         metrics: what is counted.
+        decoder: speaks the tokens of sessions that ask for a voice; None if there is no voice.
 
     Raises:
         ValueError: the latency or the codebook does not exist.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", options: ServerOptions, metrics: Metrics) -> None:
+    def __init__(
+        self, tokenizer: "Tokenizer", options: ServerOptions, metrics: Metrics, decoder: "Decoder | None" = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self.decoder = decoder
         self.options = options
         self.metrics = metrics
         self.frame_rate = tokenizer.frame_rate
@@ -185,6 +203,7 @@ class Sessions:
             self.tokenizer.check_layers([start.features])
             if start.features > self.tokenizer.layer:
                 raise ValueError(f"streams compute layers up to {self.tokenizer.layer}, that of the codes")
+        speaker = self._speaker(start.voice)
         detector = None
         if start.turns:
             try:
@@ -196,7 +215,7 @@ class Sessions:
         loop = asyncio.get_running_loop()
         # The pool is for one thread.
         stream = await loop.run_in_executor(self._thread, self.pool.open, stream_state)
-        session = LiveSession(self, start, stream, detector)
+        session = LiveSession(self, start, stream, detector, speaker)
         self._open.append(session)
         self.metrics.opened.inc()
         self.metrics.sessions.set(len(self._open))
@@ -213,7 +232,22 @@ class Sessions:
             "codebook_size": codebook.size,
             "latency": self.options.latency,
             "frame_rate": self.frame_rate,
+            "voices": self.voices,
         }
+
+    @property
+    def voices(self) -> list[str]:
+        """The voices in which tokens can be played back."""
+        return [] if self.decoder is None else list(self.decoder.voices)
+
+    def _speaker(self, voice: str | None) -> "DecoderStream | None":
+        """Raises ``ValueError`` if there is no such voice."""
+        if voice is None:
+            return None
+        if self.decoder is None or voice not in self.voices:
+            known = f"its voices are {', '.join(self.voices)}" if self.voices else "it has no decoder of these tokens"
+            raise ValueError(f"this server has no voice {voice!r}: {known}")
+        return self.decoder.stream(voice)
 
     def drop(self, session: LiveSession) -> None:
         """Forget a session."""
@@ -270,21 +304,34 @@ class Sessions:
             if session.start.features is not None and session.stream.session.due:
                 messages += self._with_features(session, session.start.features)
             elif session.stream in tokens:
-                messages.append(self._tokens(tokens[session.stream]))
+                messages += self._tokens(session, tokens[session.stream])
             messages += session.answers()
         return found
 
     def _with_features(self, session: LiveSession, layer: int) -> list[Message]:
         """The tokens of a session's next step, and their features."""
         results = self.pool.engine.step([session.stream.session], [layer])
-        message = self._tokens(session.stream.take(results))
+        message, *audio = self._tokens(session, session.stream.take(results))
         features = torch.cat([result.features[0] for result in results]).float().cpu().numpy()
+        assert isinstance(message, dict)
         message["features"] = {"layer": layer, "shape": list(features.shape)}
-        return [message, features.astype("<f4").tobytes()]
+        return [message, features.astype("<f4").tobytes(), *audio]
 
-    def _tokens(self, tokens: "StreamTokens") -> dict[str, Any]:
+    def _tokens(self, session: LiveSession, tokens: "StreamTokens") -> list[Message]:
+        """The message of tokens, and what they say in the session's voice."""
         self.metrics.frames.inc(tokens.num_frames)
-        return tokens_message(tokens, tokens.start, continues=tokens.continues)
+        found: list[Message] = [tokens_message(tokens, tokens.start, continues=tokens.continues)]
+        if session.speaker is not None:
+            found += audio_message(session.speaker.push(tokens.codes))
+        return found
+
+
+def audio_message(samples: Tensor) -> list[Message]:
+    """Speech (S,) at 16 kHz for the client: its size, and 16-bit samples; nothing if there are none."""
+    if not len(samples):
+        return []
+    pcm = (samples.clamp(-1.0, 1.0) * 32767).round().to(torch.int16).cpu().numpy().astype("<i2")
+    return [{"type": "audio", "samples": len(pcm), "sample_rate": SAMPLE_RATE}, pcm.tobytes()]
 
 
 def _event(event: TurnEvent) -> dict[str, Any]:

@@ -43,6 +43,21 @@ def test_lines_are_the_tokens_of_the_latency(speech) -> None:
     ]
 
 
+def test_turns_come_between_the_tokens(speech) -> None:
+    pytest.importorskip("onnxruntime", reason="spintok[turns] is not installed")
+    pause = np.zeros(16_000, np.float32)
+    samples = np.concatenate([pause, read(speech / "beth_river.flac").numpy(), pause])
+    done = subprocess.run(
+        [*COMMAND, "--turns", "--format", "f32le"], input=samples.tobytes(), capture_output=True, check=True
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    events = [row for row in rows if "event" in row]
+    assert [event["event"] for event in events] == ["speech_start", "speech_end"]
+    assert 0.7 < events[0]["seconds"] < 1.3 < 3.0 < events[1]["seconds"] < 4.2
+    whole = spintok.load("mfcc-kmeans-100").encode(samples, 16_000, latency=0.32)
+    assert [code for row in rows for code in row.get("codes", [])] == whole.codes.tolist()
+
+
 def test_other_formats_and_rates(speech) -> None:
     samples = read(speech / "fred_yes.flac").numpy()
     whole = spintok.load("mfcc-kmeans-100").encode(samples, 8_000, latency=0.32)

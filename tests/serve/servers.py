@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 import websockets
 
+from spintok.decoder import Decoder
 from spintok.serve import ServerOptions, create_app
 from spintok.tokenizer import Tokenizer
 
@@ -23,12 +24,12 @@ RATE = 16000
 
 
 @contextmanager
-def running(tokenizer: Tokenizer, **options: Any) -> Iterator[str]:
+def running(tokenizer: Tokenizer, decoder: Decoder | None = None, **options: Any) -> Iterator[str]:
     """The host and port of a running server."""
     settings = ServerOptions(**({"latency": 0.08} | options))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
-            create_app(tokenizer, settings),
+            create_app(tokenizer, settings, decoder),
             log_level="error",
             ws="websockets-sansio",
             ws_max_size=settings.message_bytes,
@@ -75,6 +76,7 @@ class Client:
         codes: of all messages so far.
         messages: all JSON messages so far.
         features: the rows of features so far.
+        audio: 16-bit samples of the voice so far.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -83,6 +85,7 @@ class Client:
         self.codes: list[int] = []
         self.messages: list[dict[str, Any]] = []
         self.features: list[np.ndarray] = []
+        self.audio: list[np.ndarray] = []
 
     @classmethod
     async def open(cls, address: str, *, sample_rate: int = RATE, **start: Any) -> "Client":
@@ -103,6 +106,9 @@ class Client:
         async with asyncio.timeout(seconds):
             while True:
                 message = await self.connection.recv()
+                if isinstance(message, bytes) and self.messages[-1]["type"] == "audio":
+                    self.audio.append(np.frombuffer(message, "<i2"))
+                    continue
                 if isinstance(message, bytes):
                     rows, width = self.messages[-1]["features"]["shape"]
                     self.features.append(np.frombuffer(message, "<f4").reshape(rows, width))

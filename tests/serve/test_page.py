@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from chromium import Tab, chromium
+from small_decoders import untrained_decoder
 
 from spintok.data.audio import read
 from tests.serve.servers import running
@@ -51,6 +52,7 @@ class Wire:
         self.start: dict = {}
         self.codes: list[int] = []
         self.ended = False
+        self.heard = 0
         tab.page.on("websocket", self._opened)
 
     def _opened(self, socket) -> None:
@@ -64,6 +66,9 @@ class Wire:
             self.start = message
 
     def _received(self, content) -> None:
+        if isinstance(content, bytes):
+            self.heard += len(content) // 2
+            return
         message = json.loads(content)
         self.codes += message.get("codes", [])
         self.ended |= message["type"] == "end"
@@ -130,6 +135,26 @@ def test_a_file_is_played_in_either_theme_and_width(tab, address, speech, width)
     assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.complaints == []
+
+
+def test_tokens_are_played_back(browser, speech) -> None:
+    with running(TOKENIZER, untrained_decoder(TOKENIZER, "primary")) as address:
+        tab = Tab(browser)
+        wire = Wire(tab)
+        tab.page.goto(f"http://{address}/")
+        tab.page.select_option("#voice", "nobody")
+        tab.page.set_input_files("#file", speech / "fred_yes.flac")
+        _wait(tab, wire)
+        tab.wait("!document.getElementById('microphone').disabled")
+        wire.check()
+        assert wire.start["voice"] == "nobody"
+        assert (
+            wire.heard
+            == TOKENIZER.decode(np.array(wire.codes), decoder=untrained_decoder(TOKENIZER, "primary")).numel()
+        )
+        assert int(tab.page.evaluate("document.getElementById('live').dataset.played")) == wire.heard
+        assert tab.complaints == []
+        tab.context.close()
 
 
 def test_what_cannot_be_played_is_told(tab, address, tmp_path) -> None:

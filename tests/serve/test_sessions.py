@@ -5,7 +5,10 @@ import random
 
 import numpy as np
 import pytest
+from small_decoders import tiny_decoder, untrained_decoder
 
+from spintok.decoder import CodebookMismatchError
+from spintok.serve import ServerOptions, create_app
 from tests.serve.servers import RATE, Client, pcm, run, running
 from tests.streaming.streamers import speech, tokenizer
 
@@ -118,6 +121,36 @@ def test_features_come_beside_the_codes(address) -> None:
     expected = np.concatenate([stream.push_features(samples, RATE, 1), stream.close_features(1)])
     assert np.array_equal(np.concatenate(client.features), expected)
     assert client.codes == _expected(samples)
+
+
+def test_a_voice_speaks_the_tokens() -> None:
+    samples = pcm(speech(RATE))
+    decoder = untrained_decoder(TOKENIZER, "primary")
+
+    async def talk(address: str, voice: str) -> Client:
+        client = await Client.open(address, voice=voice)
+        await client.speak(samples, 1600)
+        await client.send({"type": "end"})
+        await client.until("end")
+        return client
+
+    async def refused(address: str) -> str:
+        return (await (await Client.open(address, voice="anna")).refused())[0]
+
+    with running(TOKENIZER, decoder) as address:
+        client = run(talk(address, "nobody"))
+        assert "voices are nobody" in run(refused(address))
+    expected = decoder.decode(np.array(client.codes), "nobody").numpy()
+    heard = np.concatenate(client.audio) / 32767
+    assert client.messages[0]["voices"] == ["nobody"]
+    # 16 bits, and the float rounding of a stream.
+    np.testing.assert_allclose(heard, expected, rtol=0, atol=2e-4)
+    assert client.codes == _expected(samples)
+
+
+def test_a_decoder_of_other_tokens_is_refused() -> None:
+    with pytest.raises(CodebookMismatchError):
+        create_app(TOKENIZER, ServerOptions(latency=0.08), tiny_decoder())
 
 
 @pytest.fixture(scope="module")

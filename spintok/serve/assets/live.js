@@ -66,7 +66,7 @@ class Session {
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () =>
       this.socket.send(JSON.stringify({ type: "start", sample_rate: sampleRate, format: "s16le",
-        turns: settings.turns }));
+        turns: settings.turns, voice: byId("voice")?.value || null }));
     this.socket.onmessage = (event) => this.receive(event.data);
     this.socket.onclose = (event) => this.closed(event);
   }
@@ -92,6 +92,10 @@ class Session {
   }
 
   receive(message) {
+    if (typeof message !== "string") {
+      this.play(message);
+      return;
+    }
     const answer = JSON.parse(message);
     if (answer.type === "ready") this.resolve(answer);
     else if (answer.type === "tokens") this.tokens(answer);
@@ -132,6 +136,22 @@ class Session {
       byId("turns").textContent = String(this.turns);
     }
     strips.turn(open, seconds);
+  }
+
+  // What the tokens say: 16-bit samples, one piece after the other.
+  play(content) {
+    this.player ??= new AudioContext({ sampleRate: settings.sampleRate });
+    const pcm = new DataView(content);
+    const buffer = this.player.createBuffer(1, content.byteLength / 2, settings.sampleRate);
+    const samples = buffer.getChannelData(0);
+    for (let i = 0; i < samples.length; i++) samples[i] = pcm.getInt16(2 * i, true) / 32768;
+    const source = this.player.createBufferSource();
+    source.buffer = buffer;
+    source.connect(this.player.destination);
+    this.playAt = Math.max(this.playAt ?? 0, this.player.currentTime + 0.05);
+    source.start(this.playAt);
+    this.playAt += buffer.duration;
+    byId("live").dataset.played = String((Number(byId("live").dataset.played) || 0) + samples.length);
   }
 
   closed(event) {
