@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 import spintok
 from spintok.cli import (
     bench,
+    decode,
     download,
     encode,
     evaluate,
@@ -72,6 +73,7 @@ def spintok_options(
 
 for command, module, name in (
     (encode.encode, encode, None),
+    (decode.decode, decode, None),
     (stream.stream, stream, None),
     (serve.serve, serve, None),
     (verify.verify, verify, None),

@@ -35,6 +35,8 @@ EPILOG = """Examples:
 
   cat speech.flac | spintok encode -          the same from standard input
 
+  spintok encode speech.flac --format text    only the numbers
+
   spintok encode train.tsv out/ --format km   a fairseq manifest, to fairseq's files
 
   spintok encode wav/ --latency 320ms         the tokens that a stream of this latency gives
@@ -72,10 +74,10 @@ def encode(
         ),
     ] = None,
     format: Annotated[
-        Literal["jsonl", "parquet", "km", "safetensors"] | None,
+        Literal["jsonl", "parquet", "km", "safetensors", "text"] | None,
         typer.Option(
             help="The file format: jsonl (default), parquet or fairseq's km for tokens; safetensors (default) or "
-            "parquet for features."
+            "parquet for features. Standard output gets a line of JSON, or with text only the numbers."
         ),
     ] = None,
     features: Annotated[
@@ -162,7 +164,7 @@ def encode(
         for option, value in only_tokens.items():
             if value is not None:
                 raise ValueError(f"{option} is for tokens: leave it out with --features")
-        if format in ("jsonl", "km"):
+        if format in ("jsonl", "km", "text"):
             raise ValueError(f"--format {format} is for tokens: features are written as safetensors or parquet")
         if _is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
@@ -180,13 +182,13 @@ def encode(
     codebook = loaded.codebook_names[0] if codebook is None else codebook
     settings |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),
-        "format": format or "jsonl",
+        "format": "jsonl" if format in (None, "text") else format,
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
     if plan:
         return _plan(loaded, path, settings, price, quiet)
-    return _tokens(loaded, path, output, settings, stats, quiet)
+    return _tokens(loaded, path, output, settings, stats, quiet, text=format == "text")
 
 
 def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], price: float, quiet: bool) -> int:
@@ -204,7 +206,14 @@ def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], pri
 
 
 def _tokens(
-    tokenizer: "Tokenizer", source: Path, output: str | None, settings: Mapping[str, Any], stats: bool, quiet: bool
+    tokenizer: "Tokenizer",
+    source: Path,
+    output: str | None,
+    settings: Mapping[str, Any],
+    stats: bool,
+    quiet: bool,
+    *,
+    text: bool,
 ) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
     from spintok.data.manifest import is_manifest, scan
@@ -214,8 +223,10 @@ def _tokens(
     options = Options(**settings)
     if _is_stream(source) or (output is None and source.is_file() and not is_manifest(source)):
         with _as_file(source) as path:
-            print(_one_file(tokenizer, path, options, quiet))
+            print(_one_file(tokenizer, path, options, quiet, text=text))
         return 0
+    if text:
+        raise ValueError("--format text is for one file to standard output; a folder takes jsonl, parquet or km")
     utterances = scan(source)
     folder = output or str(_default_folder(source, "tokens"))
     with progress_display(quiet=quiet, unit="files") as display:
@@ -280,8 +291,13 @@ def _as_file(source: Path) -> Iterator[Path]:
         yield copy
 
 
-def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: bool) -> str:
-    """Return the tokens of one file as text, a line for each codebook; show the progress of a long file."""
+def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: bool, *, text: bool) -> str:
+    """Return the tokens of one file as a line of JSON, or as numbers, a line for each codebook.
+
+    Shows the progress of a long file.
+    """
+    from spintok.corpus.token_line import token_line
+
     recording = tokenizer.record(path)
     started = time.monotonic()
     # A short file is done in a moment.
@@ -293,7 +309,9 @@ def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: boo
             display("encoding", seconds, recording.seconds or 0, f"{speed:.0f} x real time")
 
         (found,) = tokenizer.encode_recordings([recording], options.codebooks, progress=progress)
-    return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
+    if text:
+        return "\n".join(" ".join(map(str, (t.units if options.dedup else t.codes).tolist())) for t in found.values())
+    return token_line(tokenizer, found, dedup=options.dedup)
 
 
 def _finish(summary: "JobSummary", folder: str, options: "JobOptions", what: str, quiet: bool) -> int:

@@ -176,6 +176,10 @@ class Decoder(nn.Module):
             "network": asdict(self.network.config),
         }
 
+    def check_voice(self, name: str | None) -> None:
+        """Raise ``ValueError`` for a voice that the decoder does not have."""
+        self._voice(name)
+
     def _voice(self, name: str | None) -> Tensor:
         """The number (1,) of a voice."""
         if name is not None and name not in self.voices:

@@ -1,0 +1,77 @@
+"""The tokens of one recording as a line of JSON, which says what made them: what ``encode`` writes to a pipe."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spintok._files import json_line
+from spintok.corpus.token_formats import Record, ShardError, TokenLayout, arrays_of, tokens_of
+from spintok.corpus.tokens import CorpusError, grid_of
+from spintok.tokenizer import Tokenizer
+from spintok.tokens import Tokens
+
+__all__ = ["TokenLine", "read_token_line", "token_line"]
+
+_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class TokenLine:
+    """The tokens of one recording.
+
+    Attributes:
+        tokenizer: the name of the tokenizer.
+        fingerprint: of its configuration and weights.
+        tokens: by codebook name.
+    """
+
+    tokenizer: str
+    fingerprint: str
+    tokens: Mapping[str, Tokens]
+
+
+def token_line(tokenizer: Tokenizer, tokens: Mapping[str, Tokens], *, dedup: bool) -> str:
+    """The line, without its end: the tokenizer, and ``units`` and ``duration`` of each codebook as in shards.
+
+    Without ``dedup`` it holds a code for each frame and no durations.
+    """
+    layout = TokenLayout({name: one.codebook_size for name, one in tokens.items()}, dedup, tokenizer.grid)
+    first = next(iter(tokens.values()))
+    arrays = arrays_of(Record("", "", tokens), layout)
+    return json_line(
+        {
+            "spintok_line": _LAYOUT,
+            "tokenizer": tokenizer.name,
+            "fingerprint": tokenizer.fingerprint,
+            "codebooks": dict(layout.codebooks),
+            "frame_rate": tokenizer.frame_rate,
+            "receptive_field": tokenizer.grid.reach,
+            "num_samples": first.num_samples,
+            "num_frames": first.num_frames,
+            **{name: array.tolist() for name, array in arrays.items()},
+        }
+    ).rstrip("\n")
+
+
+def read_token_line(line: str) -> TokenLine:
+    """The inverse of ``token_line``.
+
+    Raises:
+        ShardError: this is no such line; the message says why.
+    """
+    try:
+        row: Any = json.loads(line)
+        if not isinstance(row, dict) or row.get("spintok_line") != _LAYOUT:
+            raise ShardError("not a line that spintok encode wrote to standard output")
+        sizes = {str(name): int(size) for name, size in row["codebooks"].items()}
+        if not sizes:
+            raise ShardError("a line of tokens without a codebook")
+        dedup = any(name == "duration" or name.endswith("_duration") for name in row)
+        layout = TokenLayout(sizes, dedup, grid_of(row))
+        tokens = tokens_of(row, layout, row["num_samples"], row["num_frames"])
+        return TokenLine(str(row["tokenizer"]), str(row["fingerprint"]), tokens)
+    except (ShardError, CorpusError):
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ShardError(f"not a line that spintok encode wrote to standard output: {error!r}"[:300]) from None

@@ -1,0 +1,118 @@
+"""``spintok decode``: folders, pipes, and the tokens that it refuses."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import run
+
+import spintok
+from spintok import cli
+from spintok.corpus.token_formats import ShardError
+from spintok.corpus.token_line import read_token_line, token_line
+from spintok.decoder import Decoder, Source, load_decoder
+from spintok.frames import num_samples
+
+
+@pytest.fixture(scope="module")
+def mfcc():
+    return spintok.load("mfcc-kmeans-100")
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory, mfcc):
+    folder = tmp_path_factory.mktemp("voice")
+    Decoder(Source(mfcc.name, mfcc.fingerprint, "primary", 100), ["anna", "beth"], name="two").save(folder)
+    return folder
+
+
+def test_a_token_folder_becomes_a_folder_of_speech(capsys, tmp_path, speech, mfcc, voice) -> None:
+    assert run(capsys, "encode", speech, tmp_path / "tokens", "-t", "mfcc-kmeans-100", "-q")[0] == 0
+    code, out, err = run(capsys, "decode", tmp_path / "tokens", tmp_path / "wav", "--decoder", voice)
+    assert code == 0, err
+    assert "6 files by decoder two of mfcc-kmeans-100" in out
+    for path in speech.glob("*.flac"):
+        samples, rate = soundfile.read(tmp_path / "wav" / f"{path.stem}.wav")
+        tokens = mfcc.encode(path)
+        assert (rate, len(samples)) == (16_000, num_samples(tokens.num_frames))
+        expected = mfcc.decode(tokens, decoder=voice).numpy()
+        np.testing.assert_allclose(samples, expected, atol=1 / 32768)
+    code, _, _ = run(capsys, "decode", tmp_path / "tokens", tmp_path / "p", "--decoder", voice, "--predict-durations")
+    assert code == 0
+    again, _ = soundfile.read(tmp_path / "p/fred_yes.wav")
+    units = mfcc.encode(speech / "fred_yes.flac").units
+    assert len(again) == len(load_decoder(voice).decode_units(units))
+
+
+def test_a_line_of_tokens_goes_through_a_pipe(capsysbinary, monkeypatch, speech, mfcc, voice) -> None:
+    path = speech / "fred_yes.flac"
+    for options in ([], ["--no-dedup"]):
+        code, line, _ = run(capsysbinary, "encode", path, "-t", "mfcc-kmeans-100", *options)
+        assert code == 0
+        monkeypatch.setattr(sys, "stdin", io.StringIO(line.decode()))
+        code, wav, err = run(capsysbinary, "decode", "-", "--decoder", voice, "--voice", "beth")
+        assert code == 0, err
+        samples, _ = soundfile.read(io.BytesIO(wav))
+        expected = mfcc.decode(mfcc.encode(path), "beth", decoder=voice).numpy()
+        np.testing.assert_allclose(samples, expected, atol=1 / 32768)
+
+
+def test_a_line_of_tokens_says_what_made_it(mfcc, speech) -> None:
+    tokens = mfcc.encode(speech / "fred_yes.flac")
+    for dedup in (True, False):
+        line = token_line(mfcc, {"primary": tokens}, dedup=dedup)
+        found = read_token_line(line)
+        assert (found.tokenizer, found.fingerprint) == (mfcc.name, mfcc.fingerprint)
+        assert found.tokens["primary"] == tokens
+        assert found.tokens["primary"].num_samples == tokens.num_samples
+    row = json.loads(line)
+    for damage in ({"units": "x"}, {"codebooks": {}}, {"spintok_line": 2}, {"num_frames": 3}, {"frame_rate": 0}):
+        with pytest.raises(ShardError):
+            read_token_line(json.dumps(row | damage))
+    for text in ("", "1 2 3", "[]", "{}", "[" * 10_000):
+        with pytest.raises(ShardError):
+            read_token_line(text)
+
+
+def test_text_is_the_numbers_only(capsys, speech, mfcc, tmp_path) -> None:
+    path = speech / "fred_yes.flac"
+    code, out, _ = run(capsys, "encode", path, "-t", "mfcc-kmeans-100", "--format", "text")
+    assert (code, out.split()) == (0, [str(unit) for unit in mfcc.encode(path).units])
+    code, _, err = run(capsys, "encode", speech, tmp_path / "out", "-t", "mfcc-kmeans-100", "--format", "text")
+    assert (code, err.count("\n")) == (cli.USAGE, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--voice", "carl"], "unknown voice 'carl'"),
+        (["--codebook", "other"], "has no tokens of codebook 'other'"),
+        (["--decoder", "nowhere"], "unknown decoder 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_decoded_is_one_line(capsys, monkeypatch, speech, mfcc, voice, options, message) -> None:
+    line = token_line(mfcc, {"primary": mfcc.encode(speech / "fred_yes.flac")}, dedup=True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    given = options if "--decoder" in options else [*options, "--decoder", voice]
+    code, _, err = run(capsys, "decode", "-", *given)
+    assert (code, err.count("\n")) == (cli.USAGE, 1)
+    assert message in err
+
+
+def test_tokens_of_another_tokenizer_are_refused(capsys, monkeypatch, speech, mfcc, voice) -> None:
+    row = json.loads(token_line(mfcc, {"primary": mfcc.encode(speech / "fred_yes.flac")}, dedup=True))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(row | {"fingerprint": "0" * 64})))
+    code, _, err = run(capsys, "decode", "-", "--decoder", voice)
+    assert (code, err.count("\n")) == (cli.USAGE, 1)
+    assert "these are of 000000000000" in err
+
+
+def test_a_key_does_not_lead_out_of_the_folder(tmp_path) -> None:
+    from spintok.cli.decode import _inside
+
+    assert _inside(tmp_path, "a/b") == tmp_path / "a/b.wav"
+    with pytest.raises(ValueError, match="outside"):
+        _inside(tmp_path, "../b")
