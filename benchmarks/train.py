@@ -16,9 +16,11 @@ from pathlib import Path
 
 import torch
 from spintok_kernels.reference import reference_loss
+from torch import Tensor
 
 from spintok.augment import draw, perturb, utterance_rng
 from spintok.data.manifest import scan
+from spintok.masks import length_mask
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import random_encoder
 from spintok.train.batching.examples import Recordings, pad
@@ -27,7 +29,6 @@ from spintok.train.batching.plan import BatchPlan, Position, samples_from_header
 from spintok.train.batching.views import ViewExamples
 from spintok.train.distributed import Distributed
 from spintok.train.recipe_sections import CodebookPlan, DataConfig, SpinLossConfig, ViewsConfig
-from spintok.train.stages.base import valid_frames
 from spintok.train.stages.spin import SpinModel
 from spintok.train.trainable import TrainableEncoder
 
@@ -137,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.workers:
         speed = loader_speed(examples, plan, options.workers)
         print(f"{options.workers} workers{'':7}{speed:12.1f}  ({speed * step:.2f} of what the step takes)")
+
+
+def valid_frames(features: Tensor, counts: Tensor) -> Tensor:
+    """The frames of features (B, T, D) that are not padding, in utterance order: (N, D)."""
+    return features[length_mask(counts, features.shape[1])]
 
 
 def agree(model: SpinModel, examples: ViewExamples, plan: BatchPlan, device: torch.device) -> None:

@@ -71,7 +71,7 @@ def test_save_takes_the_card_along(capsys, tmp_path) -> None:
         (["save", "tiny", "new", "--url", "https://example.org"], "add --licence"),
         (["save", "tiny", "new", "--url", "ftp://x", "--licence", "a", "--description", "b"], "must begin with https"),
         (["save", "tiny", "new", "--name", "a/b", "--url", "https://x", "--licence", "a", "--description", "b"], "a/b"),
-        (["download", "nope"], "unknown tokenizer 'nope'; known: "),
+        (["download", "nope"], "unknown tokenizer 'nope': neither ORG/NAME on the Hub nor one of dc-spin-10m-en, "),
         (["download"], "Missing argument"),
     ],
 )

@@ -28,8 +28,11 @@ def convert(path, seconds=4.0):
     source = path.with_suffix(".source.wav")
     soundfile.write(source, 0.3 * np.sin(600 * np.pi * np.arange(int(8000 * seconds)) / 8000), 8000)
     command = [ffmpeg.program(), "-nostdin", "-v", "error", "-y", "-i", source, path]
-    subprocess.run(command, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     source.unlink()
+    if path.suffix == ".amr" and "encoder" in done.stderr:
+        pytest.skip("this ffmpeg does not write AMR")
+    assert done.returncode == 0, done.stderr
     return path
 
 

@@ -94,7 +94,7 @@ def test_json_lines(tmp_path, field) -> None:
     rows = [{"id": "u1", field: "x/a.wav", "speaker": 7, "duration": 1.5}, {field: "x/b.wav"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     assert scan(tmp_path / "m.jsonl") == [
-        Utterance("u1", tmp_path / "x/a.wav", "7"),
+        Utterance("u1", tmp_path / "x/a.wav", "7", seconds=1.5),
         Utterance("x/b", tmp_path / "x/b.wav"),
     ]
 

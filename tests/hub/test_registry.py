@@ -6,7 +6,7 @@ from file_server import Site, serving
 from small_models import save_tiny
 
 import spintok
-from spintok.hub import registry
+from spintok.hub import registry, registry_file
 from spintok.hub.download import DownloadError
 from spintok.hub.registry_file import EntryError, write_entry
 
@@ -49,7 +49,7 @@ def test_a_checkout_finds_its_own_tokenizers(monkeypatch) -> None:
         raise ModuleNotFoundError(package)
 
     before = registry.known()
-    monkeypatch.setattr(registry, "files", missing)
+    monkeypatch.setattr(registry_file, "files", missing)
     assert list(registry.known()) == list(before)
 
 
