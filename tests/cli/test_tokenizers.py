@@ -98,7 +98,7 @@ def test_download_fetches_ahead_and_offline_uses_it(capsys, far, site, speech) -
     assert run(capsys, "download", "far", registry.DEFAULT)[2] == ""
     site.files = {}
     expected = " ".join(map(str, spintok.load(far).encode(audio).units)) + "\n"
-    assert run(capsys, "encode", audio, "-t", "far", "--offline") == (0, expected, "")
+    assert run(capsys, "encode", audio, "-t", "far", "--offline", "--format", "text") == (0, expected, "")
 
 
 def test_a_terminal_gets_a_bar(capsys, far, monkeypatch) -> None:

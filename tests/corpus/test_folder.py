@@ -202,8 +202,8 @@ def test_a_folder_of_an_earlier_version_opens_and_goes_on(mfcc, recordings, tmp_
     (out / "tokens-00001.jsonl").unlink()
     description = json.loads((out / "tokenizer.json").read_text())
     assert set(description) == {
-        "spintok_tokens", "tokenizer", "fingerprint", "codebooks", "sample_rate", "frame_rate", "receptive_field", "format",
-        "dedup", "shard_size", "utterances", "utterance_list",
+        "spintok_tokens", "tokenizer", "fingerprint", "codebooks", "sample_rate", "frame_rate", "receptive_field",
+        "format", "dedup", "shard_size", "utterances", "utterance_list",
     }  # fmt: skip
     assert encode(mfcc, recordings, out).encoded == 2
     after = contents(out)
