@@ -1,0 +1,24 @@
+"""The voices that ship speak the tokens of their codebooks."""
+
+import pytest
+
+import spintok
+from spintok.decoder.loading import load_decoder, shipped_decoders
+
+
+@pytest.mark.parametrize("name", sorted(shipped_decoders()))
+def test_a_shipped_voice_is_found_by_its_tokens(speech, name) -> None:
+    codebook = load_decoder(name).source.codebook
+    tokenizer = spintok.load()
+    tokens = tokenizer.encode(speech / "fred_yes.flac", codebook=codebook)
+    waveform = tokenizer.decode(tokens, codebook=codebook)
+    assert waveform.shape == (tokens.num_frames * 320 + 80,)
+    assert waveform.isfinite().all()
+    assert 0.01 < waveform.abs().max() < 1
+    # Each ends as it began: in silence, without a click.
+    assert waveform[:80].abs().max() < 0.05
+    assert waveform[-80:].abs().max() < 0.05
+
+
+def test_a_voice_ships() -> None:
+    assert "dc-spin-10m-en-500-kathleen" in shipped_decoders()
