@@ -11,7 +11,9 @@ from spintok.streaming.tokens import merge
 
 def test_encode_gives_the_tokens_of_a_stream(capsys, speech) -> None:
     audio = speech / "fred_yes.flac"
-    code, out, _ = run(capsys, "encode", audio, "-t", "mfcc-kmeans-100", "--no-dedup", "--latency", "320ms")
+    code, out, _ = run(
+        capsys, "encode", audio, "-t", "mfcc-kmeans-100", "--no-dedup", "--latency", "320ms", "--format", "text"
+    )
     assert code == 0
     stream = spintok.load("mfcc-kmeans-100").stream(0.32)
     samples = read(audio)

@@ -20,5 +20,5 @@ def test_a_shipped_voice_is_found_by_its_tokens(speech, name) -> None:
     assert waveform[-80:].abs().max() < 0.05
 
 
-def test_a_voice_ships() -> None:
-    assert "dc-spin-10m-en-500-kathleen" in shipped_decoders()
+def test_voices_ship() -> None:
+    assert set(shipped_decoders()) == {"dc-spin-10m-en-100-kathleen", "dc-spin-10m-en-500-kathleen"}
