@@ -56,7 +56,9 @@ def test_names_are_text_wherever_they_stand() -> None:
     data = {"charts": {EVIL: [[0, 0, EVIL]]}}
     lanes = [{"name": EVIL, "coded": coded, "shown": True} for coded in (False, True, True)]
     common = {"title": EVIL, "tokenizers": [(EVIL, "f" * 64)] * 2, "summary": Table.of((EVIL, EVIL), [(EVIL, EVIL)])}
-    page = Page(render("recording", data, seconds=1.0, sound="data:,", sound_format="wav", lanes=lanes, **common))
+    spoken = {"lane": 0, "sound": "data:,"} | dict.fromkeys(("label", "decoder", "voice", "codebook"), EVIL)
+    common |= {"seconds": 1.0, "sound": "data:,", "sound_format": "wav", "spoken": [spoken]}
+    page = Page(render("recording", data, lanes=lanes, **common))
     assert [tag for tag, _ in page.elements].count("script") == 2
     assert "img" not in [tag for tag, _ in page.elements]
     assert page.all("h1") == [EVIL]
