@@ -1,7 +1,7 @@
 """Run a training stage: from a recipe and speech to the folder of a tokenizer or decoder."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,12 +113,7 @@ def _train(
     corpus = Corpus.open(data.data)
     validation = data.validation(recipe.loop.check_utterances)
     stage = stages.build(recipe, corpus, distributed)
-    for note in stage.notes:
-        message(note)
-    folder = output / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    if distributed.rank == 0:
-        remove_orphans(folder)
+    folder = _work_folder(output, stage.notes, distributed, message)
 
     def check() -> Mapping[str, float]:
         assert validation is not None
@@ -175,12 +170,7 @@ def _train_decoder(
     corpus = Corpus.open(data.data)
     torch.manual_seed(recipe.loop.seed)
     stage = decoder.build(recipe, corpus, distributed)
-    for note in stage.notes:
-        message(note)
-    folder = output / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    if distributed.rank == 0:
-        remove_orphans(folder)
+    folder = _work_folder(output, stage.notes, distributed, message)
     run = Run(
         stage.prepare(folder, progress),
         stage.plan,
@@ -196,6 +186,17 @@ def _train_decoder(
     if distributed.rank == 0:
         stage.model.decoder.save(output)
     return stage.model.decoder.eval()
+
+
+def _work_folder(output: Path, notes: Iterable[str], distributed: Distributed, message: Callable[[str], None]) -> Path:
+    """Tell the notes of a stage, and make the folder of its checkpoints."""
+    for note in notes:
+        message(note)
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    if distributed.rank == 0:
+        remove_orphans(folder)
+    return folder
 
 
 def _tokenizer(model: StageModel, recipe: TrainedRecipe) -> Tokenizer:
