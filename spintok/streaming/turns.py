@@ -105,12 +105,16 @@ class TurnDetector:
         return events
 
     def close(self) -> list[TurnEvent]:
-        """The end of a turn that the end of the stream cuts off."""
+        """The end of the turn that is open: the stream ends, or somebody else decides that the turn does.
+
+        Speech that goes on opens the next turn.
+        """
         if not self._speaking:
             return []
-        self._speaking = False
         now = (self._windows * WINDOW + len(self._rest)) / SAMPLE_RATE
-        return [TurnEvent("speech_end", now if self._since is None else _seconds(self._since), now)]
+        self._last_end = now if self._since is None else _seconds(self._since)
+        self._speaking, self._since = False, None
+        return [TurnEvent("speech_end", self._last_end, now)]
 
     def state(self) -> dict[str, Any]:
         """All that a detector in another process needs to go on, as JSON values of a fixed size."""

@@ -73,6 +73,18 @@ def test_a_turn_that_the_end_cuts_off_is_closed() -> None:
     assert end.seconds <= 3.0
 
 
+def test_speech_that_goes_on_after_a_close_opens_the_next_turn() -> None:
+    samples = with_pauses("anna_tokens")
+    detector = TurnDetector()
+    middle = 16000 * 3
+    (start,) = detector.push(samples[:middle])
+    (end,) = detector.close()
+    again, last = [*detector.push(samples[middle:]), *detector.close()]
+    assert [start.kind, end.kind, again.kind, last.kind] == ["speech_start", "speech_end"] * 2
+    # The turns do not overlap, and the second is not dated back into the first.
+    assert start.seconds < end.seconds <= again.seconds < last.seconds
+
+
 def test_settings_decide_when_turns_open_and_close() -> None:
     samples = with_pauses("beth_river", "eve_bus")
     patient = TurnDetector(TurnSettings(min_silence=2.5))
