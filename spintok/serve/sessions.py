@@ -273,7 +273,11 @@ class Sessions:
                 if not work:
                     continue
                 began = time.perf_counter()
-                found = await loop.run_in_executor(self._thread, self._step, work)
+                try:
+                    found = await loop.run_in_executor(self._thread, self._step, work)
+                except Exception as error:
+                    # Nobody knows whose step failed; the server goes on for those who come.
+                    found = [self._failed(session, error) for session, _ in work]
                 self.metrics.step.observe(time.perf_counter() - began)
                 for (session, _), messages in zip(work, found, strict=True):
                     for message in messages:
@@ -283,6 +287,10 @@ class Sessions:
         finally:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self.pool.shutdown()
+
+    def _failed(self, session: LiveSession, error: Exception) -> list[Message]:
+        session.over = True
+        return [error]
 
     def _chunk(self, session: LiveSession) -> int:
         return max(1, round(self.options.latency * session.start.sample_rate))
@@ -294,8 +302,7 @@ class Sessions:
             try:
                 found.append(session.advance(parts))
             except Exception as error:
-                session.over = True
-                found.append([error])
+                found.append(self._failed(session, error))
         waiting = [session for session, _ in work if not session.over]
         tokens = self.pool.step([session.stream for session in waiting if session.start.features is None])
         for (session, _), messages in zip(work, found, strict=True):
