@@ -24,7 +24,7 @@ Template = Literal["corpus", "recording"]
 
 def render(template: Template, data: Mapping[str, Any], **context: Any) -> str:
     """Return the page as text, with ``context`` for the template and ``data`` for the script."""
-    names = ["page.js", f"{template}.js"]
+    names = ["screen.js", "page.js", f"{template}.js"]
     assets = files("spintok.report") / "assets"
     script = "\n".join((assets / name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

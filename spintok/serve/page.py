@@ -17,6 +17,7 @@ ASSETS = {
     "recorder.js": ("spintok.serve", "text/javascript"),
     # The look of the reports: colours, fonts and controls have one home.
     "page.css": ("spintok.report", "text/css"),
+    "screen.js": ("spintok.report", "text/javascript"),
 }
 """The package and the media type of each file."""
 

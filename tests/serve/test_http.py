@@ -49,7 +49,7 @@ def test_the_page_is_framed_by_nobody_and_loads_nothing_from_elsewhere(address) 
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-content-type-options"] == "nosniff"
-    for name in ("live.js", "strips.js", "recorder.js", "live.css", "page.css"):
+    for name in ("live.js", "strips.js", "recorder.js", "screen.js", "live.css", "page.css"):
         assert httpx.get(f"http://{address}/{name}").status_code == 200
 
 

@@ -151,7 +151,6 @@ class Session {
     this.playAt = Math.max(this.playAt ?? 0, this.player.currentTime + 0.05);
     source.start(this.playAt);
     this.playAt += buffer.duration;
-    byId("live").dataset.played = String((Number(byId("live").dataset.played) || 0) + samples.length);
   }
 
   closed(event) {

@@ -1,19 +1,9 @@
 // The last seconds of sound as three strips: waveform, spectrogram and tokens, with the newest at the right.
+// screen.js comes before: colour, ramp and fitted.
 
 const SECONDS = 10;
 const ROWS = 96;
 const TOP = 8000;
-
-function colour(name) {
-  const probe = document.createElement("span");
-  probe.style.color = `var(${name})`;
-  document.body.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
-}
-
-const numbers = (text) => text.match(/[\d.]+/g).slice(0, 3).map(Number);
 
 // Power spectrum of a windowed block of 2^n samples, by the iterative radix-2 FFT.
 function spectrum(block) {
@@ -65,12 +55,7 @@ export class Strips {
   recolour() {
     this.colours = Object.fromEntries(["--wash", "--accent", "--code-ink"].map((name) => [name, colour(name)]));
     this.dark = colour("--code-ink") === "rgb(255, 255, 255)";
-    const stops = [0, 1, 2, 3].map((i) => numbers(colour(`--sound-${i}`)));
-    this.ramp = Array.from({ length: 256 }, (_, level) => {
-      const at = Math.min((level / 255) * 3, 2.9999);
-      const [a, b] = [stops[Math.floor(at)], stops[Math.floor(at) + 1]];
-      return a.map((value, i) => Math.round(value + (b[i] - value) * (at - Math.floor(at))));
-    });
+    this.ramp = ramp("--sound");
     this.image.getContext("2d").clearRect(0, 0, this.image.width, ROWS);
     // The columns on screen are computed anew in the new colours.
     this.columns = Math.max(0, Math.ceil((this.total - this.samples.length) / this.sampleRate * 100));
@@ -131,21 +116,14 @@ export class Strips {
   }
 
   // The context of a canvas in CSS pixels, and the time at its left edge.
-  fitted(canvas) {
+  opened(canvas) {
     const { width, height } = canvas.getBoundingClientRect();
-    const scale = Math.max(1, devicePixelRatio || 1);
-    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(height * scale);
-    }
-    const context = canvas.getContext("2d");
-    context.setTransform(scale, 0, 0, scale, 0, 0);
-    context.clearRect(0, 0, width, height);
+    const context = fitted(canvas, width, height);
     return { context, width, height, left: Math.max(0, this.total / this.sampleRate - SECONDS) };
   }
 
   paintWaveform() {
-    const { context, width, height, left } = this.fitted(this.canvases.waveform);
+    const { context, width, height, left } = this.opened(this.canvases.waveform);
     context.fillStyle = this.colours["--wash"];
     for (const [begin, end] of this.turns) {
       const [a, b] = [begin, Math.min(end, this.total / this.sampleRate)].map((s) => ((s - left) / SECONDS) * width);
@@ -168,7 +146,7 @@ export class Strips {
   }
 
   paintSpectrogram() {
-    const { context, width, height, left } = this.fitted(this.canvases.spectrogram);
+    const { context, width, height, left } = this.opened(this.canvases.spectrogram);
     const first = Math.floor(left * 100);
     for (let column = first; column < this.columns; ) {
       // As far as the ring goes before it wraps.
@@ -181,7 +159,7 @@ export class Strips {
   }
 
   paintLane() {
-    const { context, width, height, left } = this.fitted(this.canvases.lane);
+    const { context, width, height, left } = this.opened(this.canvases.lane);
     const wide = width / SECONDS / (this.frameRate ?? 50);
     context.font = "11px ui-monospace, Menlo, Consolas, monospace";
     context.textAlign = "center";
