@@ -18,7 +18,6 @@ URL = "s3://bucket/tokens"
 pytestmark = [
     # botocore's own.
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
