@@ -17,7 +17,6 @@ from spintok.models.encoder import Encoder
 from spintok.models.extractors import extractor_from_config
 from spintok.models.importers import CheckpointError, load_extractor, load_spin
 from spintok.models.importers.centroids import read_centroids
-from spintok.models.importers.weights import check_weights
 from spintok.progress import Progress, no_progress
 from spintok.serialization import TokenizerError, is_tokenizer, load_weights, read_folder
 from spintok.tokenizer import Tokenizer
@@ -196,7 +195,6 @@ def _is_encoder(source: str) -> bool:
 def _from_folder(folder: Path) -> Tokenizer:
     config, weights = read_folder(folder)
     try:
-        check_weights({name: tensor for name, tensor in weights.items() if tensor.is_floating_point()})
         tokenizer = _build(config)
     except TokenizerError:
         raise

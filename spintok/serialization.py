@@ -22,6 +22,7 @@ __all__ = [
     "StoredDtype",
     "TokenizerError",
     "fingerprint",
+    "is_finite",
     "is_tokenizer",
     "load_weights",
     "read_folder",
@@ -130,7 +131,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: Path,
     """Put the weights of a folder into a module made on any device, "meta" included; they become float32.
 
     Raises:
-        FolderError: a weight is missing, unknown, or of another shape; ``error``.
+        FolderError: a weight is missing, unknown, of another shape, NaN or infinite; ``error``.
     """
     needed = {name: _form(tensor) for name, tensor in module.state_dict().items()}
     given = {name: _form(tensor) for name, tensor in weights.items()}
@@ -140,12 +141,21 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: Path,
                 f"{folder}: model.safetensors does not fit config.json: {name} should be "
                 f"{needed.get(name, 'absent')} and is {given.get(name, 'absent')}"
             )
+    for name, tensor in weights.items():
+        if not is_finite(tensor):
+            raise error(f"{folder}: {name} has weights that are NaN or infinite")
     # Copies: the tensors of a safetensors file may be its mapped pages.
     copies = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in weights.items()
     }
     module.load_state_dict(copies, assign=True)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    # The sum is NaN or infinite if a value is, and quick to compute. A sum of float64 may also overflow.
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float64))) or bool(torch.isfinite(tensor).all())
 
 
 def _form(tensor: Tensor) -> str:

@@ -1,5 +1,6 @@
 """The decoder: exact lengths, streams that equal the whole, what is refused, and the folder."""
 
+import copy
 import json
 
 import numpy as np
@@ -131,3 +132,12 @@ def test_a_folder_gives_the_decoder_back_and_names_what_is_wrong(tmp_path) -> No
         load_decoder(tmp_path)
     with pytest.raises(ValueError, match="unknown decoder 'nowhere'"):
         load_decoder("nowhere")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path) -> None:
+    decoder = copy.deepcopy(tiny_decoder())
+    with torch.no_grad():
+        next(iter(decoder.parameters())).view(-1)[0] = float("nan")
+    decoder.save(tmp_path)
+    with pytest.raises(FolderError, match="has weights that are NaN or infinite"):
+        load_decoder(tmp_path)

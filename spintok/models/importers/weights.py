@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spintok.models.config import EncoderConfig
+from spintok.serialization import is_finite
 
 __all__ = ["CheckpointError", "assemble", "check_weights", "geometry", "rename", "usual_heads"]
 
@@ -27,8 +28,7 @@ def check_weights(weights: Mapping[str, Tensor]) -> None:
     for name, tensor in weights.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{name} has the dtype {tensor.dtype}, not a floating-point one")
-        # The sum is NaN or infinite if a weight is, and quick to compute. A sum of float64 may also overflow.
-        if not bool(torch.isfinite(tensor.sum(dtype=torch.float64))) and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise CheckpointError(f"{name} has weights that are NaN or infinite")
 
 
