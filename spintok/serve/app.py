@@ -16,10 +16,10 @@ from starlette.websockets import WebSocket
 
 from spintok.data.audio import AudioError
 from spintok.serve.access import refusal
+from spintok.serve.client import serve_client
 from spintok.serve.metrics import Metrics
 from spintok.serve.options import ServerOptions
 from spintok.serve.page import ASSETS, POLICY, asset, page
-from spintok.serve.session import serve_client
 from spintok.serve.sessions import Sessions
 
 if TYPE_CHECKING:

@@ -1,12 +1,10 @@
 """All live sessions of a server, tokenized together: one step after another, each with a chunk of whoever has one."""
 
 import asyncio
-import base64
-import json
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,155 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spintok.frames import SAMPLE_RATE
+from spintok.serve.live_session import LiveSession, Message, states_of
 from spintok.serve.metrics import Metrics
 from spintok.serve.options import ServerOptions
-from spintok.serve.protocol import Start, tokens_message
-from spintok.streaming.turns import TurnDetector, TurnEvent
+from spintok.serve.protocol import Start
+from spintok.streaming.turns import TurnDetector
 
 if TYPE_CHECKING:
     from spintok.decoder.decoder import Decoder
     from spintok.decoder.stream import DecoderStream
-    from spintok.streaming.stream import Stream
     from spintok.streaming.tokens import StreamTokens
     from spintok.tokenizer import Tokenizer
 
-__all__ = ["LiveSession", "Message", "Sessions"]
-
-Message = dict[str, Any] | bytes | Exception | None
-"""What a session has for its client: JSON, binary data that belong to the JSON before, a failure, or its end."""
-
-OUTBOX = 64
-"""Messages that may wait for a client that reads slowly; until it reads, its samples wait too."""
-
-_STATE = object()
-
-
-class LiveSession:
-    """One client's stream.
-
-    Attributes:
-        start: what the client asked for.
-        outbox: messages for the client.
-    """
-
-    def __init__(
-        self,
-        owner: "Sessions",
-        start: Start,
-        stream: "Stream",
-        detector: TurnDetector | None,
-        speaker: "DecoderStream | None",
-    ) -> None:
-        self.start = start
-        self.stream = stream
-        self.detector = detector
-        self.speaker = speaker
-        self.outbox: asyncio.Queue[Message] = asyncio.Queue()
-        self.over = False
-        self._owner = owner
-        self._inbox: deque[NDArray[np.float32] | object] = deque()
-        self._samples = 0
-        self._ended = False
-        self._labels: list[str] = []
-        self._room = asyncio.Event()
-
-    async def feed(self, samples: NDArray[np.float32]) -> None:
-        """Take samples, once there is room in the backlog."""
-        while self._samples > self._owner.options.backlog_seconds * self.start.sample_rate and not self.over:
-            self._room.clear()
-            await self._room.wait()
-        if len(samples):
-            self._inbox.append(samples)
-            self._samples += len(samples)
-            self._owner.metrics.seconds.inc(len(samples) / self.start.sample_rate)
-            self._owner.wake()
-
-    def end(self) -> None:
-        """Say that no more samples will come."""
-        self._ended = True
-        self._owner.wake()
-
-    def ask_state(self) -> None:
-        """Send the state after all samples so far."""
-        self._inbox.append(_STATE)
-        self._owner.wake()
-
-    def label(self, label: str) -> None:
-        """Take a label of the turn that is open, or was the last one."""
-        self._labels.append(label)
-        self._owner.wake()
-
-    def sent(self) -> None:
-        """Say that a message has left the outbox."""
-        self._owner.wake()
-
-    def abandon(self) -> None:
-        """Forget the session; its client has gone."""
-        self._owner.drop(self)
-
-    def has_work(self) -> bool:
-        """Whether a step would change anything."""
-        if self.over or self.outbox.qsize() >= OUTBOX:
-            return False
-        return bool(self._inbox or self._labels or self._ended or self.stream.session.due)
-
-    def take(self, most: int) -> list[NDArray[np.float32]]:
-        """Samples for a step: up to ``most``, but none beyond a request for the state."""
-        taken: list[NDArray[np.float32]] = []
-        count = 0
-        while count < most and self._inbox and self._inbox[0] is not _STATE:
-            samples = self._inbox.popleft()
-            assert isinstance(samples, np.ndarray)
-            if count + len(samples) > most:
-                self._inbox.appendleft(samples[most - count :])
-                samples = samples[: most - count]
-            taken.append(samples)
-            count += len(samples)
-        self._samples -= count
-        self._room.set()
-        return taken
-
-    def advance(self, parts: Sequence[NDArray[np.float32]]) -> list[Message]:
-        """Feed samples to the stream and the detector, in the thread of the steps. Returns events of turns."""
-        events: list[TurnEvent] = []
-        for samples in parts:
-            resampled = self.stream.feed(samples, self.start.sample_rate)
-            if self.detector is not None:
-                events += self.detector.push(resampled)
-        found: list[Message] = [_event(event) for event in events]
-        for label in self._labels:
-            found.append({"type": "turn", "label": label})
-            if label != "listen" and self.detector is not None:
-                found += [_event(event) for event in self.detector.close()]
-        self._labels.clear()
-        if self._ended and not self._inbox:
-            last = self.stream.finish()
-            if self.detector is not None:
-                found += [_event(event) for event in [*self.detector.push(last), *self.detector.close()]]
-        return found
-
-    def answers(self) -> list[Message]:
-        """What follows the tokens of a step: the state if it was asked for, and the end."""
-        found: list[Message] = []
-        if self.stream.session.due:
-            return found
-        while self._inbox and self._inbox[0] is _STATE:
-            self._inbox.popleft()
-            found.append({"type": "state", "state": self._state(), "frames": self.stream.num_frames})
-        if self._ended and not self._inbox:
-            self.over = True
-            if self.speaker is not None:
-                found += audio_message(self.speaker.close())
-            frames = self.stream.num_frames
-            found += [{"type": "end", "frames": frames, "seconds": frames / self._owner.frame_rate}, None]
-        return found
-
-    def _state(self) -> str:
-        parts: dict[str, Any] = {"stream": base64.b64encode(self.stream.state()).decode()}
-        if self.detector is not None:
-            parts["turns"] = self.detector.state()
-        return base64.b64encode(json.dumps(parts).encode()).decode()
+__all__ = ["Sessions"]
 
 
 class Sessions:
@@ -198,7 +60,7 @@ class Sessions:
             PoolFullError: there are as many as the server takes.
             ValueError: the state or the layer cannot be used, or turns cannot be told.
         """
-        stream_state, turn_state = _split(start.state)
+        stream_state, turn_state = states_of(start.state)
         if start.features is not None:
             self.tokenizer.check_layers([start.features])
             if start.features > self.tokenizer.layer:
@@ -215,7 +77,8 @@ class Sessions:
         loop = asyncio.get_running_loop()
         # The pool is for one thread.
         stream = await loop.run_in_executor(self._thread, self.pool.open, stream_state)
-        session = LiveSession(self, start, stream, detector, speaker)
+        backlog = self.options.backlog_seconds * start.sample_rate
+        session = LiveSession(start, stream, self._work.set, backlog, detector, speaker)
         self._open.append(session)
         self.metrics.opened.inc()
         self.metrics.sessions.set(len(self._open))
@@ -257,10 +120,6 @@ class Sessions:
             self.metrics.sessions.set(len(self._open))
             self._thread.submit(self.pool.remove, session.stream)
 
-    def wake(self) -> None:
-        """Say that a session has something to do."""
-        self._work.set()
-
     async def run(self) -> None:
         """Step the sessions whenever one of them has something to do."""
         loop = asyncio.get_running_loop()
@@ -276,8 +135,8 @@ class Sessions:
                 try:
                     found = await loop.run_in_executor(self._thread, self._step, work)
                 except Exception as error:
-                    # Nobody knows whose step failed; the server goes on for those who come.
-                    found = [self._failed(session, error) for session, _ in work]
+                    # The pool failed, and nobody knows for whom; the server goes on for those who come.
+                    found = [_failed(session, error) for session, _ in work]
                 self.metrics.step.observe(time.perf_counter() - began)
                 for (session, _), messages in zip(work, found, strict=True):
                     for message in messages:
@@ -288,69 +147,43 @@ class Sessions:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self.pool.shutdown()
 
-    def _failed(self, session: LiveSession, error: Exception) -> list[Message]:
-        session.over = True
-        return [error]
-
     def _chunk(self, session: LiveSession) -> int:
         return max(1, round(self.options.latency * session.start.sample_rate))
 
     def _step(self, work: Sequence[tuple[LiveSession, list[NDArray[np.float32]]]]) -> list[list[Message]]:
         """One step of each session. One that fails ends, with its error for its client, and the others go on."""
-        found: list[list[Message]] = []
-        for session, parts in work:
-            try:
-                found.append(session.advance(parts))
-            except Exception as error:
-                found.append(self._failed(session, error))
-        waiting = [session for session, _ in work if not session.over]
-        tokens = self.pool.step([session.stream for session in waiting if session.start.features is None])
-        for (session, _), messages in zip(work, found, strict=True):
-            if session.over:
-                continue
-            if session.start.features is not None and session.stream.session.due:
-                messages += self._with_features(session, session.start.features)
-            elif session.stream in tokens:
-                messages += self._tokens(session, tokens[session.stream])
-            messages += session.answers()
+        found = [_guarded(session, partial(session.advance, parts)) for session, parts in work]
+        together = [session.stream for session, _ in work if not session.over and session.start.features is None]
+        tokens = self.pool.step(together)
+        for (session, parts), messages in zip(work, found, strict=True):
+            self.metrics.seconds.inc(sum(map(len, parts)) / session.start.sample_rate)
+            if not session.over:
+                messages += _guarded(session, partial(self._answers, session, tokens.get(session.stream)))
         return found
 
-    def _with_features(self, session: LiveSession, layer: int) -> list[Message]:
-        """The tokens of a session's next step, and their features."""
-        results = self.pool.engine.step([session.stream.session], [layer])
-        message, *audio = self._tokens(session, session.stream.take(results))
-        features = torch.cat([result.features[0] for result in results]).float().cpu().numpy()
-        assert isinstance(message, dict)
-        message["features"] = {"layer": layer, "shape": list(features.shape)}
-        return [message, features.astype("<f4").tobytes(), *audio]
-
-    def _tokens(self, session: LiveSession, tokens: "StreamTokens") -> list[Message]:
-        """The message of tokens, and what they say in the session's voice."""
-        self.metrics.frames.inc(tokens.num_frames)
-        found: list[Message] = [tokens_message(tokens, tokens.start, continues=tokens.continues)]
-        if session.speaker is not None:
-            found += audio_message(session.speaker.push(tokens.codes))
-        return found
+    def _answers(self, session: LiveSession, tokens: "StreamTokens | None") -> list[Message]:
+        """What a session has for its client after a step, in which it got these tokens."""
+        features: Tensor | None = None
+        if session.start.features is not None and session.stream.session.due:
+            # The pool's own steps compute no features.
+            results = self.pool.engine.step([session.stream.session], [session.start.features])
+            tokens = session.stream.take(results)
+            features = torch.cat([result.features[0] for result in results])
+        found: list[Message] = []
+        if tokens is not None:
+            self.metrics.frames.inc(tokens.num_frames)
+            found += session.tokens(tokens, features)
+        return found + session.answers()
 
 
-def audio_message(samples: Tensor) -> list[Message]:
-    """Speech (S,) at 16 kHz for the client: its size, and 16-bit samples; nothing if there are none."""
-    if not len(samples):
-        return []
-    pcm = (samples.clamp(-1.0, 1.0) * 32767).round().to(torch.int16).cpu().numpy().astype("<i2")
-    return [{"type": "audio", "samples": len(pcm), "sample_rate": SAMPLE_RATE}, pcm.tobytes()]
-
-
-def _event(event: TurnEvent) -> dict[str, Any]:
-    return {"type": event.kind, "seconds": round(event.seconds, 3), "found": round(event.found, 3)}
-
-
-def _split(state: bytes | None) -> tuple[bytes | None, dict[str, Any] | None]:
-    """The states of the stream and of its turns. Raises ``ValueError`` if it is no state of a session."""
-    if state is None:
-        return None, None
+def _guarded(session: LiveSession, part: Callable[[], list[Message]]) -> list[Message]:
+    """What a part of a session's step has for its client; an error ends the session."""
     try:
-        parts = json.loads(state)
-        return base64.b64decode(parts["stream"], validate=True), parts.get("turns")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ValueError("state is not one that this server sent") from None
+        return part()
+    except Exception as error:
+        return _failed(session, error)
+
+
+def _failed(session: LiveSession, error: Exception) -> list[Message]:
+    session.over = True
+    return [error]

@@ -9,6 +9,8 @@ from small_decoders import tiny_decoder, untrained_decoder
 
 from spintok.decoder import CodebookMismatchError
 from spintok.serve import ServerOptions, create_app
+from spintok.serve.live_session import LiveSession
+from spintok.serve.protocol import Start
 from tests.serve.servers import RATE, Client, pcm, run, running
 from tests.streaming.streamers import speech, tokenizer
 
@@ -193,3 +195,21 @@ def test_a_label_closes_the_turn(address, speech_with_pauses) -> None:
 
     kinds = [m["type"] for m in run(talk()) if m["type"] in ("speech_start", "turn", "speech_end")]
     assert kinds == ["speech_start", "turn", "speech_end"]
+
+
+def test_an_end_during_a_step_waits_for_the_rest() -> None:
+    """The client may end its stream while its samples are in a step; its last frames still come."""
+    samples = (pcm(speech(RATE // 2)) / np.float32(32768)).astype(np.float32)
+    stream = TOKENIZER.stream(latency=0.08)
+    session = LiveSession(Start(RATE, "s16le"), stream, lambda: None, 1e9)
+    run(session.feed(samples))
+    parts = session.take(len(samples))
+    session.advance(parts)
+    session.end()
+    codes = [code for tokens in stream.steps() for code in tokens.codes]
+    assert session.answers() == []
+    assert session.has_work()
+    session.advance(session.take(1))
+    codes += [code for tokens in stream.steps() for code in tokens.codes]
+    assert [m["type"] for m in session.answers() if m is not None] == ["end"]
+    assert codes == TOKENIZER.encode(samples, RATE, latency=0.08).codes.tolist()

@@ -7,9 +7,10 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from spintok.serve import protocol
+from spintok.serve.live_session import LiveSession
 from spintok.serve.options import ServerOptions
 from spintok.serve.protocol import ProtocolError
-from spintok.serve.sessions import LiveSession, Sessions
+from spintok.serve.sessions import Sessions
 from spintok.streaming.pool import PoolFullError
 
 __all__ = ["serve_client"]
@@ -41,7 +42,7 @@ async def serve_client(socket: WebSocket, sessions: Sessions, options: ServerOpt
         pass
     finally:
         if session is not None:
-            session.abandon()
+            sessions.drop(session)
 
 
 async def _open(socket: WebSocket, sessions: Sessions, options: ServerOptions) -> LiveSession:
@@ -101,8 +102,7 @@ async def _read(socket: WebSocket, session: LiveSession, options: ServerOptions)
 async def _write(socket: WebSocket, session: LiveSession, options: ServerOptions) -> None:
     """Send what the steps find, until the session's end."""
     while True:
-        message = await session.outbox.get()
-        session.sent()
+        message = await session.receive()
         if message is None:
             await socket.close()
             return
