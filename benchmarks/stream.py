@@ -97,11 +97,11 @@ def labelled(tokenizer: spintok.Tokenizer, utterances: Sequence[Utterance], alig
     options = EvaluationOptions(conditions=(Condition("speaker"),), draws=1)
     metrics = ["phones", *(["robustness"] if importlib.util.find_spec("rapidfuzz") else [])]
     report = evaluation.evaluate([tokenizer], dataset, options, metrics)
-    (measured,) = report["tokenizers"].values()
+    (measured,) = report["tokenizers"]
     figures = {
         name: figure["value"] for metric in measured["metrics"].values() for name, figure in metric["figures"].items()
     }
-    return {name: figures[name] for name in ("pnmi", "ued_speaker") if name in figures}
+    return {name: figures[name] for name in ("pnmi", "ued_pooled_speaker") if name in figures}
 
 
 def pushes(
