@@ -13,7 +13,18 @@ EPILOG = """Examples:
   spintok bench encode -- --help                 a benchmark's own options"""
 
 Name = Literal[
-    "encode", "evaluate", "export", "invariance", "kernels", "kmeans", "perturb", "scale", "stream", "train", "windows"
+    "decode",
+    "encode",
+    "evaluate",
+    "export",
+    "invariance",
+    "kernels",
+    "kmeans",
+    "perturb",
+    "scale",
+    "stream",
+    "train",
+    "windows",
 ]
 
 FORWARD: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
