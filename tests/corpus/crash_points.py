@@ -13,7 +13,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +29,12 @@ _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 
 
 class _Operations:
-    """Counts operations on a folder, and ends the process at one of them."""
+    """Counts operations on a folder, and ends the process at one of them. An audit hook stays: for a forked process."""
 
-    def __init__(self) -> None:
-        self.folder = "no folder"
+    def __init__(self, folder: Path, last: int) -> None:
+        self.folder = str(folder)
         self.count = 0
-        self.last = -1
+        self.last = last
         sys.addaudithook(self._audit)
         fsync, append = os.fsync, Journal.append
 
@@ -68,7 +68,7 @@ def _in_child(job: Callable[[], int]) -> int:
     return ended(fork(job))
 
 
-def check(format: str, scratch: Path, operations: _Operations, every: int) -> tuple[int, list[str]]:
+def check(format: str, scratch: Path, every: int) -> tuple[int, list[str]]:
     """The number of crash points of a format that were tried, and what went wrong at which."""
     tokenizer = mfcc_tokenizer()
     audio = scratch / "audio"
@@ -76,7 +76,7 @@ def check(format: str, scratch: Path, operations: _Operations, every: int) -> tu
     recordings = [make_recording(audio, i) for i in range(3)]
 
     def run(output: Path, last: int = -1) -> int:
-        operations.folder, operations.count, operations.last = str(output), 0, last
+        operations = _Operations(output, last)
         summary = encode(tokenizer, recordings, output, format)
         assert not summary.failures, summary.failures
         # Counted in one byte.
@@ -99,19 +99,18 @@ def check(format: str, scratch: Path, operations: _Operations, every: int) -> tu
     return len(tried), wrong
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="try one crash point in so many")
     parser.add_argument("formats", nargs="*", default=FORMATS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     # Forked processes must not inherit threads, nor import pyarrow again and again.
     torch.set_num_threads(1)
     load_pyarrow()
-    operations = _Operations()
     failed = False
     for format in options.formats:
         with tempfile.TemporaryDirectory() as scratch:
-            points, wrong = check(format, Path(scratch), operations, options.every)
+            points, wrong = check(format, Path(scratch), options.every)
         print(f"{format}: {points} crash points, {len(wrong)} wrong", *wrong, sep="\n", flush=True)
         failed |= bool(wrong) or points == 0
     return int(failed)

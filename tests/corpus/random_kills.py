@@ -138,7 +138,7 @@ def _most_redone(log: Path, counts: list[int]) -> float:
     return most
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="processes to kill per format")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -136,7 +136,7 @@ Run = Callable[[Tokenizer, list[Utterance], Path, int], tuple[list[str], list[st
 ENGINES: dict[str, Run] = {"lease": lease_run}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=list(ENGINES), default="lease")
     parser.add_argument("--runs", type=int, default=100)

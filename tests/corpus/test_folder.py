@@ -1,14 +1,16 @@
 """The output folder of a job: locks, what may be deleted, lists that grow, and README.md."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from forks import ended, fork
 
 from spintok._files import lock
 from spintok.corpus import CorpusError, count_corpus, encode_corpus, read_corpus, read_features
+from spintok.corpus.journal import Journal
 from spintok.corpus.tokens import Options
 from spintok.data.manifest import scan
 from tests.corpus.jobs import FORMATS, contents, encode
@@ -38,31 +40,30 @@ def test_ranks_coexist_but_not_twice(mfcc, recordings, tmp_path) -> None:
     assert len(list(read_corpus(out)[1])) == 5
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_is_refused_while_another_process_encodes(mfcc, recordings, tmp_path) -> None:
     """Two real processes; the first one is stopped in the middle of its work."""
-    mfcc.save(tmp_path / "t")
-    script = (
-        "import os, sys\nfrom pathlib import Path\nimport spintok\nfrom spintok.corpus import Options, encode_corpus\n"
-        "from spintok.corpus.journal import Journal\nfrom spintok.data.manifest import scan\n"
-        "append = Journal.append\n"
-        "def stopping(self, value):\n    append(self, value)\n    if 'record' in value:\n"
-        "        print('stopped', flush=True)\n        os.kill(os.getpid(), 19)\n"
-        "Journal.append = stopping\n"
-        "tokenizer, audio, out = map(Path, sys.argv[1:])\n"
-        "encode_corpus(spintok.load(tokenizer), scan(audio), out, Options(shard_size=2))\n"
-    )
     audio, out = recordings[0].path.parent, tmp_path / "out"
-    command = [sys.executable, "-c", script, str(tmp_path / "t"), str(audio), str(out)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    def stop_at_the_first_record() -> None:
+        append = Journal.append
+
+        def stopping(self, value) -> None:
+            append(self, value)
+            if "record" in value:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        Journal.append = stopping
+        encode_corpus(mfcc, scan(audio), out, Options(shard_size=2))
+
+    child = fork(stop_at_the_first_record)
     try:
-        assert child.stdout is not None
-        child.stdout.readline()
+        assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
         with pytest.raises(CorpusError, match="another spintok encode"):
             encode(mfcc, recordings, out)
     finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+        os.kill(child, signal.SIGKILL)
+        ended(child)
     # A killed process holds no lock, and what it had encoded is in its journal.
     summary = encode_corpus(mfcc, scan(audio), out, Options(shard_size=2))
     assert (summary.encoded, summary.resumed) == (4, 1)

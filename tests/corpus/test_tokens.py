@@ -1,9 +1,5 @@
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -156,43 +152,6 @@ def test_a_missing_library_is_named_before_any_work(tokenizer, audio, tmp_path, 
     with pytest.raises(ValueError, match=r"pip install 'spintok\[export\]'"):
         encode(tokenizer, audio, tmp_path / "out", format="parquet")
     assert not (tmp_path / "out").exists()
-
-
-def test_kill_9_at_any_moment_loses_and_repeats_nothing(tokenizer, audio, tmp_path) -> None:
-    encode(tokenizer, audio, tmp_path / "clean", shard_size=1)
-    out = tmp_path / "out"
-    # Writing is slowed so that the kills fall into every part of it.
-    script = (
-        "import os, sys, time\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "torch.set_num_threads(1)\n"
-        "import spintok\n"
-        "from spintok.corpus.tokens import Options, encode_corpus\n"
-        "from spintok.data.manifest import scan\n"
-        "fsync = os.fsync\n"
-        "os.fsync = lambda descriptor: (time.sleep(0.05), fsync(descriptor), time.sleep(0.05))\n"
-        "print('go', flush=True)\n"
-        "encode_corpus(spintok.load('mfcc-kmeans-100'), scan(sys.argv[1]), Path(sys.argv[2]), Options(shard_size=1))\n"
-    )
-    kills = 0
-    for attempt in range(20):
-        child = subprocess.Popen([sys.executable, "-c", script, str(audio), str(out)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        with child.stdout:
-            try:
-                child.wait(timeout=0.15 + 0.13 * attempt)
-            except subprocess.TimeoutExpired:
-                os.kill(child.pid, signal.SIGKILL)
-                child.wait()
-                kills += 1
-                time.sleep(0.01)
-                continue
-        assert child.returncode == 0
-        break
-    assert kills >= 2
-    assert contents(out) == contents(tmp_path / "clean")
 
 
 def test_codes_of_no_frames_are_kept(tokenizer, tmp_path) -> None:

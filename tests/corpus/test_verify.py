@@ -1,10 +1,15 @@
 """``spintok verify``: a whole folder passes, and each kind of damage is found."""
 
 import json
+import os
 import random
+import signal
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
+from forks import ended, start
 from voices import mfcc_tokenizer, voices
 
 from spintok.cli import main
@@ -38,8 +43,38 @@ def test_a_finished_folder_is_whole(folder: Path) -> None:
     assert check_folder(folder).without_checksum == 3
 
 
-def test_codes_are_the_same_in_every_way(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+class Forked:
+    """A worker that forks from this process, so that it starts at once, with what ``verify`` uses of ``Popen``."""
+
+    def __init__(self, command: Sequence[str], outputs: Path) -> None:
+        self._errors = outputs / "stderr"
+        self._child = start(outputs, *command[command.index("encode") :])
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            child, status = os.waitpid(self._child, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if child else None
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self._child, signal.SIGKILL)
+
+    def communicate(self) -> tuple[str, str]:
+        if self.returncode is None:
+            self.returncode = ended(self._child)
+        return "", self._errors.read_text()
+
+
+def test_codes_are_the_same_in_every_way(
+    tokenizer: Tokenizer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer.save(tmp_path / "tokenizer")
+    number = count()
+    monkeypatch.setattr(
+        "spintok.corpus.verify._start", lambda command: Forked(command, tmp_path / f"worker-{next(number)}")
+    )
     found = compare_codes(tokenizer, str(tmp_path / "tokenizer"), folder, sample=4)
     assert [row.way for row in found] == ways_for(tokenizer) == list(WAYS)[:-1]
     frames = {record.key: 2 * record.tokens["primary"].num_frames for record in read_corpus(folder)[1]}
@@ -47,6 +82,12 @@ def test_codes_are_the_same_in_every_way(tokenizer: Tokenizer, folder: Path, tmp
     for row in found:
         assert (row.utterances, row.differ, row.keys) == (4, 0, ())
         assert row.codes == sum(frames[record.key] for record in chosen)
+
+
+def test_codes_are_the_same_in_new_processes(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    (row,) = compare_codes(tokenizer, str(tmp_path / "tokenizer"), folder, sample=4, ways=["by two processes"])
+    assert (row.utterances, row.differ) == (4, 0)
 
 
 def test_tokens_of_a_latency_are_those_of_a_stream(tokenizer: Tokenizer, tmp_path: Path) -> None:

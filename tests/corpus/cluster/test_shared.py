@@ -13,9 +13,9 @@ from spintok.corpus.read_ahead import ReadAhead
 from spintok.corpus.verify import check_folder
 from spintok.data.manifest import Utterance
 from spintok.tokens import Tokens
+from tests.corpus import scale_faults
 from tests.corpus.jobs import encode, make_recording
 from tests.corpus.scale_faults import shards
-from tests.corpus.test_kills import run
 
 SHARED = {"shared": True, "lease_seconds": 1.0}
 
@@ -31,10 +31,9 @@ def test_shared_folders_have_the_bytes_of_one_worker(mfcc, recordings, tmp_path:
     assert shards(tmp_path / "shared") == shards(tmp_path / "alone")
 
 
-def test_disturbed_runs() -> None:
-    assert "0 utterances lost, 0 twice, 0 files differ, 0 wrong exit codes" in run(
-        "tests.corpus.scale_faults", "--runs", "3"
-    )
+def test_disturbed_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    assert scale_faults.main(["--runs", "3"]) == 0
+    assert "0 utterances lost, 0 twice, 0 files differ, 0 wrong exit codes" in capfd.readouterr().out
 
 
 def test_the_journal_of_a_dead_worker_is_continued(mfcc, recordings, tmp_path: Path, monkeypatch) -> None:
