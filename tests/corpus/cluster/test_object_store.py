@@ -31,12 +31,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
             ("AWS_SECRET_ACCESS_KEY", "test"),
             ("AWS_DEFAULT_REGION", "us-east-1"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
+            # Botocore and s3fs wait for seconds before their own retries; ours are tested.
+            ("AWS_MAX_ATTEMPTS", "1"),
         ):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
         file_system.cache_clear()
         import s3fs
 
+        monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
         s3fs.S3FileSystem.clear_instance_cache()
         yield running
         file_system.cache_clear()
