@@ -1,7 +1,7 @@
 """Compiled kernels for speech tokenizers.
 
-Codebook assignment, the swapped-prediction loss, speaker perturbation, and linear layers and attention whose results do
-not depend on the batch.
+Codebook assignment, the swapped-prediction loss, speaker perturbation, and linear layers, attention and steps of
+streams whose results do not depend on the batch.
 
 Each operation is a package with one file for each implementation: `torch`, `cpu` (C++) and `triton`.
 """

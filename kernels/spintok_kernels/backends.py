@@ -7,6 +7,7 @@ import torch
 
 from spintok_kernels.assign.cpu import ASSIGN
 from spintok_kernels.perturb.cpu import PERTURB
+from spintok_kernels.steps import STEPS
 from spintok_kernels.swapped_prediction.cpu import LOSS
 
 __all__ = ["Backend", "backends"]
@@ -29,6 +30,7 @@ def backends() -> tuple[Backend, ...]:
         "attend": ("torch", "its kernel is for GPUs only"),
         "linear": ("torch", "its kernel is for GPUs only"),
         "perturb": PERTURB.choose(),
+        "steps": STEPS.choose(),
         "swapped_prediction_loss": LOSS.choose(),
     }
     return tuple(
@@ -39,7 +41,7 @@ def backends() -> tuple[Backend, ...]:
 def _cuda(op: str) -> tuple[str, str]:
     if not torch.cuda.is_available():
         return "none", "torch sees no CUDA device"
-    if op == "perturb":
+    if op in ("perturb", "steps"):
         return "torch", "its compiled kernels are for the CPU only"
     if importlib.util.find_spec("triton") is None:
         return "none", "Triton is not installed: pip install 'spintok[gpu]'"

@@ -1,9 +1,20 @@
 """The definition of every operation in float64, against which the compiled ones are tested. It is slow."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["assign", "attend", "linear", "reference_loss", "reference_metrics", "reference_sinkhorn"]
+__all__ = [
+    "assign",
+    "attend",
+    "linear",
+    "reference_loss",
+    "reference_metrics",
+    "reference_sinkhorn",
+    "transformer_step",
+]
 
 
 def assign(z: Tensor, codebook: Tensor, metric: str = "dot") -> tuple[Tensor, Tensor, Tensor]:
@@ -119,3 +130,41 @@ def attend(
             scores = scores + gate[b, :, :length, None].double() * positions[:, :length, :length].double()
         out[b, :length] = (scores.softmax(-1) @ value).transpose(0, 1)
     return out
+
+
+def transformer_step(
+    x: Tensor, layers: Sequence[Sequence[Tensor]], keys: Tensor, values: Tensor, valid: int, *, pre: bool, eps: float
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The outputs (T, D) of transformer layers from the frames x (T, D) of a step, and their keys and values.
+
+    Args:
+        x: (T, D); the first ``valid`` frames can be attended to.
+        layers: the tensors of each layer, as in ``spintok_kernels.steps.LayerWeights``.
+        keys, values: of the past, (layers, heads, past, D / heads).
+        valid: frames of the step that count.
+        pre: norms come before attention and feed-forward network, not after the residuals.
+        eps: of the norms.
+    """
+    x = x.double()
+    heads, (frames, width) = keys.shape[1], x.shape
+    found, new_keys, new_values = [], [], []
+    for index, layer in enumerate(layers):
+        scale, shift, qkv, qkv_bias, out, out_bias, scale2, shift2, expand, expand_bias, contract, contract_bias = (
+            weight.double() for weight in layer
+        )
+        normed = F.layer_norm(x, (width,), scale, shift, eps) if pre else x
+        q, k, v = (normed @ qkv.T + qkv_bias).view(frames, 3, heads, -1).permute(1, 2, 0, 3)
+        new_keys.append(k)
+        new_values.append(v)
+        heard = torch.cat([keys[index].double(), k[:, :valid]], 1)
+        scores = q @ heard.transpose(1, 2) / heard.shape[2] ** 0.5
+        attended = scores.softmax(2) @ torch.cat([values[index].double(), v[:, :valid]], 1)
+        x = x + attended.transpose(0, 1).flatten(1) @ out.T + out_bias
+        if not pre:
+            x = F.layer_norm(x, (width,), scale, shift, eps)
+        normed = F.layer_norm(x, (width,), scale2, shift2, eps) if pre else x
+        x = x + F.gelu(normed @ expand.T + expand_bias) @ contract.T + contract_bias
+        if not pre:
+            x = F.layer_norm(x, (width,), scale2, shift2, eps)
+        found.append(x)
+    return found, torch.stack(new_keys), torch.stack(new_values)

@@ -2,7 +2,7 @@
 
 A step computes what ``Encoder.hidden_states(..., chunk=)`` computes for a chunk, up to rounding. All steps have the
 same shapes, whatever has been heard, so a stream and a file that is encoded chunk by chunk get the same features bit
-for bit.
+for bit. Compiled for a CPU (``spintok.models.compiled_steps``) they get them in any company too.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spintok.masks import length_mask
+from spintok.models.compiled_steps import compiled_steps
 from spintok.models.encoder import Encoder
 from spintok.models.positional import PositionalConv
 from spintok.models.running import MELS_PER_FRAME, BandStatistics
@@ -65,6 +66,7 @@ class EncoderSteps:
 
     Attributes:
         frames: those of a step, ``chunk + look``.
+        compiled: what ``together`` runs; None where only ``step`` can be called.
     """
 
     def __init__(self, encoder: Encoder, layer: int, chunk: int, look: int) -> None:
@@ -77,6 +79,7 @@ class EncoderSteps:
         self.look = look
         self.frames = chunk + look
         self.past = encoder.config.streaming.past
+        self.compiled = compiled_steps(encoder, layer)
 
     def start(self, batch: int) -> StepState:
         """The state of streams that have not begun."""
@@ -105,17 +108,10 @@ class EncoderSteps:
         Returns:
             Features (B, frames, D) of each layer, arbitrary after ``valid``; and the state.
         """
-        encoder, norm = self.encoder, self.front_end.norm
-        power = self.front_end.power(waveforms, self.frames)
-        heard = length_mask(valid * MELS_PER_FRAME, power.shape[1])
-        statistics = norm.observe(state.statistics, power, heard)
-        rows = norm.normalise(statistics, power) * norm.scale + norm.shift
-        if self.look:
-            kept = self.chunk * MELS_PER_FRAME
-            statistics = norm.observe(state.statistics, power[:, :kept], heard[:, :kept])
+        encoder = self.encoder
         # A slot without frames attends to itself: without any key the softmax would be 0 / 0.
         mask = length_mask(valid.clamp(min=1), self.frames)
-        local = encoder.project(self.front_end.convolve(rows)).masked_fill(~mask[:, :, None], 0.0)
+        local, statistics = self._local(state.statistics, waveforms, valid, mask)
         assert isinstance(encoder.positional, PositionalConv)
         x = encoder.transformer_input(local + encoder.positional.after(state.local, local))
         places = torch.arange(self.past, device=x.device)
@@ -126,9 +122,67 @@ class EncoderSteps:
             x = encoder.layers[index - 1](x, mask, None, memory)
             if index in layers:
                 found[index] = encoder.output(x, index)
-        tail = torch.cat([state.local, local[:, : self.chunk]], 1)[:, self.chunk :]
-        after = StepState(statistics, tail, state.keys, state.values, state.frames + self.chunk)
+        after = StepState(
+            statistics, self._tail(state.local, local), state.keys, state.values, state.frames + self.chunk
+        )
         return [found[layer] for layer in layers], after
+
+    def together(
+        self, states: Sequence[StepState], waveforms: Sequence[Tensor], valid: Sequence[int], layers: Sequence[int]
+    ) -> list[tuple[list[Tensor], StepState]]:
+        """A ``step`` of each of some streams, in which no stream changes a bit of another.
+
+        ``states`` are of one stream each, ``waveforms`` (num_samples(frames),). ``valid`` is at least 1. Returns
+        features (frames, D) of each layer and the state, for each stream.
+        """
+        assert self.compiled is not None
+        parts = []
+        for state, waveform, count in zip(states, waveforms, valid, strict=True):
+            counts = torch.tensor([count])
+            mask = length_mask(counts, self.frames)
+            parts.append(self._local(state.statistics, waveform[None], counts, mask))
+        locals_ = torch.cat([local for local, _ in parts])
+        kernel = self.encoder.config.positional_kernel
+        after = locals_.new_zeros(kernel - 1 - kernel // 2, locals_.shape[2])
+        positions = [
+            self.compiled.positional.run(torch.cat([state.local[0], local, after]))
+            for state, local in zip(states, locals_, strict=True)
+        ]
+        x = self.encoder.transformer_input(locals_ + torch.stack(positions))
+        found = {0: x.clone()} if 0 in layers else {}
+        keys, values = [state.keys[:, 0] for state in states], [state.values[:, 0] for state in states]
+        gone = [int(state.frames) for state in states]
+        above = [layer for layer in layers if layer > 0]
+        outputs = self.compiled.layers.run(x, keys, values, gone, valid, self.chunk, above)
+        found |= {layer: self.encoder.output(output, layer) for layer, output in outputs.items()}
+        return [
+            (
+                [found[layer][row] for layer in layers],
+                StepState(
+                    statistics, self._tail(state.local, local), state.keys, state.values, state.frames + self.chunk
+                ),
+            )
+            for row, (state, (local, statistics)) in enumerate(zip(states, parts, strict=True))
+        ]
+
+    def _local(
+        self, statistics: BandStatistics, waveforms: Tensor, valid: Tensor, mask: Tensor
+    ) -> tuple[Tensor, BandStatistics]:
+        """Local features (B, frames, D), zero outside of the mask, and the statistics after the chunk."""
+        norm = self.front_end.norm
+        power = self.front_end.power(waveforms, self.frames)
+        heard = length_mask(valid * MELS_PER_FRAME, power.shape[1])
+        after = norm.observe(statistics, power, heard)
+        rows = norm.normalise(after, power) * norm.scale + norm.shift
+        if self.look:
+            kept = self.chunk * MELS_PER_FRAME
+            after = norm.observe(statistics, power[:, :kept], heard[:, :kept])
+        local = self.encoder.project(self.front_end.convolve(rows))
+        return local.masked_fill(~mask[:, :, None], 0.0), after
+
+    def _tail(self, before: Tensor, local: Tensor) -> Tensor:
+        """The last local features (B, kernel // 2, D) after a chunk."""
+        return torch.cat([before, local[:, : self.chunk]], 1)[:, self.chunk :]
 
 
 class _Memory:

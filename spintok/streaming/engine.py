@@ -1,7 +1,8 @@
 """The computation that all streams of a tokenizer and a latency share: sessions in, codes of their next frames out.
 
-A session is what one stream has heard. All sessions are computed in the same shapes: alone on a CPU, in batches of a
-fixed number of slots on a GPU. So the codes of a session do not depend on the others, nor on when its samples came.
+A session is what one stream has heard. On a CPU sessions share compiled steps, in which each gets the bits that it
+gets alone; where nothing is compiled each is computed alone. On a GPU all are computed in batches of a fixed number of
+slots. So the codes of a session do not depend on the others, nor on when its samples came.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ __all__ = ["Engine", "Result", "Session", "is_streaming"]
 
 # Sessions in a batch on a GPU. Its products then fill the machine, and idle slots cost little.
 _GPU_SLOTS = 32
+# Sessions that share a compiled step on a CPU: its products reach their speed, and what they write stays in the caches.
+_CPU_SESSIONS = 16
 
 
 class Result(NamedTuple):
@@ -121,7 +124,7 @@ class Engine:
 
     Attributes:
         policy: chunk and look-ahead.
-        slots: sessions that are computed together.
+        slots: the most sessions that are computed together.
         history: frames before ``Session.frames`` whose samples are needed.
 
     Raises:
@@ -143,7 +146,8 @@ class Engine:
         self.slots = 1
         if isinstance(encoder, Encoder) and streams:
             self.steps = EncoderSteps(encoder, featurizer.layer, self.policy.chunk, self.policy.look)
-            self.slots = 1 if self.device.type == "cpu" else _GPU_SLOTS
+            together = 1 if self.steps.compiled is None else _CPU_SESSIONS
+            self.slots = together if self.device.type == "cpu" else _GPU_SLOTS
         self.windows = WindowSteps(encoder, self.policy)
         self.history = 0 if streams else self.windows.history
         with full_precision(self.device):
@@ -166,6 +170,8 @@ class Engine:
         with guard, full_precision(self.device):
             if self.steps is None:
                 return [self._window(session, layers) for session in sessions]
+            if self.steps.compiled is not None:
+                return self._together(self.steps, sessions, layers)
             return self._batch(self.steps, sessions, layers)
 
     def _window(self, session: Session, layers: Sequence[int]) -> Result:
@@ -179,11 +185,10 @@ class Engine:
         return Result(codes, [features[:final] for features in found[1:]])
 
     def _batch(self, steps: EncoderSteps, sessions: Sequence[Session], layers: Sequence[int]) -> list[Result]:
-        size = num_samples(steps.frames)
         valid = [session.due for session in sessions]
-        rows = [torch.from_numpy(s.waiting[: num_samples(v)]) for s, v in zip(sessions, valid, strict=True)]
+        rows = _waveforms(steps, sessions, valid)
         idle = self.slots - len(sessions)
-        waveforms = torch.stack([F.pad(row, (0, size - len(row))) for row in rows] + [torch.zeros(size)] * idle)
+        waveforms = torch.stack(rows + [torch.zeros_like(rows[0])] * idle)
         states = [session.state for session in sessions]
         state = states[0] if self.slots == 1 else _stack([*states, *[steps.start(1)] * idle])
         assert state is not None
@@ -199,10 +204,31 @@ class Engine:
             results.append(Result(own_codes, [features[row, :final] for features in found[1:]]))
         return results
 
+    def _together(self, steps: EncoderSteps, sessions: Sequence[Session], layers: Sequence[int]) -> list[Result]:
+        valid = [session.due for session in sessions]
+        states = [session.state for session in sessions if session.state is not None]
+        own = [self.featurizer.layer, *layers]
+        found = steps.together(states, _waveforms(steps, sessions, valid), valid, own)
+        results = []
+        for session, count, (features, state) in zip(sessions, valid, found, strict=True):
+            final = min(self.policy.chunk, count)
+            session.advance(state, final)
+            # In a product of one size for all, for torch's depend on it.
+            codes = [codes[:final] for codes in self._codes(features[0])]
+            results.append(Result(codes, [other[:final] for other in features[1:]]))
+        return results
+
     def _codes(self, features: Tensor) -> list[NDArray[np.int32]]:
         """The codes (N,) of features (N, D) from each codebook."""
         pairs = zip(self.codebooks, self.prepared, strict=True)
         return [codebook.codes(features, prepared).cpu().numpy() for codebook, prepared in pairs]
+
+
+def _waveforms(steps: EncoderSteps, sessions: Sequence[Session], valid: Sequence[int]) -> list[Tensor]:
+    """The samples of each session's next step, padded to its size."""
+    size = num_samples(steps.frames)
+    rows = [torch.from_numpy(s.waiting[: num_samples(v)]) for s, v in zip(sessions, valid, strict=True)]
+    return [F.pad(row, (0, size - len(row))) for row in rows]
 
 
 def _stack(states: Sequence[StepState | None]) -> StepState:

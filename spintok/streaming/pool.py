@@ -19,8 +19,8 @@ class PoolFullError(ValueError):
 class StreamPool:
     """Up to ``size`` streams of one tokenizer; ``Tokenizer.stream_pool`` makes one. A context manager.
 
-    On a CPU the streams are divided among threads; on a GPU they share batches. Either way each gets the tokens that
-    it would get alone. ``open``, ``remove`` and ``step`` are for one thread at a time; others may ``feed`` the streams
+    Streams share steps; on a CPU they are also divided among threads. Either way each gets the tokens that it would get
+    alone. ``open``, ``remove`` and ``step`` are for one thread at a time; others may ``feed`` the streams
     meanwhile.
 
     Args:
@@ -36,8 +36,8 @@ class StreamPool:
         self.size = size
         self.streams: list[Stream] = []
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = (workers or cores) if engine.device.type == "cpu" else 1
-        self._threads = ThreadPoolExecutor(threads, "spintok-stream") if threads > 1 else None
+        self._workers = (workers or cores) if engine.device.type == "cpu" else 1
+        self._threads = ThreadPoolExecutor(self._workers, "spintok-stream") if self._workers > 1 else None
 
     def open(self, state: bytes | None = None) -> Stream:
         """Another stream, new or from the ``state`` of one.
@@ -81,7 +81,8 @@ class StreamPool:
     def step(self, streams: Sequence[Stream] | None = None) -> dict[Stream, StreamTokens]:
         """One step of each of the ``streams``, by default all, that has samples for it: their tokens."""
         due = [stream for stream in (self.streams if streams is None else streams) if stream.session.due]
-        groups = [due[i : i + self.engine.slots] for i in range(0, len(due), self.engine.slots)]
+        size = max(1, min(self.engine.slots, -(-len(due) // self._workers)))
+        groups = [due[i : i + size] for i in range(0, len(due), size)]
         found = self._threads.map(self._group, groups) if self._threads else map(self._group, groups)
         results = [result for group in found for result in group]
         return {stream: stream.take([result]) for stream, result in zip(due, results, strict=True)}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from spintok_kernels.steps import STEPS
 
 from spintok.frames import num_samples
 from spintok.models.steps import EncoderSteps
@@ -56,3 +57,38 @@ def test_the_state_has_a_fixed_size() -> None:
     assert {name: tensor.shape for name, tensor in state.tensors().items()} == shapes
     again = type(state).from_tensors(state.tensors())
     assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), state.tensors().values(), strict=True))
+
+
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@torch.inference_mode()
+def test_compiled_steps_compute_the_same_in_any_company(norm_position: str) -> None:
+    encoder = tiny_encoder(config=replace(STREAMING, norm_position=norm_position))
+    steps = EncoderSteps(encoder, layer=2, chunk=4, look=2)
+    if steps.compiled is None:
+        pytest.skip(STEPS.choose()[1])
+    waveforms = [speechlike(16_000, seed) for seed in range(3)]
+    size = num_samples(6)
+    states, single = [[steps.start(1) for _ in waveforms] for _ in range(2)]
+    batch = steps.start(3)
+    for start in range(0, 40, 4):
+        parts = [waveform[start * 320 : start * 320 + size] for waveform in waveforms]
+        found = steps.together(states, parts, [6, 6, 6], [0, 1, 2])
+        want, batch = steps.step(batch, torch.stack(parts), torch.tensor([6, 6, 6]), [0, 1, 2])
+        for row, (features, state) in enumerate(found):
+            ((alone, single[row]),) = steps.together([single[row]], [parts[row]], [6], [0, 1, 2])
+            for got, own, expected in zip(features, alone, want, strict=True):
+                assert torch.equal(got, own)
+                torch.testing.assert_close(got, expected[row], atol=1e-2, rtol=1e-2)
+            for got, own in zip(state.tensors().values(), single[row].tensors().values(), strict=True):
+                assert torch.equal(got, own)
+        states = [state for _, state in found]
+
+
+def test_weights_that_change_are_packed_again() -> None:
+    encoder = tiny_encoder(config=STREAMING)
+    first = EncoderSteps(encoder, layer=2, chunk=4, look=0).compiled
+    if first is None:
+        pytest.skip(STEPS.choose()[1])
+    assert EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled is first
+    encoder.layers[1].expand.weight.data[0, 0] += 1
+    assert EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled is not first

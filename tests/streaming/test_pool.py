@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spintok_kernels.steps import STEPS
 
 from spintok.data.audio import AudioError
 from spintok.streaming.engine import Engine
@@ -13,6 +14,35 @@ from spintok.streaming.pool import PoolFullError, StreamPool
 from spintok.streaming.stream import Stream
 from spintok.streaming.tokens import StreamTokens, merge
 from tests.streaming.streamers import KINDS, speech, tokenizer
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that streams share, and those of one stream at a time where nothing is compiled."""
+    if request.param == "torch":
+        monkeypatch.setenv(STEPS.variable, "torch")
+    elif STEPS.choose()[0] == "torch":
+        pytest.skip(STEPS.choose()[1])
+
+
+def test_company_changes_no_code_in_either_kind_of_step(steps: None) -> None:
+    own = tokenizer("streaming")
+    audio = [speech(14_000 - 500 * seed, seed) for seed in range(18)]
+    # More streams than share a step; they end one after the other.
+    with own.stream_pool(18, 0.32, workers=1) as pool:
+        streams = [pool.open() for _ in audio]
+        parts: dict[Stream, list[StreamTokens]] = {stream: [] for stream in streams}
+        for start in range(0, 14_000, 4_000):
+            pieces = {s: samples[start : start + 4_000] for s, samples in zip(streams, audio, strict=True)}
+            for stream, tokens in pool.push(pieces, 16_000).items():
+                parts[stream].append(tokens)
+        for stream in streams:
+            parts[stream].append(pool.close(stream))
+    together = own.encode(audio, 16_000, latency=0.32)
+    for stream, samples, one in zip(streams, audio, together, strict=True):
+        alone = own.encode(samples, 16_000, latency=0.32)
+        assert merge(parts[stream]) == alone
+        assert one == alone
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,8 +71,9 @@ def test_company_changes_no_code(kind: str, pushes: list[tuple[int, int]], worke
         assert merge(parts[stream]) == own.encode(samples, 16_000, latency=0.16)
 
 
-def test_batches_of_slots_as_on_a_gpu() -> None:
+def test_batches_of_slots_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on a CPU: sessions in slots, idle ones among them, in changing company."""
+    monkeypatch.setenv(STEPS.variable, "torch")
     own = tokenizer("streaming")
 
     def pool_of(size: int) -> StreamPool:

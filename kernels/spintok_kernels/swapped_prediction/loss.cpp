@@ -18,9 +18,6 @@ constexpr int64_t GROUPS = 64;
 // Rows whose sum is accumulated in float32 before it is added in float64.
 constexpr int64_t STRIP = 128;
 constexpr float LOWEST = -3e38f;
-// Minimax polynomial of 2^f for |f| <= 1/2, with a relative error of 2e-9.
-constexpr float C0 = 1.000000001f, C1 = 0.6931472057f, C2 = 0.2402264689f, C3 = 0.05550328777f,
-                C4 = 0.009618488974f, C5 = 0.001339993118f, C6 = 0.0001534580749f;
 
 struct Task {
     float *scores;    // (views, n, k); swap overwrites them by gradients

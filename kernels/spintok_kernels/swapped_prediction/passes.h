@@ -5,25 +5,6 @@ namespace {
 
 #include "../simd.h"
 
-// 2^x for x <= 127 with a relative error below 2e-7; 0 below 2^-126; NaN for NaN.
-SPINTOK_INLINE Vector exp2(Vector x) {
-    const Vector magic = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const Vector low = Vector{} - 126.0f;
-    const Vector y = larger(low, x);
-    const Vector shifted = y + magic;
-    const Vector f = y - (shifted - magic);
-    Vector p = Vector{} + C6;
-    p = p * f + C5;
-    p = p * f + C4;
-    p = p * f + C3;
-    p = p * f + C2;
-    p = p * f + C1;
-    p = p * f + C0;
-    const Mask exponent = ((Mask)shifted - 0x4B400000 + 127) << 23;
-    p = p * (Vector)exponent;
-    return x < low ? Vector{} : p;
-}
-
 // A scratch array of floats, aligned to cache lines and initialised to zero.
 struct Row {
     std::vector<float> memory;
