@@ -39,6 +39,19 @@ SPINTOK_INLINE Vector repeated(const float *p) {
 
 SPINTOK_INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
+// A bit for each number that is at least `least`.
+SPINTOK_INLINE uint32_t at_least(Vector v, float least) {
+#if SPINTOK_WIDTH == 16
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(least), _CMP_GE_OQ);
+#elif SPINTOK_WIDTH == 8
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_set1_ps(least), _CMP_GE_OQ)));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < W; ++i) bits |= static_cast<uint32_t>(v[i] >= least) << i;
+    return bits;
+#endif
+}
+
 SPINTOK_INLINE float largest(Vector v) {
     float part[W];
     store(part, v);

@@ -1,6 +1,8 @@
 """Assignment on the CPU, every core, against the float64 definition."""
 
+import copy
 import math
+import pickle
 import shutil
 import subprocess
 import sys
@@ -59,6 +61,26 @@ def test_ids_are_the_definition(core: str, kind: str, shape: tuple[int, int, int
 @pytest.mark.parametrize("metric", METRICS)
 def test_features_with_outlier_dimensions(core: str, metric: str) -> None:
     z, codebook = make("offset", 60, 150, 768)
+    check(z, codebook, metric, assign(z, codebook, metric=metric, return_scores=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("kind", "shape"), [("near_ties", (17, 1100, 520)), ("duplicates", (14, 530, 1024))])
+def test_more_codewords_and_columns_than_are_in_use_at_once(
+    core: str, kind: str, shape: tuple[int, int, int], metric: str
+) -> None:
+    z, codebook = make(kind, *shape)
+    check(z, codebook, metric, assign(z, codebook, metric=metric, return_scores=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", [1, 40])
+def test_many_candidates(core: str, n: int, metric: str) -> None:
+    # More nearly equal codewords than are kept for a row: of the best score, and below a better one that comes later.
+    z, codebook = make("unit", n, 1300, 24)
+    codebook[:] = codebook[0] * (1 + 1e-8 * torch.rand(1300, 1, generator=torch.Generator().manual_seed(0)))
+    check(z, codebook, metric, assign(z, codebook, metric=metric, return_scores=True))
+    codebook[1200:1203] *= 1.5
     check(z, codebook, metric, assign(z, codebook, metric=metric, return_scores=True))
 
 
@@ -167,6 +189,10 @@ def test_a_prepared_codebook_is_a_snapshot(core: str, n: int, metric: str) -> No
         assert torch.equal(one, alone)
     mixed = assign(z, [prepared, before], metric=metric)
     assert torch.equal(mixed, torch.stack([found.ids, found.ids]))
+    # A copy has its own memory, also after the pointers of the first were used.
+    for another in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        assert another.tensors[0].data_ptr() != prepared.tensors[0].data_ptr()
+        assert torch.equal(assign(z, another), found.ids)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from spintok_kernels import assign, prepare
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kernels.inputs import make
 
@@ -47,6 +49,23 @@ def test_compiled_without_breaks_and_once_for_every_length() -> None:
         for mine, eager in zip(compiled(z), tokens(z), strict=True):
             assert torch.equal(mine, eager)
     assert len(compilations) == 1
+
+
+def test_modes_see_the_op() -> None:
+    # Outside of them, a call on a prepared codebook does not go through torch.
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    z, codebook = make("unit", 5, 20, 8)
+    prepared = prepare(codebook)
+    alone = assign(z, prepared, return_scores=True)
+    with Seen():
+        found = assign(z, prepared, return_scores=True)
+    assert any("spintok.assign_scores" in name for name in names)
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
 def test_shapes_without_data() -> None:

@@ -3,9 +3,9 @@
 // Plain C interface, called through ctypes.
 //
 // Blocking: `pack` stores the codebook in panels of two vectors of codewords, [panel][D][2 W], once for any number of
-// calls. Rows are packed in groups of 12 (AVX-512) or 6, [group][D][R], so the inner loop reads both streams in order and
-// keeps R x 2 sums in registers. A block of panels stays in the L2 cache while a strip of rows passes. Each lane keeps
-// its best score, the panel of that score and its second best score; lanes are merged once a row.
+// calls. A panel stays in the L1 cache while a strip of rows passes, in tiles that keep 12 (AVX-512) or 6 rows of sums in
+// registers, and the next panel is fetched meanwhile. The scores of a strip with a block of panels, which stay in the L2
+// cache, are searched for the best one and for all that may still win.
 //
 // Exact ids. With u = 2^-24, n terms and any order of summation, fused or not, the error of a float32 sum of products is
 // at most n u / (1 - n u) times the sum of the absolute products, which is at most |z| |c| (Higham, Accuracy and
@@ -32,8 +32,10 @@ namespace {
 enum Status { OK = 0, NONFINITE_CODEBOOK = 1, NO_MEMORY = 2, UNSUPPORTED = 3 };
 
 constexpr float INF = std::numeric_limits<float>::infinity();
-constexpr int64_t BLOCK_BYTES = 512 << 10;
-constexpr int64_t STRIP_BYTES = 192 << 10;
+// Rows, and codewords, whose scores are held at once, about 200 KB; bytes of a panel in the L1 cache; candidates of a row
+// that are kept.
+constexpr int64_t STRIP = 96, BLOCK = 512, PANEL_BYTES = 32 << 10;
+constexpr int FEW = 6;
 // Starting a thread takes as long as about a million products.
 constexpr double PRODUCTS_FOR_THREADS = 2e6;
 
@@ -52,13 +54,16 @@ double gamma(double n, int bits) {
     return x < 0.5 ? x / (1 - x) : static_cast<double>(INF);
 }
 
-// A packed codebook.
-struct Book {
+// A packed codebook, as cpu.py declares it.
+struct Packed {
     const float *codebook;  // (k, d)
-    int64_t k, d;
-    bool l2;
+    int64_t k, d, l2, isa;
     float *panels, *bias, *mean;
     double *bounds;  // the largest norm and bias, the largest norm before centring, the norm of the mean
+};
+
+struct Book : Packed {
+    explicit Book(const Packed &packed) : Packed(packed) {}
 
     double g32 = gamma(terms(), 24), g64 = gamma(terms(), 53), underflow = std::ldexp(terms(), -149);
 
@@ -140,7 +145,7 @@ using Solve = void (*)(const Problem &, int threads);
 extern "C" {
 
 // Increased when the arguments of the functions change, so that a stale build is noticed.
-SPINTOK_EXPORT int spintok_assign_abi() { return 2; }
+SPINTOK_EXPORT int spintok_assign_abi() { return 3; }
 
 SPINTOK_EXPORT int spintok_assign_isa() { return best_isa(); }
 
@@ -149,28 +154,27 @@ SPINTOK_EXPORT int spintok_assign_panel(int isa) { return isa == AVX512 ? 32 : i
 
 // Packs the codebook (k, d), k >= 1, into panels (ceil(k / P), d, P), bias (ceil(k / P) P), mean (d) and bounds (4),
 // with P = spintok_assign_panel(isa). Returns a Status.
-SPINTOK_EXPORT int spintok_assign_pack(const float *codebook, int64_t k, int64_t d, int l2, int isa, int threads,
-                                       float *panels, float *bias, float *mean, double *bounds) {
+SPINTOK_EXPORT int spintok_assign_pack(const Packed *book, int threads) {
     static const Pack packs[] = SPINTOK_PASSES(pack);
-    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
-    if (static_cast<double>(k) * static_cast<double>(d) < PRODUCTS_FOR_THREADS) threads = 1;
+    if (book->isa < PORTABLE || book->isa > best_isa()) return UNSUPPORTED;
+    if (static_cast<double>(book->k) * static_cast<double>(book->d) < PRODUCTS_FOR_THREADS) threads = 1;
     try {
-        return packs[isa](Book{codebook, k, d, l2 != 0, panels, bias, mean, bounds}, threads);
+        return packs[book->isa](Book(*book), threads);
     } catch (const std::bad_alloc &) {
         return NO_MEMORY;
     }
 }
 
-// Writes ids (n) of z (n, d) in a codebook that was packed with the same isa; -1 for rows with NaN or infinities. scores
-// and margins are both null or both (n). Returns a Status.
-SPINTOK_EXPORT int spintok_assign(const float *z, int64_t n, int64_t d, const float *codebook, int64_t k, int l2,
-                                  float *panels, float *bias, float *mean, double *bounds, int isa, int threads,
-                                  int32_t *ids, float *scores, float *margins) {
+// Writes ids (n) of z (n, d) in a packed codebook; -1 for rows with NaN or infinities. scores and margins are both null
+// or both (n). Returns a Status.
+SPINTOK_EXPORT int spintok_assign(const Packed *book, const float *z, int64_t n, int threads, int32_t *ids,
+                                  float *scores, float *margins) {
     static const Solve solves[] = SPINTOK_PASSES(solve);
-    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
-    if (static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(d) < PRODUCTS_FOR_THREADS) threads = 1;
+    if (book->isa < PORTABLE || book->isa > best_isa()) return UNSUPPORTED;
+    const double rows = static_cast<double>(n) * static_cast<double>(book->k);
+    if (rows * static_cast<double>(book->d) < PRODUCTS_FOR_THREADS) threads = 1;
     try {
-        solves[isa]({{codebook, k, d, l2 != 0, panels, bias, mean, bounds}, z, n, ids, scores, margins}, threads);
+        solves[book->isa]({Book(*book), z, n, ids, scores, margins}, threads);
         return OK;
     } catch (const std::bad_alloc &) {
         return NO_MEMORY;

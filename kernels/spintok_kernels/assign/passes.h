@@ -5,20 +5,10 @@ namespace {
 
 #include "../simd.h"
 
-// Rows that share the registers, and codewords in a panel.
-constexpr int R = W == 16 ? 12 : 6, P = 2 * W;
-
-struct Lanes {
-    Vector best[2], second[2];
-    Mask panel[2];
-};
-
-void clear(Lanes &lanes) {
-    for (int h = 0; h < 2; h++) {
-        lanes.best[h] = lanes.second[h] = -INF - Vector{};
-        lanes.panel[h] = Mask{};
-    }
-}
+// Rows that share the registers, rows of the tiles for the rest, and codewords in a panel.
+constexpr int R = W == 16 ? 12 : 6, REST = W == 16 ? 4 : 3, P = 2 * W;
+// Columns of a panel, and numbers of a row of scores, that are in use at once.
+constexpr int64_t DEPTH = PANEL_BYTES / (4 * P), SCORES = BLOCK + W, SHARE = P * R / STRIP;
 
 // In float64, as the squares of float32 numbers may overflow float32; in many sums, as one sum is bound by latency.
 double norm(const float *x, int64_t n) {
@@ -54,52 +44,67 @@ template <int count> void interleave(const float *const *rows, int64_t n, float 
         for (int r = 0; r < count; r++) out[i * count + r] = rows[r][i];
 }
 
-// sums[r][h] = bias + the products of R rows `a`, `stride` numbers apart, with one panel.
+// An upper bound of the norm of a row, within a relative 1e-3 of it.
+double bound_of_norm(const float *x, int64_t n) {
+    Vector sums[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * W <= n; i += 4 * W)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const Vector v = load(x + i + j * W);
+            sums[j] += v * v;
+        }
+    float square = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; i < n; i++) square += x[i] * x[i];
+    // Twice the error of the sum; between these limits neither overflow nor underflow matters.
+    const double error = gamma(2.0 * static_cast<double>(n), 23);
+    if (square > 1e-25f && square < 1e30f && error < 1e-3) return std::sqrt(static_cast<double>(square) * (1 + error));
+    return norm(x, n);
+}
+
+// Scores of `rows` rows `a`, `stride` numbers apart, with one panel: to what is in `out`, or to `bias` if there is one,
+// the products of `depth` columns are added.
+template <int rows>
 SPINTOK_INLINE void tile(const float *a, int64_t stride, const float *panel, const float *bias, int64_t depth,
-                         Vector (&sums)[R][2]) {
-    const Vector *b = reinterpret_cast<const Vector *>(panel), *start = reinterpret_cast<const Vector *>(bias);
-    for (int r = 0; r < R; r++) sums[r][0] = start[0], sums[r][1] = start[1];
-    // One pointer for three rows: an x86 address has a scale of 1 or 2 strides, and there are few registers.
-    const float *rows[R / 3];
-    for (int i = 0; i < R / 3; i++) rows[i] = a + 3 * i * stride;
-    for (int64_t d = 0; d < depth; d++, b += 2) {
-        const Vector left = b[0], right = b[1];
+                         const float *next, float *out) {
+    Vector sums[rows][2];
 #pragma GCC unroll 12
-        for (int r = 0; r < R; r++) {
-            const Vector x = repeated(rows[r / 3] + r % 3 * stride);
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) sums[r][h] = load(bias ? bias + h * W : out + r * SCORES + h * W);
+    // One pointer for three rows: an x86 address has a scale of 1 or 2 strides, and there are few registers.
+    const float *from[(rows + 2) / 3];
+    for (int i = 0; i < (rows + 2) / 3; i++) from[i] = a + 3 * i * stride;
+    for (int64_t d = 0; d < depth; d++, panel += P, next += SHARE) {
+        __builtin_prefetch(next, 0, 2);
+        const Vector left = load(panel), right = load(panel + W);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            const Vector x = repeated(from[r / 3] + r % 3 * stride);
             sums[r][0] += x * left;
             sums[r][1] += x * right;
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < R / 3; i++) ++rows[i];
+        for (int i = 0; i < (rows + 2) / 3; i++) ++from[i];
     }
-}
-
-SPINTOK_INLINE void update(Lanes &lanes, const Vector (&sums)[2], int64_t panel) {
-    const Mask number = static_cast<int32_t>(panel) - Mask{};
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++) {
-        const Vector best = lanes.best[h], second = lanes.second[h], s = sums[h];
-        const Mask wins = s > best;
-        const Vector loser = wins ? best : s;
-        lanes.second[h] = larger(loser, second);
-        lanes.best[h] = wins ? s : best;
-        lanes.panel[h] = wins ? number : lanes.panel[h];
-    }
-}
-
-void pass(const Book &b, const float *a, Lanes *lanes, int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; panel++) {
-        Vector sums[R][2];
-        tile(a, b.d, b.panels + panel * P * b.d, b.bias + panel * P, b.d, sums);
 #pragma GCC unroll 12
-        for (int r = 0; r < R; r++) update(lanes[r], sums[r], panel);
-    }
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) store(out + r * SCORES + h * W, sums[r][h]);
 }
 
-// One row `a` with `panels` panels at a time: one panel alone is bound by latency.
-template <int panels>
-SPINTOK_INLINE void row_pass(const Book &b, const float *a, Lanes &lanes, int64_t panel) {
+void whole_tile(const float *a, int64_t stride, const float *panel, const float *bias, int64_t depth, const float *next,
+                float *out) {
+    tile<R>(a, stride, panel, bias, depth, next, out);
+}
+
+void rest_tile(const float *a, int64_t stride, const float *panel, const float *bias, int64_t depth, const float *next,
+                float *out) {
+    tile<REST>(a, stride, panel, bias, depth, next, out);
+}
+
+// Scores of one row with `panels` panels at a time: one panel alone is bound by latency.
+template <int panels> SPINTOK_INLINE void one_row(const Book &b, const float *a, int64_t panel, float *out) {
     Vector sums[panels][2];
     const float *from = b.panels + panel * P * b.d;
     for (int i = 0; i < panels; i++)
@@ -111,130 +116,182 @@ SPINTOK_INLINE void row_pass(const Book &b, const float *a, Lanes &lanes, int64_
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) sums[i][h] += x * load(from + (i * b.d + d) * P + h * W);
     }
-    for (int i = 0; i < panels; i++) update(lanes, sums[i], panel + i);
+    for (int i = 0; i < panels; i++)
+        for (int h = 0; h < 2; h++) store(out + i * P + h * W, sums[i][h]);
 }
 
-void one_row(const Book &b, const float *a, Lanes &lanes, int64_t first, int64_t last) {
+// Scores of the row `a` with the panels first ... last - 1.
+void score_row(const Book &b, const float *a, int64_t first, int64_t last, float *out) {
     int64_t panel = first;
-    for (; panel + 4 <= last; panel += 4) row_pass<4>(b, a, lanes, panel);
-    for (; panel < last; panel++) row_pass<1>(b, a, lanes, panel);
+    for (; panel + 4 <= last; panel += 4) one_row<4>(b, a, panel, out + (panel - first) * P);
+    for (; panel + 2 <= last; panel += 2) one_row<2>(b, a, panel, out + (panel - first) * P);
+    for (; panel < last; panel++) one_row<1>(b, a, panel, out + (panel - first) * P);
 }
 
-// Offers every codeword that scores at least `threshold` to the definition. `a` is the row, centred for L2.
-void rescan(const Book &b, const float *z, const float *a, double threshold, Decision &decision) {
-    const int64_t panels = (b.k + P - 1) / P;
-    for (int64_t panel = 0; panel < panels; panel++) {
-        // Its best scores are those of this panel alone.
-        Lanes lanes;
-        clear(lanes);
-        row_pass<1>(b, a, lanes, panel);
-        for (int lane = 0; lane < P; lane++) {
-            const int64_t code = panel * P + lane;
-            if (code < b.k && !(lanes.best[lane / W][lane % W] < threshold)) decision.offer(code, exact_score(b, z, code));
-        }
-    }
-}
+// Which codewords may win a row, after some blocks of the codebook.
+struct Row {
+    enum Kind { NORMAL, NONFINITE, ZERO, HUGE } kind;
+    double slack;  // a codeword that scores so much less than the best one cannot win
+    float best, second;
+    int count;  // of candidates; more than FEW are not kept
+    int32_t codes[FEW];
+    float scores[FEW];
 
-// Decides a row from its lanes. `a` is the row, centred for L2.
-void decide(const Problem &p, int64_t row, const float *a, const Lanes &lanes) {
-    const Book &b = p.book;
-    const float *z = p.z + row * b.d;
-    const double infinity = static_cast<double>(INF), norm = SPINTOK_ISA::norm(a, b.d);
-    if (!std::isfinite(norm) && !std::all_of(z, z + b.d, [](float x) { return std::isfinite(x); }))
-        return report(p, row, -1, std::numeric_limits<double>::quiet_NaN());
-    // All scores are equal. Padding makes such rows common.
-    if (norm == 0 && !b.l2) return report(p, row, 0, b.k > 1 ? 0 : infinity);
-
-    const double err = b.error(norm);
-    Decision decision;
-    if (!(b.size(norm) < 1e37) || !(err < 1e37)) {
+    // `z` is the row, `a` the same, centred for L2.
+    void start(const Book &b, const float *z, const float *a) {
+        const double norm = bound_of_norm(a, b.d), err = b.error(norm);
+        kind = NORMAL;
+        if (!std::isfinite(norm) && !std::all_of(z, z + b.d, [](float x) { return std::isfinite(x); })) kind = NONFINITE;
+        // All scores are equal. Padding makes such rows common.
+        else if (norm == 0 && !b.l2) kind = ZERO;
         // float32 sums may overflow.
+        else if (!(b.size(norm) < 1e37) || !(err < 1e37)) kind = HUGE;
+        slack = 2 * err;
+        best = second = -INF;
+        count = 0;
+    }
+
+    float threshold() const { return static_cast<float>(static_cast<double>(best) - slack); }
+
+    void keep(int32_t code, float score) {
+        if (count == FEW) {
+            // The best score may have risen since these were kept.
+            count = 0;
+            const float least = threshold();
+            for (int i = 0; i < FEW; i++)
+                if (scores[i] >= least) codes[count] = codes[i], scores[count++] = scores[i];
+        }
+        if (count < FEW) codes[count] = code, scores[count] = score;
+        count++;
+    }
+
+    // Offers the scores of `count` codewords, a multiple of P, of which `code` is the first.
+    void offer(const float *from, int64_t count, int64_t code, bool details) {
+        Vector top[4];
+        for (int i = 0; i < 4; i++) top[i] = Vector{} - INF;
+        int64_t i = 0;
+        for (; i + 2 * P <= count; i += 2 * P)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) top[j] = larger(top[j], load(from + i + j * W));
+        for (; i < count; i += W) top[0] = larger(top[0], load(from + i));
+        if (details) runner_up(from, count);
+        best = std::max(best, largest(larger(larger(top[0], top[1]), larger(top[2], top[3]))));
+        const float least = threshold();
+        for (i = 0; i < count; i += P) {
+            uint32_t which = at_least(load(from + i), least) | at_least(load(from + i + W), least) << W;
+            for (; which; which &= which - 1) {
+                const int64_t j = i + __builtin_ctz(which);
+                keep(static_cast<int32_t>(code + j), from[j]);
+            }
+        }
+    }
+
+    // Brings `second` up to date, before `best` is.
+    void runner_up(const float *from, int64_t count) {
+        float first = best;
+        for (int64_t i = 0; i < count; i++) {
+            second = std::max(second, std::min(first, from[i]));
+            first = std::max(first, from[i]);
+        }
+    }
+};
+
+// Decides a row whose scores were all offered. `a` is the row, centred for L2.
+void decide(const Problem &p, int64_t n, const float *a, const Row &row) {
+    const Book &b = p.book;
+    const float *z = p.z + n * b.d;
+    if (row.kind == Row::NONFINITE) return report(p, n, -1, std::numeric_limits<double>::quiet_NaN());
+    if (row.kind == Row::ZERO) return report(p, n, 0, b.k > 1 ? 0 : static_cast<double>(INF));
+    Decision decision;
+    const float least = row.threshold();
+    if (row.kind == Row::HUGE) {
         for (int64_t code = 0; code < b.k; code++) decision.offer(code, exact_score(b, z, code));
-        return report(p, row, decision.id, decision.best - decision.second);
-    }
-    // Merge one half of the lanes into the other until one is left; the order does not change the result.
-    alignas(64) float tops[P], seconds[P];
-    std::memcpy(tops, lanes.best, sizeof tops);
-    std::memcpy(seconds, lanes.second, sizeof seconds);
-    for (int half = P / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) {
-            const float x = tops[i], y = tops[i + half], low = x > y ? y : x;
-            const float u = seconds[i], v = seconds[i + half], rest = u > v ? u : v;
-            tops[i] = x > y ? x : y;
-            seconds[i] = low > rest ? low : rest;
-        }
-    const float best = tops[0], second = seconds[0];
-    const double threshold = static_cast<double>(best) - 2 * err;
-    if (second < threshold) {
-        int winner = 0;
-        while (lanes.best[winner / W][winner % W] != best) winner++;
-        const int64_t code = static_cast<int64_t>(lanes.panel[winner / W][winner % W]) * P + winner;
-        return report(p, row, static_cast<int32_t>(code), static_cast<double>(best) - static_cast<double>(second));
-    }
-    bool all_known = true;
-    for (int lane = 0; lane < P; lane++) all_known &= lanes.second[lane / W][lane % W] < threshold;
-    if (all_known) {
-        // No lane has two candidates, so each candidate is the best of its lane.
-        for (int lane = 0; lane < P; lane++) {
-            if (lanes.best[lane / W][lane % W] < threshold) continue;
-            const int64_t code = static_cast<int64_t>(lanes.panel[lane / W][lane % W]) * P + lane;
-            decision.offer(code, exact_score(b, z, code));
-        }
+    } else if (row.count <= FEW) {
+        int count = 0, only = 0;
+        for (int i = 0; i < row.count; i++)
+            if (row.scores[i] >= least) only = i, count++;
+        if (count == 1)
+            return report(p, n, row.codes[only], static_cast<double>(row.best) - static_cast<double>(row.second));
+        for (int i = 0; i < row.count; i++)
+            if (row.scores[i] >= least) decision.offer(row.codes[i], exact_score(b, z, row.codes[i]));
     } else {
-        rescan(b, z, a, threshold, decision);
+        alignas(64) float scores[P];
+        for (int64_t first = 0; first < b.k; first += P) {
+            score_row(b, a, first / P, first / P + 1, scores);
+            for (int64_t code = first; code < std::min(b.k, first + P); code++)
+                if (scores[code - first] >= least) decision.offer(code, exact_score(b, z, code));
+        }
     }
-    report(p, row, decision.id, decision.best - decision.second);
+    report(p, n, decision.id, decision.best - decision.second);
 }
 
-void single(const Problem &p) {
-    const Book &b = p.book;
-    Floats shifted = floats(b.l2 ? b.d : 0);
-    const float *a = b.l2 ? shift(p.z, b.mean, b.d, shifted.get()) : p.z;
-    Lanes lanes;
-    clear(lanes);
-    one_row(b, a, lanes, 0, (b.k + P - 1) / P);
-    decide(p, 0, a, lanes);
-}
+// The memory of a thread.
+struct Scratch {
+    Floats memory = floats(0);
+    int64_t held = 0;
+    Row rows[STRIP];
 
-// At most `rows` rows from `first_row`; the caller's z is read in place but for centred rows and the last group.
-void strip(const Problem &p, int64_t first_row, int64_t rows) {
+    float *get(int64_t count) {
+        if (count > held) memory = floats(held = count);
+        return memory.get();
+    }
+};
+
+// The rows from `first_row` on, at most STRIP of them. The caller's z is read in place but for centred rows, the last
+// few and strides that would put all rows of a tile into the same lines of the cache.
+void strip(const Problem &p, int64_t first_row, int64_t count, Scratch &scratch) {
     const Book &b = p.book;
-    const int64_t panels = (b.k + P - 1) / P, groups = (rows + R - 1) / R, whole = rows / R * R;
-    const int64_t block = std::max<int64_t>(1, BLOCK_BYTES / (4 * P * b.d));
     const float *z = p.z + first_row * b.d;
-    Floats copies = floats((b.l2 ? groups * R : R) * b.d);
-    Floats state = floats(groups * R * static_cast<int64_t>(sizeof(Lanes) / 4));
-    Lanes *lanes = reinterpret_cast<Lanes *>(state.get());
-    for (int64_t row = 0; row < groups * R; row++) clear(lanes[row]);
-    // The last group is completed by copies of the last row, whose results are ignored.
-    for (int64_t row = b.l2 ? 0 : whole; row < (b.l2 || whole < rows ? groups * R : 0); row++) {
-        const float *from = z + std::min(row, rows - 1) * b.d;
-        float *to = copies.get() + (b.l2 ? row : row - whole) * b.d;
+    const int64_t padded = count == 1 ? 1 : (count + REST - 1) / REST * REST;
+    const bool all = b.l2 || (b.d % 1024 == 0 && count > 1);
+    const int64_t stride = all ? b.d + W : b.d, kept = all ? 0 : count == 1 ? 1 : count / REST * REST;
+    const int64_t whole = all ? padded : kept;  // rows that lie a stride apart
+    float *scores = scratch.get(padded * SCORES + (padded - kept) * stride), *copies = scores + padded * SCORES;
+    for (int64_t row = kept; row < padded; row++) {
+        // The rows are completed by copies of the last one, whose results are ignored.
+        const float *from = z + std::min(row, count - 1) * b.d;
+        float *to = copies + (row - kept) * stride;
         if (b.l2) shift(from, b.mean, b.d, to);
         else std::copy_n(from, b.d, to);
     }
-    const auto group = [&](int64_t g) {
-        if (b.l2) return static_cast<const float *>(copies.get()) + g * R * b.d;
-        return g * R < whole ? z + g * R * b.d : copies.get();
-    };
-    for (int64_t first = 0; first < panels; first += block)
-        for (int64_t g = 0; g < groups; g++) pass(b, group(g), lanes + g * R, first, std::min(panels, first + block));
-    for (int64_t row = 0; row < rows; row++) decide(p, first_row + row, group(row / R) + row % R * b.d, lanes[row]);
+    const auto at = [&](int64_t row) { return row < kept ? z + row * b.d : copies + (row - kept) * stride; };
+    for (int64_t row = 0; row < count; row++) scratch.rows[row].start(b, z + row * b.d, at(row));
+
+    const int64_t panels = (b.k + P - 1) / P;
+    for (int64_t first = 0; first < panels; first += BLOCK / P) {
+        const int64_t last = std::min(panels, first + BLOCK / P);
+        if (count == 1) score_row(b, at(0), first, last, scores);
+        // A panel, or a part of it, stays in the L1 cache while the rows pass.
+        else
+            for (int64_t panel = first; panel < last; panel++)
+                for (int64_t d = 0; d < b.d; d += DEPTH) {
+                    const float *part = b.panels + (panel * b.d + d) * P;
+                    const float *bias = d == 0 ? b.bias + panel * P : nullptr;
+                    const int64_t depth = std::min(DEPTH, b.d - d);
+                    const float *next = part + P * depth;
+                    float *out = scores + (panel - first) * P;
+                    int64_t row = 0;
+                    for (; row + R <= whole; row += R)
+                        whole_tile(at(row) + d, stride, part, bias, depth, next + row / R * SHARE * depth, out + row * SCORES);
+                    for (; row < padded; row += REST)
+                        rest_tile(at(row) + d, stride, part, bias, depth, next, out + row * SCORES);
+                }
+        for (int64_t row = 0; row < count; row++)
+            if (scratch.rows[row].kind == Row::NORMAL)
+                scratch.rows[row].offer(scores + row * SCORES, (last - first) * P, first * P, p.scores != nullptr);
+    }
+    for (int64_t row = 0; row < count; row++) decide(p, first_row + row, at(row), scratch.rows[row]);
 }
 
 void solve(const Problem &p, int threads) {
+    // Strips of similar size, a multiple of the threads, of whole tiles.
+    const int64_t count = (p.n + STRIP * threads - 1) / (STRIP * threads) * threads;
+    const int64_t rows = std::min<int64_t>(STRIP, ((p.n + count - 1) / std::max<int64_t>(count, 1) + R - 1) / R * R);
     if (p.n == 0) return;
-    if (p.n == 1) {
-        const FloatModes modes(FloatModes::DEFAULT);
-        return single(p);
-    }
-    const int64_t most = std::max<int64_t>(R, STRIP_BYTES / (4 * p.book.d) / R * R);
-    const int64_t count = (p.n + most * threads - 1) / (most * threads) * threads;
-    const int64_t rows = std::max<int64_t>(R, ((p.n + count - 1) / count + R - 1) / R * R);
-    parallel((p.n + rows - 1) / rows, threads, [&](int64_t i) {
+    parallel<Scratch>((p.n + rows - 1) / rows, threads, [&](int64_t i, Scratch &scratch) {
         // The error bound and the float64 sums rely on subnormal numbers, whatever the caller has set.
         const FloatModes modes(FloatModes::DEFAULT);
-        strip(p, i * rows, std::min(rows, p.n - i * rows));
+        strip(p, i * rows, std::min(rows, p.n - i * rows), scratch);
     });
 }
 
