@@ -70,6 +70,7 @@ def serve(
         import uvicorn
 
         from spintok.serve import ServerOptions, create_app
+        from spintok.serve.transport import server_config
     except ImportError as error:
         raise ValueError(f"spintok serve needs more packages: pip install 'spintok[serve]' ({error})") from None
     from spintok.streaming.policy import parse_latency
@@ -95,19 +96,7 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}/ serves tokens after {latency}; Ctrl-C stops it")
         sys.stdout.flush()
-        config = uvicorn.Config(
-            app,
-            # Addresses may hold the token.
-            access_log=False,
-            log_level="warning",
-            ws="websockets-sansio",
-            ws_max_size=message_bytes,
-            # A connection whose other end has vanished ends within 40 s.
-            ws_ping_interval=20.0,
-            ws_ping_timeout=20.0,
-            timeout_graceful_shutdown=5,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(server_config(app, options)).run(sockets=[listening])
 
 
 def _decoder(name: str | None, tokenizer: "Tokenizer", codebook: str | None) -> "Decoder | None":

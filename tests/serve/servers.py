@@ -16,6 +16,7 @@ import websockets
 
 from spintok.decoder import Decoder
 from spintok.serve import ServerOptions, create_app
+from spintok.serve.transport import server_config
 from spintok.tokenizer import Tokenizer
 
 __all__ = ["RATE", "Client", "pcm", "run", "running"]
@@ -28,13 +29,8 @@ def running(tokenizer: Tokenizer, decoder: Decoder | None = None, **options: Any
     """The host and port of a running server."""
     settings = ServerOptions(**({"latency": 0.08} | options))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(
-            create_app(tokenizer, settings, decoder),
-            log_level="error",
-            ws="websockets-sansio",
-            ws_max_size=settings.message_bytes,
-            timeout_graceful_shutdown=2,
-        )
+        config = server_config(create_app(tokenizer, settings, decoder), settings)
+        config.timeout_graceful_shutdown = 2
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

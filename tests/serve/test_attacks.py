@@ -138,6 +138,27 @@ def test_half_a_handshake_and_other_protocols_do_no_harm(address) -> None:
     assert _works(address)
 
 
+def test_connections_without_a_request_are_closed() -> None:
+    with running(TOKENIZER, idle_seconds=0.5) as address:
+        host, port = address.split(":")
+        for content in (b"", b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
+            with socket.create_connection((host, int(port)), timeout=30) as connection:
+                connection.sendall(content)
+                assert connection.recv(1) == b""
+        # A session that speaks goes on.
+        samples = pcm(speech(RATE))
+
+        async def talk() -> int:
+            client = await Client.open(address)
+            for start in range(0, RATE, 1600):
+                await client.send(samples[start : start + 1600].tobytes())
+                await asyncio.sleep(0.1)
+            await client.send({"type": "end"})
+            return (await client.until("end"))["frames"]
+
+        assert run(talk()) == 49
+
+
 def test_only_those_with_the_token_come_in() -> None:
     async def talk(address: str, query: str, headers: dict[str, str]) -> str:
         connection = await websockets.connect(f"ws://{address}/stream{query}", additional_headers=headers)
