@@ -93,9 +93,13 @@ def test_blocks_within_a_budget(kernels) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("form", "tolerance"), [("one step", 3e-3), ("pass by pass", 2e-6)])
-def test_rows_wider_than_a_tile(kernels, form: str, tolerance: float) -> None:
-    inputs = make_views(2, 4200)
+@pytest.mark.parametrize(("form", "k", "tolerance"), [("one step", 150, 3e-3), ("pass by pass", 4200, 2e-6)])
+def test_rows_wider_than_a_tile(kernels, form: str, k: int, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form == "one step":
+        # So many codes take the interpreter long: a narrower tile in place of more of them.
+        swap_tile = kernels.swap_tile
+        monkeypatch.setattr(kernels, "swap_tile", lambda k: (*swap_tile(k)[:3], 64))
+    inputs = make_views(2, k)
     loss, _, gradients = run(kernels, form, inputs, torch.float32)
     truth = [x.double().requires_grad_() for x in inputs]
     true_loss = reference_loss(*truth)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from judged import needs_judges
+from judged import needs_judges, one_window
 from small_decoders import untrained_decoder
 from typer.testing import CliRunner
 from voices import SPEECH, mfcc_tokenizer
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     tokenizer = mfcc_tokenizer(20)
     tokenizer.save(tmp_path / "tokenizer")
     untrained_decoder(tokenizer, "primary").save(tmp_path / "hum", dtype="float32")
-    row = {"id": "yes", "path": str(SPEECH / "fred_yes.flac"), "speaker": "fred", "text": "Yes."}
+    row = {"id": "yes", "path": str(one_window(tmp_path)), "speaker": "fred", "text": "Yes."}
     (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return tmp_path
 
