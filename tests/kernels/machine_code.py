@@ -7,7 +7,8 @@ shared memory and instructions are facts; only time is not.
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,19 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 @dataclass(frozen=True)
 class Machine:
-    """One kernel's machine code: registers of a thread, bytes of stack (spills) and shared memory, the disassembly."""
+    """One kernel's machine code: registers of a thread, bytes of stack (spills) and shared memory, and the binary."""
 
     name: str
     capability: int
     registers: int
     stack_bytes: int
     shared_bytes: int
-    sass: str
+    cubin: bytes = field(repr=False)
+
+    @cached_property
+    def sass(self) -> str:
+        """The disassembly, which takes as long as compiling."""
+        return _cuobjdump("--dump-sass", self.cubin)
 
     def count(self, opcode: str) -> int:
         """Count the instructions with this opcode, for example `HGMMA` (the matrix instruction of Hopper)."""
@@ -46,9 +52,9 @@ class Machine:
         """Report what keeps the kernel from launching or makes it slow: spills, too much shared memory."""
         found = []
         if self.stack_bytes:
-            found.append(f"{self.stack_bytes} bytes of stack")
-        if spilled := self.count("LDL") + self.count("STL"):
-            found.append(f"{spilled} local-memory instructions")
+            # Local memory is the stack: without one, nothing is loaded or stored there.
+            spilled = self.count("LDL") + self.count("STL")
+            found.append(f"{self.stack_bytes} bytes of stack, {spilled} local-memory instructions")
         if self.shared_bytes > SHARED_LIMIT[self.capability]:
             found.append(f"{self.shared_bytes} bytes of shared memory, over {SHARED_LIMIT[self.capability]}")
         return found
@@ -85,10 +91,8 @@ def compile_kernel(
         },
     )
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernel.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        usage, sass = _cuobjdump("-res-usage", cubin), _cuobjdump("--dump-sass", cubin)
+    cubin = compiled.asm["cubin"]
+    usage = _cuobjdump("-res-usage", cubin)
     fields = dict(word.split(":", 1) for word in usage.split() if word.startswith(("REG:", "STACK:")))
     return Machine(
         name=function.__name__,
@@ -96,13 +100,16 @@ def compile_kernel(
         registers=int(fields["REG"]),
         stack_bytes=int(fields["STACK"]),
         shared_bytes=int(compiled.metadata.shared),
-        sass=sass,
+        cubin=cubin,
     )
 
 
-def _cuobjdump(option: str, cubin: Path) -> str:
+def _cuobjdump(option: str, cubin: bytes) -> str:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    return subprocess.run([tool, option, cubin], check=True, capture_output=True, text=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        return subprocess.run([tool, option, path], check=True, capture_output=True, text=True).stdout
 
 
 def _opcode(line: str) -> str:
