@@ -1,15 +1,18 @@
 """Jobs in forked processes, which have everything imported that this one has: a start costs nothing."""
 
 import os
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
+import pytest
 import torch
 
-__all__ = ["FAILED", "ended", "fork", "start"]
+__all__ = ["FAILED", "ended", "fork", "fork_commands", "start"]
 
 FAILED = 250
 """The exit status of a forked job that raised an exception."""
@@ -65,3 +68,33 @@ def start(outputs: Path, *arguments: object, environment: Mapping[str, str] | No
 
     outputs.mkdir(parents=True, exist_ok=True)
     return fork(job)
+
+
+class _Worker:
+    """A command of ``spintok verify`` in a forked process, with what it uses of ``subprocess.Popen``."""
+
+    def __init__(self, command: Sequence[str], outputs: Path) -> None:
+        self._errors = outputs / "stderr"
+        self._child = start(outputs, *command[command.index("spintok") + 1 :])
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            child, status = os.waitpid(self._child, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if child else None
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self._child, signal.SIGKILL)
+
+    def communicate(self) -> tuple[str, str]:
+        if self.returncode is None:
+            self.returncode = ended(self._child)
+        return "", self._errors.read_text()
+
+
+def fork_commands(patch: pytest.MonkeyPatch, outputs: Path) -> None:
+    """Let ``spintok verify`` fork its workers from this process; their outputs go to folders in ``outputs``."""
+    number = count()
+    patch.setattr("spintok.corpus.verify._start", lambda command: _Worker(command, outputs / f"worker-{next(number)}"))

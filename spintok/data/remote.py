@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-import aiohttp
-
 from spintok._files import MissingPackageError
 
 __all__ = ["RemoteError", "file_system", "is_url", "retried"]
@@ -54,6 +52,13 @@ def file_system(url: str) -> tuple[Any, str]:
     return filesystem, str(path).rstrip("/")
 
 
+def _transient_errors() -> tuple[type[Exception], ...]:
+    # Imported once a call has failed, or every `spintok encode` would wait for it.
+    import aiohttp
+
+    return OSError, TimeoutError, aiohttp.ClientError
+
+
 def retried(call: Callable[[], T], name: str) -> T:
     """The result of a call that may fail for a moment: it is repeated after pauses that double.
 
@@ -66,7 +71,7 @@ def retried(call: Callable[[], T], name: str) -> T:
             return call()
         except (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError):
             raise
-        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+        except _transient_errors() as error:
             if pause is None:
                 cause = " ".join(str(error).split()) or type(error).__name__
                 raise RemoteError(f"{name}: {cause} (after {len(PAUSES) + 1} tries)") from None

@@ -1,9 +1,5 @@
 """What the command line says about itself."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import typer
 from command_line import run
@@ -32,16 +28,12 @@ def test_the_version_is_printed(capsys) -> None:
     assert run(capsys, "--version") == (0, f"spintok {spintok.__version__}\n", "")
 
 
-def test_the_shell_completes_commands_and_names_of_tokenizers() -> None:
+def test_the_shell_completes_commands_and_names_of_tokenizers(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("_SPINTOK_COMPLETE", "complete_zsh")
+
     def complete(*words: str) -> str:
-        line = " ".join(words)
-        environment = {
-            **os.environ,
-            "_SPINTOK_COMPLETE": "complete_zsh",
-            "_TYPER_COMPLETE_ARGS": f"spintok {line}",
-        }
-        command = [sys.executable, "-m", "spintok"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"spintok {' '.join(words)}")
+        return run(capsys)[1]
 
     assert "encode" in complete("enc")
     assert spintok.load().name in complete("encode", "--tokenizer", "")

@@ -3,6 +3,7 @@
 import json
 
 from command_line import run
+from forks import fork_commands
 
 import spintok
 from spintok.data.audio import read
@@ -21,7 +22,7 @@ def test_encode_gives_the_tokens_of_a_stream(capsys, speech) -> None:
     assert list(map(int, out.split())) == merge([*parts, stream.close()]).codes.tolist()
 
 
-def test_folders_carry_the_latency(capsys, speech, tmp_path) -> None:
+def test_folders_carry_the_latency(capsys, speech, tmp_path, monkeypatch) -> None:
     arguments = ("encode", speech, tmp_path / "out", "-t", "mfcc-kmeans-100", "-q", "--latency")
     assert run(capsys, *arguments, "0.16s")[0] == 0
     description = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
@@ -30,6 +31,7 @@ def test_folders_carry_the_latency(capsys, speech, tmp_path) -> None:
     code, _, errors = run(capsys, *arguments, "320ms")
     assert code != 0
     assert "another tokenizer or latency" in errors
+    fork_commands(monkeypatch, tmp_path)
     code, out, _ = run(capsys, "verify", tmp_path / "out", "--sample", "2")
     assert code == 0
     assert "0 differ" in out

@@ -43,14 +43,14 @@ def test_lines_are_the_tokens_of_the_latency(speech) -> None:
     ]
 
 
-def test_turns_come_between_the_tokens(speech) -> None:
+def test_turns_come_between_the_tokens(capsys, speech, standard_input) -> None:
     pytest.importorskip("onnxruntime", reason="spintok[turns] is not installed")
     pause = np.zeros(16_000, np.float32)
     samples = np.concatenate([pause, read(speech / "beth_river.flac").numpy(), pause])
-    done = subprocess.run(
-        [*COMMAND, "--turns", "--format", "f32le"], input=samples.tobytes(), capture_output=True, check=True
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    standard_input(samples.tobytes())
+    code, out, _ = run(capsys, "stream", "-t", "mfcc-kmeans-100", "--turns", "--format", "f32le")
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
     events = [row for row in rows if "event" in row]
     assert [event["event"] for event in events] == ["speech_start", "speech_end"]
     assert 0.7 < events[0]["seconds"] < 1.3 < 3.0 < events[1]["seconds"] < 4.2
@@ -58,13 +58,13 @@ def test_turns_come_between_the_tokens(speech) -> None:
     assert [code for row in rows for code in row.get("codes", [])] == whole.codes.tolist()
 
 
-def test_other_formats_and_rates(speech) -> None:
+def test_other_formats_and_rates(capsys, speech, standard_input) -> None:
     samples = read(speech / "fred_yes.flac").numpy()
     whole = spintok.load("mfcc-kmeans-100").encode(samples, 8_000, latency=0.32)
-    done = subprocess.run(
-        [*COMMAND, "--rate", "8000", "--format", "f32le"], input=samples.tobytes(), capture_output=True, check=True
-    )
-    assert [code for line in done.stdout.splitlines() for code in json.loads(line)["codes"]] == whole.codes.tolist()
+    standard_input(samples.tobytes())
+    code, out, _ = run(capsys, "stream", "-t", "mfcc-kmeans-100", "--rate", "8000", "--format", "f32le")
+    assert code == 0
+    assert [code for line in out.splitlines() for code in json.loads(line)["codes"]] == whole.codes.tolist()
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,12 @@ def test_other_formats_and_rates(speech) -> None:
         (("--input-device", "x"), "add --microphone"),
     ],
 )
-def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str) -> None:
-    done = subprocess.run([*COMMAND, *arguments], input=b"abc", capture_output=True, check=False)
-    assert done.returncode != 0
-    assert message in done.stderr.decode()
-    assert len(done.stderr.decode().strip().splitlines()) == 1
+def test_mistakes_are_one_line(capsys, standard_input, arguments: tuple[str, ...], message: str) -> None:
+    standard_input(b"abc")
+    code, _, err = run(capsys, "stream", "-t", "mfcc-kmeans-100", *arguments)
+    assert code != 0
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
 
 
 class Recorder:

@@ -1,15 +1,11 @@
 """``spintok verify``: a whole folder passes, and each kind of damage is found."""
 
 import json
-import os
 import random
-import signal
-from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 import pytest
-from forks import ended, start
+from forks import fork_commands
 from voices import mfcc_tokenizer, voices
 
 from spintok.cli import main
@@ -43,38 +39,11 @@ def test_a_finished_folder_is_whole(folder: Path) -> None:
     assert check_folder(folder).without_checksum == 3
 
 
-class Forked:
-    """A worker that forks from this process, so that it starts at once, with what ``verify`` uses of ``Popen``."""
-
-    def __init__(self, command: Sequence[str], outputs: Path) -> None:
-        self._errors = outputs / "stderr"
-        self._child = start(outputs, *command[command.index("encode") :])
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            child, status = os.waitpid(self._child, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if child else None
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.poll() is None:
-            os.kill(self._child, signal.SIGKILL)
-
-    def communicate(self) -> tuple[str, str]:
-        if self.returncode is None:
-            self.returncode = ended(self._child)
-        return "", self._errors.read_text()
-
-
 def test_codes_are_the_same_in_every_way(
     tokenizer: Tokenizer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer.save(tmp_path / "tokenizer")
-    number = count()
-    monkeypatch.setattr(
-        "spintok.corpus.verify._start", lambda command: Forked(command, tmp_path / f"worker-{next(number)}")
-    )
+    fork_commands(monkeypatch, tmp_path)
     found = compare_codes(tokenizer, str(tmp_path / "tokenizer"), folder, sample=4)
     assert [row.way for row in found] == ways_for(tokenizer) == list(WAYS)[:-1]
     frames = {record.key: 2 * record.tokens["primary"].num_frames for record in read_corpus(folder)[1]}
