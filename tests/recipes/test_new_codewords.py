@@ -1,17 +1,12 @@
 """The script that gives a tokenizer new codewords."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
+from scripts import run_script
 from small_models import tiny_encoder
 
 from spintok.loading import load
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.tokenizer import Tokenizer
-
-SCRIPT = Path(__file__).parents[2] / "recipes/new_codewords.py"
 
 
 def test_codewords_are_centres_of_the_embeddings_and_all_are_used(speech, tmp_path) -> None:
@@ -20,8 +15,7 @@ def test_codewords_are_centres_of_the_embeddings_and_all_are_used(speech, tmp_pa
         Codebook(CodebookConfig(name, size, 16, 8, "dot", projection=True)) for name, size in (("a", 5), ("b", 12))
     ]
     Tokenizer(tiny_encoder(), books, layer=3, name="old").save(tmp_path / "old")
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "old"), str(speech), str(tmp_path / "new")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    run_script("recipes/new_codewords.py", tmp_path / "old", speech, tmp_path / "new")
     old, new = load(tmp_path / "old"), load(tmp_path / "new")
     assert new.codebook_names == ["a", "b"]
     for name in ("a", "b"):

@@ -1,15 +1,12 @@
 """The script behind the picture of growth with speech and size."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-
-SCRIPT = Path(__file__).parents[2] / "recipes/small_growth.py"
+from scripts import run_script
 
 
 @pytest.fixture
@@ -28,8 +25,7 @@ def growth(tmp_path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return run_script("recipes/small_growth.py", *arguments)
 
 
 def test_rows_hold_hours_weights_and_the_last_check(growth) -> None:

@@ -1,13 +1,9 @@
 """The script behind docs/results.md: tables and picture from evaluations."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "recipes/small_results.py"
+from scripts import run_script
 
 
 def evaluation(name: str, size: int, pnmi: float, codebook: str | None = None) -> str:
@@ -17,8 +13,7 @@ def evaluation(name: str, size: int, pnmi: float, codebook: str | None = None) -
 
 
 def run(*arguments: object) -> str:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return run_script("recipes/small_results.py", *arguments)
 
 
 def test_rows_are_tokenizers_and_their_codebooks(tmp_path) -> None:

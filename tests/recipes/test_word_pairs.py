@@ -2,15 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 from judged import needs_judges
-
-SCRIPT = Path(__file__).parents[2] / "recipes/word_pairs.py"
+from scripts import run_script
 
 LEXICON = """
 BASE\tB EY0 S
@@ -36,8 +33,8 @@ def test_pairs(tmp_path: Path) -> None:
     (tmp_path / "lexicon.txt").write_text(LEXICON.strip(), encoding="utf-8")
     rows = [{"id": f"{i}", "path": "a.wav", "text": "Faces, basin; mason! Maker baker case"} for i in range(3)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    command = [sys.executable, str(SCRIPT), tmp_path / "lexicon.txt", tmp_path / "texts.jsonl", tmp_path / "out"]
-    subprocess.run([*map(str, command), "--voices", "en-us+f2", "en-gb"], check=True, capture_output=True)
+    files = [tmp_path / "lexicon.txt", tmp_path / "texts.jsonl", tmp_path / "out"]
+    run_script("recipes/word_pairs.py", *files, "--voices", "en-us+f2", "en-gb")
     found = [json.loads(line) for line in (tmp_path / "out/pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     lexicon = {line.split("\t")[1] for line in LEXICON.strip().splitlines()}
     # Only words of four phones or more that the texts have.

@@ -1,23 +1,18 @@
 """The script that asks how much of a word its tokens keep."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+from scripts import run_script
 from small_models import save_tiny
-
-SCRIPT = Path(__file__).parents[2] / "recipes/word_probe.py"
 
 
 def test_words_that_were_heard_in_training_are_found(speech, tmp_path) -> None:
     save_tiny(tmp_path / "tiny", size=30)
     rows = [{"id": path.stem, "path": str(path), "text": path.stem} for path in sorted(speech.glob("*.flac"))]
     (tmp_path / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = str(tmp_path / "words.jsonl")
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "tiny"), words, words, "--utterances", "18"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.splitlines()
-    assert lines == [
+    words = tmp_path / "words.jsonl"
+    shown = run_script("recipes/word_probe.py", tmp_path / "tiny", words, words, "--utterances", "18")
+    assert shown.splitlines() == [
         "6 words; 6 utterances to train, 6 to test; correct, %:",
         "tokens and pairs of tokens: 100.0",
         "mean features: 100.0",
