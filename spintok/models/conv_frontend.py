@@ -21,6 +21,7 @@ from spintok.masks import length_mask, window_counts
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.products import fixed_order
 from spintok.models.statistics import WaveformStatistics
+from spintok.models.tracing import sliding
 
 __all__ = ["FrontEnd"]
 
@@ -86,7 +87,7 @@ class FrontEnd(nn.Module):
         if waveforms.shape[1] < kernel:
             rows = waveforms.new_zeros(len(waveforms), 0, kernel)
         else:
-            rows = waveforms.unfold(1, kernel, stride)
+            rows = sliding(waveforms, kernel, stride)
             if len(waveforms) > 1:
                 rows = rows * length_mask(patches, rows.shape[1])[:, :, None]
         rows = rows.contiguous()
@@ -181,7 +182,7 @@ class FrontEnd(nn.Module):
         hops = waveforms.shape[1] // self.grid.hop
         first = self.first
         flat = F.pad(waveforms.flatten(), (0, first.kernel - first.stride))
-        patches = flat.unfold(0, first.kernel, first.stride)
+        patches = sliding(flat, first.kernel, first.stride)
         if fixed_order(waveforms):
             rows = fixed_linear(patches, weight[0].t(), None if bias is None else bias[0])
         elif len(weight) == 1:
@@ -198,7 +199,7 @@ class FrontEnd(nn.Module):
             rows = layer(rows)
         if batch == 1:
             return rows[None, :frames]
-        rows = F.pad(rows, (0, 0, 0, batch * hops - len(rows)))
+        rows = F.pad(rows, (0, 0, 0, batch * hops - rows.shape[0]))
         return rows.view(batch, hops, -1)[:, :frames]
 
     def _convolve_in_chunks(self, waveforms: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -46,7 +46,7 @@ class ConvLayer(nn.Module):
 
     def _products(self, rows: Tensor) -> Tensor:
         """The convolution as one matrix product per ``stride`` taps, on views of the rows."""
-        count = (len(rows) - self.kernel) // self.stride + 1
+        count = (rows.shape[0] - self.kernel) // self.stride + 1
         out: Tensor | None = None
         for tap in range(0, self.kernel, self.stride):
             if tap + self.stride <= self.kernel:

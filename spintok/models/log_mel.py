@@ -20,6 +20,7 @@ from spintok.masks import length_mask, window_counts
 from spintok.models.conv_layer import ConvLayer
 from spintok.models.filterbank import mel_bands
 from spintok.models.statistics import WaveformStatistics
+from spintok.models.tracing import power_spectrum, sliding
 
 __all__ = ["LogMelFrontEnd"]
 
@@ -119,7 +120,7 @@ class LogMelFrontEnd(nn.Module):
         for layer in self.layers:
             # Rows that read across the border between two utterances are cut off below.
             rows = layer(rows)
-        rows = F.pad(rows, (0, 0, 0, batch * hops - len(rows)))
+        rows = F.pad(rows, (0, 0, 0, batch * hops - rows.shape[0]))
         return rows.view(batch, hops, -1)[:, :frames]
 
     def normalised(self, waveforms: Tensor, lengths: Tensor, statistics: WaveformStatistics | None = None) -> Tensor:
@@ -145,6 +146,6 @@ class LogMelFrontEnd(nn.Module):
         if waveforms.shape[1] < self.length:
             return waveforms.new_zeros(len(waveforms), 0, self.bands)
         with torch.autocast(waveforms.device.type, enabled=False):
-            frames = waveforms.float().unfold(1, self.length, self.hop) * self.window
-            power = torch.view_as_real(torch.fft.rfft(frames, n=self.fft)).square().sum(-1)
+            frames = sliding(waveforms.float(), self.length, self.hop) * self.window
+            power = power_spectrum(frames, self.fft)
             return (power @ self.mel + _FLOOR).log()

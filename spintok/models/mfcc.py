@@ -20,14 +20,17 @@ from spintok.models.base import FeatureExtractor
 from spintok.models.filterbank import mel_bands
 from spintok.models.products import fixed_order
 from spintok.models.statistics import WaveformStatistics
+from spintok.models.tracing import power_spectrum, sliding
 
-__all__ = ["Mfcc"]
+__all__ = ["STEP", "Mfcc"]
 
 _FFT = 512
 _MELS = 23
 _CEPSTRA = 13
 _LIFTER = 22.0
-_STEP = HOP // 2  # samples between the 10 ms frames, of which differences are computed
+STEP = HOP // 2
+"""Samples between the 10 ms frames, of which differences are computed."""
+
 _REACH = 2  # frames on either side that a difference reads
 
 
@@ -84,8 +87,8 @@ class Mfcc(FeatureExtractor):
             return [padded for _ in layers], counts
         if samples < RECEPTIVE_FIELD:
             return [waveforms.new_zeros(batch, 0, self.num_features) for _ in layers], counts
-        fine = window_counts(lengths, RECEPTIVE_FIELD, _STEP).clamp(min=1)
-        cepstra = self._cepstra(waveforms.unfold(1, RECEPTIVE_FIELD, _STEP))
+        fine = window_counts(lengths, RECEPTIVE_FIELD, STEP).clamp(min=1)
+        cepstra = self._cepstra(sliding(waveforms, RECEPTIVE_FIELD, STEP))
         first = _difference(cepstra, fine)
         features = torch.cat([cepstra, first, _difference(first, fine)], dim=2)[:, ::2]
         features = features * length_mask(counts, features.shape[1])[:, :, None]
@@ -115,7 +118,10 @@ class Mfcc(FeatureExtractor):
         frames = frames - frames.mean(dim=2, keepdim=True)
         # The first sample has no predecessor; Kaldi uses the sample itself.
         previous = F.pad(frames, (1, 0), mode="replicate")[:, :, :-1]
-        power = torch.fft.rfft((frames - 0.97 * previous) * self.window, n=_FFT).abs().square()
+        frames = (frames - 0.97 * previous) * self.window
+        # The root and its square round otherwise than ``power_spectrum``: shipped tokens have these bits.
+        exporting = torch.compiler.is_exporting()
+        power = power_spectrum(frames, _FFT) if exporting else torch.fft.rfft(frames, n=_FFT).abs().square()
         bands = (power @ self.mel).clamp(min=torch.finfo(torch.float32).eps).log()
         cepstra: Tensor = bands @ self.dct
         return cepstra

@@ -128,7 +128,7 @@ class PositionalStack(nn.Module):
         """Convolve x (B, T, D), of which ``mask`` (B, T) marks the valid frames; padded frames are zero."""
         lengths = [x.shape[1]] * len(x) if mask is None else mask.sum(1).tolist()
         rows = [self._one(row[None, :length])[0] for row, length in zip(x, lengths, strict=True)]
-        return torch.stack([F.pad(row, (0, 0, 0, x.shape[1] - len(row))) for row in rows])
+        return torch.stack([F.pad(row, (0, 0, 0, x.shape[1] - row.shape[0])) for row in rows])
 
     def _one(self, x: Tensor) -> Tensor:
         if x.shape[1] == 0:

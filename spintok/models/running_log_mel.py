@@ -14,6 +14,7 @@ from spintok.models.conv_layer import ConvLayer
 from spintok.models.filterbank import mel_bands
 from spintok.models.running import MELS_PER_FRAME, RunningNorm
 from spintok.models.streaming import StreamingConfig
+from spintok.models.tracing import power_spectrum, sliding
 
 __all__ = ["RunningLogMelFrontEnd"]
 
@@ -83,10 +84,9 @@ class RunningLogMelFrontEnd(nn.Module):
         """Energies (B, 2 * frames, bands) of the bands in the first frames of waveforms (B, S)."""
         needed = frames * HOP + self.length - self.hop
         with torch.autocast(waveforms.device.type, enabled=False):
-            windows = waveforms[:, :needed].float().unfold(1, self.length, self.hop)
+            windows = sliding(waveforms[:, :needed].float(), self.length, self.hop)
             windows = (windows - windows.mean(2, keepdim=True)) * self.window
-            power: Tensor = torch.view_as_real(torch.fft.rfft(windows, n=self.fft)).square().sum(-1) @ self.mel
-            return power
+            return power_spectrum(windows, self.fft) @ self.mel
 
     def convolve(self, rows: Tensor) -> Tensor:
         """Features (B, T, C) of normalised bands (B, 2 T, bands)."""

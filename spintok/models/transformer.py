@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spintok.models.products import fixed_order, linear
+from spintok.models.tracing import sliding
 
 __all__ = ["Attention", "Memory", "NormPosition", "RelativePositions", "TransformerLayer"]
 
@@ -40,7 +41,7 @@ class RelativePositions(nn.Module):
         distance = torch.arange(1 - frames, frames, device=self.weight.device)
         by_distance = self.weight[self._bucket(distance)].t()
         # Row q of the bias holds the distances -q ... frames - 1 - q.
-        return by_distance.unfold(1, frames, 1).flip(1)
+        return sliding(by_distance, frames, 1).flip(1)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         half = self.weight.shape[0] // 2
@@ -99,7 +100,8 @@ class Attention(nn.Module):
             gated = self._gate(x)[..., None] * positions
             bias = gated if bias is None else gated.masked_fill(~bias, -math.inf)
             bias = bias.to(q.dtype)
-        if q.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
+        in_training = q.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled()
+        if in_training or torch.compiler.is_exporting():
             out = _attend_in_steps(q, k, v, bias)
         else:
             with sdpa_kernel(_CUDA_KERNELS) if x.is_cuda else nullcontext():
@@ -124,7 +126,7 @@ class Attention(nn.Module):
 
 
 def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention as separate matrix products, for training in bfloat16 on a CPU.
+    """Attention as separate matrix products, for training in bfloat16 on a CPU, and for export.
 
     The gradient of torch's fused kernel takes 1.4 (700 frames) to 3 times (125 frames) as long as that of these
     products, which oneDNN computes on AMX.
