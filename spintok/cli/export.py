@@ -55,13 +55,16 @@ TAKEN: dict[Target, set[str]] = {
     "lhotse": {*SHARDED, "text"},
     "packed": {*STORED, "task", "text", "form", "bpe", "skip_empty"},
     "interleaved": {*STORED, "words", "form", "text_words", "speech_words", "seed", "skip_empty"},
-    "dialogue": {*STORED, "dialogues", "words", "speech_chunk", "text_chunk", "silent_code", "cap", "user_loss"},
+    "dialogue": {
+        *{*STORED, "dialogues", "words", "speech_chunk", "text_chunk", "silent_code", "cap", "user_loss"},
+        *{"seed", "gap", "barge_in", "reaction", "back_channel"},
+    },
     "hf-tokenizer": {"base", "template", "special", "durations", "tokenizer", "bpe"},
     "bpe": {"dedup", "skip_empty", "vocab_size", "train_units"},
 }
 
 PACKED, HF, BPE = "--to packed, interleaved and dialogue", "--to hf-tokenizer", "--to bpe"
-INTERLEAVED, DIALOGUE = "--to interleaved", "--to dialogue"
+INTERLEAVED, DIALOGUE, CONVERSATIONS = "--to interleaved", "--to dialogue", "--to interleaved and dialogue"
 
 
 def export(
@@ -192,11 +195,14 @@ def export(
             rich_help_panel=INTERLEAVED,
         ),
     ] = (5, 15),
-    seed: Annotated[int, typer.Option(help="Seed of the spans.", rich_help_panel=INTERLEAVED)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the spans, or of how turns follow each other.", rich_help_panel=CONVERSATIONS)
+    ] = 0,
     dialogues: Annotated[
         Path | None,
         typer.Option(
-            help="JSON lines with id, user and assistant: the keys of the tokens of both channels. Required.",
+            help="JSON lines with id, user and assistant: the keys of the tokens of both channels; or with id, turns, "
+            'such as [["user", KEY], ["assistant", KEY]], and back_channels, a list of keys. Required.',
             rich_help_panel=DIALOGUE,
         ),
     ] = None,
@@ -219,6 +225,31 @@ def export(
     user_loss: Annotated[
         bool, typer.Option("--user-loss", help="Give the user's channel a loss, too.", rich_help_panel=DIALOGUE)
     ] = False,
+    gap: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="MIN MAX", help="Seconds of silence between turns.", rich_help_panel=DIALOGUE),
+    ] = (0.2, 0.8),
+    barge_in: Annotated[
+        float,
+        typer.Option(
+            help="Share of the user's turns that interrupt the assistant's turn before them.", rich_help_panel=DIALOGUE
+        ),
+    ] = 0.0,
+    reaction: Annotated[
+        tuple[float, float],
+        typer.Option(
+            metavar="MIN MAX",
+            help="Seconds for which an interrupted assistant goes on; the rest of its turn is left out.",
+            rich_help_panel=DIALOGUE,
+        ),
+    ] = (0.2, 0.6),
+    back_channel: Annotated[
+        float,
+        typer.Option(
+            help="Share of the assistant's turns of 2 s and more during which the user says one of back_channels.",
+            rich_help_panel=DIALOGUE,
+        ),
+    ] = 0.0,
     base: Annotated[
         str | None,
         typer.Option(
@@ -286,6 +317,8 @@ def export(
         case "dialogue":
             chunks: dict[str, Any] = {"speech_chunk": speech_chunk, "text_chunk": text_chunk, "cap": cap}
             chunks |= {"silent_codes": silent_code or [], "user_loss": user_loss, "overwrite": overwrite}
+            taking: dict[str, Any] = {"gap": gap, "barge_in": barge_in, "reaction": reaction}
+            chunks |= {"turn_taking": {**taking, "back_channel": back_channel}, "seed": seed}
             summary = targets.dialogue(folders, output, codebook, vocabulary, dialogues, words, storage, **chunks)
         case "hf-tokenizer":
             if offline and base is not None and not Path(base).is_dir():

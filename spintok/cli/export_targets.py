@@ -12,6 +12,7 @@ from spintok.data.transcripts import Transcripts
 from spintok.export import (
     ExportSummary,
     Packing,
+    TurnTaking,
     UnitBpe,
     Vocabulary,
     export_bpe,
@@ -112,6 +113,7 @@ def dialogue(
     dialogues: Path | None,
     words: Path | None,
     storage: dict[str, Any],
+    turn_taking: dict[str, Any],
     **options: Any,
 ) -> ExportSummary:
     """Export dialogues; the remaining options are those of ``export_dialogue``."""
@@ -127,6 +129,7 @@ def dialogue(
         vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
         encode_text=None if vocabulary is None or words is None else text_encoder(vocabulary),
         words=None if words is None else read_words(words),
+        manner=TurnTaking(**turn_taking),
         packing=Packing(**storage),
         **options,
     )

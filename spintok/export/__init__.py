@@ -4,14 +4,9 @@ from spintok.export.bpe import UnitBpe, export_bpe
 from spintok.export.embeddings import project_codewords, resize_embeddings
 from spintok.export.errors import ExportError
 from spintok.export.hf_tokenizer import extend_tokenizer, text_encoder
-from spintok.export.packed.conversation import (
-    Dialogue,
-    export_dialogue,
-    export_interleaved,
-    read_dialogues,
-    read_words,
-)
+from spintok.export.packed.conversation import export_dialogue, export_interleaved, read_words
 from spintok.export.packed.dataset import export_packed
+from spintok.export.packed.dialogues import Dialogue, Script, read_dialogues
 from spintok.export.packed.indexed import IndexedDataset
 from spintok.export.packed.packing import Packing
 from spintok.export.packed.reader import Windows, read_packed
@@ -21,6 +16,7 @@ from spintok.export.sequences.dialogue import Turn, cap_silence, full_duplex, ha
 from spintok.export.sequences.monologue import inner_monologue
 from spintok.export.sequences.multi_codebook import all_codebooks, delay, read_codebooks, undelay
 from spintok.export.sequences.speech_text import Word, interleave, speech_to_text, text_to_speech
+from spintok.export.sequences.turn_taking import Spoken, TurnTaking, TwoChannels, take_turns
 from spintok.export.source import Header, open_source
 from spintok.export.targets import FILE_TARGETS, ExportSummary, export_files, read_export
 from spintok.export.vocabulary import Vocabulary
@@ -34,8 +30,12 @@ __all__ = [
     "IndexedDataset",
     "Packer",
     "Packing",
+    "Script",
+    "Spoken",
     "TokenSequence",
     "Turn",
+    "TurnTaking",
+    "TwoChannels",
     "UnitBpe",
     "Vocabulary",
     "Window",
@@ -68,6 +68,7 @@ __all__ = [
     "speech_only",
     "speech_to_text",
     "split_of",
+    "take_turns",
     "text_encoder",
     "text_to_speech",
     "undelay",

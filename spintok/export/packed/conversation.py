@@ -4,9 +4,9 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,38 +14,25 @@ from spintok._files import json_line
 from spintok.augment.random import utterance_rng
 from spintok.data.alignment_files import read_alignments
 from spintok.data.alignments import SILENCE_LABELS
-from spintok.data.json_lines import json_objects
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import only, utterance_line
 from spintok.export.packed.dataset import vocabulary_for
+from spintok.export.packed.dialogues import Dialogue, Script, keys_of
 from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_writer
 from spintok.export.packed.packing import PackedDocument, Packing, pack_corpus
 from spintok.export.sequences.base import Form, TextEncoder
 from spintok.export.sequences.dialogue import full_duplex, silent_frames
 from spintok.export.sequences.speech_text import Word, interleave
+from spintok.export.sequences.turn_taking import Spoken, TurnTaking, TwoChannels, take_turns
 from spintok.export.sidecar import describe_export
 from spintok.export.source import Header, Source, open_source
 from spintok.export.targets import ExportSummary
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
-__all__ = ["Dialogue", "export_dialogue", "export_interleaved", "read_dialogues", "read_words"]
+__all__ = ["export_dialogue", "export_interleaved", "read_words"]
 
 NO_DURATIONS = np.empty(0, dtype=np.int32)
-
-
-class Dialogue(NamedTuple):
-    """A dialogue of two channels.
-
-    Attributes:
-        key: of the dialogue.
-        user: the key of the user's tokens.
-        assistant: the key of the assistant's tokens.
-    """
-
-    key: str
-    user: str
-    assistant: str
 
 
 def read_words(source: Path) -> dict[str, list[Word]]:
@@ -59,26 +46,6 @@ def read_words(source: Path) -> dict[str, list[Word]]:
     }
     if not any(found.values()):
         raise ExportError(f"{source}: has alignments, but none of words")
-    return found
-
-
-def read_dialogues(path: Path) -> list[Dialogue]:
-    """The dialogues of a file of JSON lines ``{"id": ..., "user": KEY, "assistant": KEY}``. Raises ``ExportError``."""
-    found = []
-    try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            for number, record in json_objects(lines):
-                fields = [str(record.get(name) or "") for name in ("id", "user", "assistant")]
-                if not all(fields):
-                    raise ValueError(f"{number}: expected the fields id, user and assistant")
-                found.append(Dialogue(*fields))
-    except OSError as error:
-        raise ExportError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ExportError(f"{path}:{error}") from None
-    keys = {dialogue.key for dialogue in found}
-    if len(keys) < len(found) or not found:
-        raise ExportError(f"{path}: {'two dialogues have one id' if found else 'there are no dialogues'}")
     return found
 
 
@@ -157,7 +124,7 @@ def export_interleaved(
 def export_dialogue(
     folders: Sequence[Path],
     output: Path,
-    dialogues: Sequence[Dialogue],
+    dialogues: Sequence[Dialogue | Script],
     *,
     vocabulary: Vocabulary | None = None,
     words: Mapping[str, Sequence[Word]] | None = None,
@@ -167,6 +134,8 @@ def export_dialogue(
     silent_codes: Collection[int] = (),
     cap: int | None = None,
     user_loss: bool = False,
+    manner: TurnTaking | None = None,
+    seed: int = 0,
     codebook: str | None = None,
     packing: Packing | None = None,
     overwrite: bool = False,
@@ -176,12 +145,14 @@ def export_dialogue(
     Args:
         folders: token folders of one tokenizer. Utterances that are in no dialogue are left out.
         output: the folder to write.
-        dialogues: which utterances are the channels of which dialogue.
+        dialogues: which utterances are the channels, or the turns, of which dialogue.
         vocabulary: of an extended tokenizer; required with ``words``. By default ids are codes and special tokens.
-        words: what the assistant says, by the key of the channel; adds the stream of text.
+        words: what the assistant says, by the key of the channel or turn; adds the stream of text.
         encode_text: text to ids; required with ``words``.
         speech_chunk, text_chunk, cap, user_loss: see ``full_duplex``.
         silent_codes: the codes that stand for silence; runs of at least 5 frames of them become silence.
+        manner: how turns follow each other, for dialogues of turns; pauses only by default.
+        seed: of that, with the key of the dialogue.
         codebook: the name of the codebook to export; by default the first one.
         packing: how documents are stored.
         overwrite: delete an earlier export in ``output`` and write this one.
@@ -189,7 +160,7 @@ def export_dialogue(
     Raises:
         ExportError: a channel without tokens or words, options that do not fit, or ``output`` holds something else.
     """
-    packing = packing or Packing()
+    packing, manner = packing or Packing(), manner or TurnTaking()
     source, header = _one_codebook(folders, codebook)
     if packing.split_by == "speaker":
         raise ExportError("a dialogue has two speakers; split by file")
@@ -205,33 +176,69 @@ def export_dialogue(
         "silent_codes": sorted(silent_codes),
         "cap": cap,
         "user_loss": user_loss,
+        "turn_taking": asdict(manner),
+        "seed": seed,
         **packing.describe(id_type(vocabulary.size, packing.dtype)),
     }
 
     def documents() -> Iterator[PackedDocument]:
-        needed = {key for dialogue in dialogues for key in (dialogue.user, dialogue.assistant)}
+        needed = {key for dialogue in dialogues for key in keys_of(dialogue)}
         with tempfile.TemporaryDirectory(dir=output, prefix=".", suffix=".tmp") as scratch:
             stored = _Stored(Path(scratch, "codes"), source, header, needed)
             for dialogue in dialogues:
-                channels = [stored.tokens(dialogue.key, key) for key in (dialogue.user, dialogue.assistant)]
-                if words is not None and dialogue.assistant not in words:
-                    raise ExportError(f"dialogue {dialogue.key!r}: {dialogue.assistant!r} has no words")
+                if isinstance(dialogue, Script):
+                    made = _taken_turns(dialogue, stored, words, manner, seed)
+                else:
+                    user, assistant = (stored.tokens(dialogue.key, key) for key in keys_of(dialogue))
+                    said = _said(words, dialogue.key, dialogue.assistant)
+                    nowhere = (np.zeros(user.num_frames, bool), np.zeros(assistant.num_frames, bool))
+                    made = TwoChannels((user, assistant), nowhere, said)
                 document = full_duplex(
-                    channels,
+                    made.channels,
                     vocabulary,
-                    None if words is None else words[dialogue.assistant],
+                    None if words is None else made.words,
                     encode_text,
                     speech_chunk=speech_chunk,
                     text_chunk=text_chunk,
-                    silent=[silent_frames(tokens, silent_codes) for tokens in channels] if silent_codes else None,
+                    silent=[
+                        mask | silent_frames(tokens, silent_codes)
+                        for mask, tokens in zip(made.silent, made.channels, strict=True)
+                    ],
                     cap=cap,
                     user_loss=user_loss,
                 )
-                line = json_line({"key": dialogue.key, "user": dialogue.user, "assistant": dialogue.assistant})
+                line = json_line({"key": dialogue.key, **{k: v for k, v in dialogue._asdict().items() if k != "key"}})
                 yield PackedDocument(packing.split(dialogue.key, None), document, NO_DURATIONS, line)
 
     description = describe_export(header, "dialogue", source.state, options)
     return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+
+
+def _said(words: Mapping[str, Sequence[Word]] | None, dialogue: str, key: str) -> list[Word]:
+    """The words of an utterance of the assistant. Raises ``ExportError``."""
+    if words is None:
+        return []
+    if key not in words:
+        raise ExportError(f"dialogue {dialogue!r}: {key!r} has no words")
+    return list(words[key])
+
+
+def _taken_turns(
+    script: Script, stored: "_Stored", words: Mapping[str, Sequence[Word]] | None, manner: TurnTaking, seed: int
+) -> TwoChannels:
+    turns = [
+        Spoken(
+            speaker,
+            stored.tokens(script.key, key),
+            _said(words, script.key, key) if speaker == "assistant" else [],
+        )
+        for speaker, key in script.turns
+    ]
+    back_channels = [stored.tokens(script.key, key) for key in script.back_channels]
+    try:
+        return take_turns(turns, utterance_rng(seed, 0, script.key), manner, back_channels)
+    except ExportError as error:
+        raise ExportError(f"dialogue {script.key!r}: {error}") from None
 
 
 class _Stored:
