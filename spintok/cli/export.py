@@ -23,6 +23,8 @@ EPILOG = """Examples:
 
   spintok export call-tokens/ out/ --to dialogue --dialogues calls.jsonl --vocabulary llama-speech/ --words words.ctm
 
+  spintok export wav-tokens/ out/ --to monologue --vocabulary llama-speech/ --words aligned/ --delay 0.16
+
   spintok export wav-tokens/ units/ --to bpe --vocab-size 1000 --vocab-size 4000"""
 
 Target = Literal[
@@ -37,6 +39,7 @@ Target = Literal[
     "packed",
     "interleaved",
     "dialogue",
+    "monologue",
     "hf-tokenizer",
     "bpe",
 ]
@@ -59,11 +62,13 @@ TAKEN: dict[Target, set[str]] = {
         *{*STORED, "dialogues", "words", "speech_chunk", "text_chunk", "silent_code", "cap", "user_loss"},
         *{"seed", "gap", "barge_in", "reaction", "back_channel"},
     },
+    "monologue": {*STORED, "words", "pad", "end_of_pad", "delay", "skip_empty"},
     "hf-tokenizer": {"base", "template", "special", "durations", "tokenizer", "bpe"},
     "bpe": {"dedup", "skip_empty", "vocab_size", "train_units"},
 }
 
-PACKED, HF, BPE = "--to packed, interleaved and dialogue", "--to hf-tokenizer", "--to bpe"
+PACKED, HF, BPE = "--to packed, interleaved, dialogue and monologue", "--to hf-tokenizer", "--to bpe"
+MONOLOGUE = "--to monologue"
 INTERLEAVED, DIALOGUE, CONVERSATIONS = "--to interleaved", "--to dialogue", "--to interleaved and dialogue"
 
 
@@ -79,9 +84,9 @@ def export(
     to: Annotated[
         Target,
         typer.Option(
-            help="Format to write. slamkit to lhotse are files for other tools. packed, interleaved and dialogue are "
-            "streams of ids for training. hf-tokenizer adds speech tokens to a text tokenizer. bpe learns to merge "
-            "units.",
+            help="Format to write. slamkit to lhotse are files for other tools. packed, interleaved, dialogue and "
+            "monologue are streams of ids for training. hf-tokenizer adds speech tokens to a text tokenizer. bpe "
+            "learns to merge units.",
             show_choices=True,
         ),
     ],
@@ -176,8 +181,8 @@ def export(
     words: Annotated[
         Path | None,
         typer.Option(
-            help="Times of words: a folder of TextGrids, .ctm, or JSON lines with words. Required for interleaved; "
-            "for dialogue it adds the assistant's text.",
+            help="Times of words: a folder of TextGrids, .ctm, or JSON lines with words. Required for interleaved "
+            "and monologue; for dialogue it adds the assistant's text.",
             rich_help_panel=PACKED,
         ),
     ] = None,
@@ -250,6 +255,27 @@ def export(
             rich_help_panel=DIALOGUE,
         ),
     ] = 0.0,
+    delay: Annotated[
+        float,
+        typer.Option(
+            help="Seconds by which the text comes later than the speech; negative if earlier.",
+            rich_help_panel=MONOLOGUE,
+        ),
+    ] = 0.0,
+    pad: Annotated[
+        int | None,
+        typer.Option(
+            help="Id of frames without text; 3 for Moshi (default: the vocabulary's silent text).",
+            rich_help_panel=MONOLOGUE,
+        ),
+    ] = None,
+    end_of_pad: Annotated[
+        int | None,
+        typer.Option(
+            help="Id of the last frame before a word; 0 for Moshi (default: the vocabulary's begin of text).",
+            rich_help_panel=MONOLOGUE,
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -314,6 +340,9 @@ def export(
             summary = targets.interleaved(
                 folders, output, codebook, vocabulary, words, storage, form=form, **spans, **common
             )
+        case "monologue":
+            stream: dict[str, Any] = {"pad": pad, "end_of_pad": end_of_pad, "delay": delay}
+            summary = targets.monologue(folders, output, codebook, vocabulary, words, storage, **stream, **common)
         case "dialogue":
             chunks: dict[str, Any] = {"speech_chunk": speech_chunk, "text_chunk": text_chunk, "cap": cap}
             chunks |= {"silent_codes": silent_code or [], "user_loss": user_loss, "overwrite": overwrite}

@@ -19,6 +19,7 @@ from spintok.export import (
     export_dialogue,
     export_files,
     export_interleaved,
+    export_monologue,
     export_packed,
     extend_tokenizer,
     open_source,
@@ -37,6 +38,7 @@ __all__ = [
     "files",
     "hf_tokenizer",
     "interleaved",
+    "monologue",
     "packed",
     "print_rows",
     "report",
@@ -94,6 +96,30 @@ def interleaved(
     if vocabulary is None or words is None:
         raise ValueError("--to interleaved needs --words FILE, and --vocabulary FOLDER of an extended tokenizer")
     return export_interleaved(
+        folders,
+        output,
+        codebook=_one(codebook),
+        vocabulary=Vocabulary.load(vocabulary),
+        encode_text=text_encoder(vocabulary),
+        words=read_words(words),
+        packing=Packing(**storage),
+        **options,
+    )
+
+
+def monologue(
+    folders: Sequence[Path],
+    output: Path,
+    codebook: Sequence[str] | None,
+    vocabulary: Path | None,
+    words: Path | None,
+    storage: dict[str, Any],
+    **options: Any,
+) -> ExportSummary:
+    """Export speech with Moshi's text stream; the remaining options are those of ``export_monologue``."""
+    if vocabulary is None or words is None:
+        raise ValueError("--to monologue needs --words FILE, and --vocabulary FOLDER of an extended tokenizer")
+    return export_monologue(
         folders,
         output,
         codebook=_one(codebook),

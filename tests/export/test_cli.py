@@ -119,7 +119,7 @@ def test_errors_are_one_line(run, folder, tmp_path):
     cases = [
         (
             (folder, out, "--to", "gslm", "--window", 8),
-            "--window is for --to packed or interleaved or dialogue, not for gslm",
+            "--window is for --to packed or interleaved or dialogue or monologue, not for gslm",
         ),
         ((folder, out, "--to", "packed", "--no-dedup"), "--dedup is for --to slamkit or"),
         ((folder, out, "--to", "hf-tokenizer"), "--base FOLDER"),

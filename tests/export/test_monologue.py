@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.export import ExportError, Word, inner_monologue
+from spintok.export import (
+    ExportError,
+    IndexedDataset,
+    Vocabulary,
+    Word,
+    export_monologue,
+    inner_monologue,
+    monologue,
+)
+from spintok.tokens import Tokens
+from tests.export.test_conversation import VOCABULARY, corpus, write_words  # noqa: F401
+from tests.export.test_hf_tokenizer import make_base
 
 PAD, END = 3, 0
 
@@ -66,3 +77,68 @@ def test_by_hand():
 def test_words_out_of_order_are_refused():
     with pytest.raises(ExportError, match="'a' at 0.10 s starts before the previous one"):
         inner_monologue([Word("b", 0.2, 0.3), Word("a", 0.1, 0.2)], 9, 50, encode, pad=PAD, end_of_pad=END)
+
+
+def test_an_export_has_the_oracles_text_above_the_codes(corpus, tmp_path):  # noqa: F811
+    folder, records, words = corpus
+    done = export_monologue(
+        [folder], tmp_path / "out", words=words, vocabulary=VOCABULARY, encode_text=encode, pad=PAD, end_of_pad=END
+    )
+    assert done.utterances == len(records)
+    for ids, loss, record in zip(
+        IndexedDataset(tmp_path / "out/tokens"), IndexedDataset(tmp_path / "out/tokens.loss"), records, strict=True
+    ):
+        text, speech = ids.reshape(-1, 2).T
+        tokens = record.tokens["primary"]
+        assert text.tolist() == oracle(words[record.key], tokens.num_frames, 50)
+        assert (speech - VOCABULARY.first_id).tolist() == tokens.codes.tolist()
+        assert loss.tolist() == [0, *[1] * (ids.size - 1)]
+    named = monologue(tokens, words[record.key], VOCABULARY, encode, delay=0.16)
+    text = inner_monologue(
+        words[record.key],
+        tokens.num_frames,
+        50,
+        encode,
+        pad=VOCABULARY.special("silent_text"),
+        end_of_pad=VOCABULARY.special("begin_text"),
+        delay=0.16,
+    )
+    assert named.ids[::2].tolist() == text.tolist()
+
+
+def test_monologues_that_cannot_be_made(corpus, tmp_path):  # noqa: F811
+    folder, records, words = corpus
+    some = {key: words[key] for key in list(words)[1:]}
+    with pytest.raises(ExportError, match=f"'{records[0].key}': has no words"):
+        export_monologue([folder], tmp_path / "out", words=some, vocabulary=VOCABULARY, encode_text=encode)
+    with pytest.raises(ExportError, match="without tokens"):
+        monologue(Tokens(np.empty(0, dtype=np.int32), 100), [], VOCABULARY, encode)
+    with pytest.raises(ExportError, match="pad and end_of_pad are ids"):
+        monologue(records[0].tokens["primary"], [], VOCABULARY, encode, pad=VOCABULARY.size)
+    with pytest.raises(ExportError, match="contains the name of a speech token"):
+        monologue(records[0].tokens["primary"], [Word("\u0200", 0, 1)], VOCABULARY, encode)
+
+
+def test_from_the_command_line(run, corpus, tmp_path):  # noqa: F811
+    folder, records, words = corpus
+    make_base("byte-level").save_pretrained(tmp_path / "base")
+    assert run(folder, tmp_path / "lm", "--to", "hf-tokenizer", "--base", tmp_path / "base")[0] == 0
+    write_words(tmp_path / "words.jsonl", words)
+    options = ("--vocabulary", tmp_path / "lm", "--words", tmp_path / "words.jsonl")
+    code, out, err = run(
+        folder, tmp_path / "m", "--to", "monologue", *options, "--delay", -0.1, "--pad", 3, "--end-of-pad", 0
+    )
+    assert (code, err) == (0, "")
+    assert "monologue, 12 utterances" in out
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "lm")
+    ids = IndexedDataset(tmp_path / "m/tokens")[0].reshape(-1, 2)
+    tokens = records[0].tokens["primary"]
+    expected = inner_monologue(
+        words[records[0].key], tokens.num_frames, 50, lambda t: tokenizer(t).input_ids, pad=3, end_of_pad=0, delay=-0.1
+    )
+    assert ids[:, 0].tolist() == expected.tolist()
+    assert (ids[:, 1] - Vocabulary.load(tmp_path / "m").first_id).tolist() == tokens.codes.tolist()
+    code, _, err = run(folder, tmp_path / "bad", "--to", "monologue", *options[:2])
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--to monologue needs --words FILE" in err

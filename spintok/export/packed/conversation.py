@@ -1,4 +1,4 @@
-"""Write interleaved speech and text, and two-channel dialogues, as packed training data."""
+"""Write speech with text and two-channel dialogues as packed training data."""
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_write
 from spintok.export.packed.packing import PackedDocument, Packing, pack_corpus
 from spintok.export.sequences.base import Form, TextEncoder
 from spintok.export.sequences.dialogue import full_duplex, silent_frames
+from spintok.export.sequences.monologue import monologue
 from spintok.export.sequences.speech_text import Word, interleave
 from spintok.export.sequences.turn_taking import Spoken, TurnTaking, TwoChannels, take_turns
 from spintok.export.sidecar import describe_export
@@ -30,7 +31,7 @@ from spintok.export.targets import ExportSummary
 from spintok.export.vocabulary import Vocabulary
 from spintok.tokens import Tokens
 
-__all__ = ["export_dialogue", "export_interleaved", "read_words"]
+__all__ = ["export_dialogue", "export_interleaved", "export_monologue", "read_words"]
 
 NO_DURATIONS = np.empty(0, dtype=np.int32)
 
@@ -101,12 +102,11 @@ def export_interleaved(
 
     def documents() -> Iterator[PackedDocument]:
         for record in source.records(skip_empty=skip_empty):
-            if record.key not in words:
-                raise ExportError(f"{record.key!r}: has no words; the words have keys such as {next(iter(words))!r}")
+            spoken = _words_of(words, record.key)
             rng = utterance_rng(seed, 0, record.key)
             document = interleave(
                 only(record, header),
-                words[record.key],
+                spoken,
                 vocabulary,
                 encode_text,
                 rng,
@@ -119,6 +119,70 @@ def export_interleaved(
 
     description = describe_export(header, "interleaved", source.state, options)
     return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+
+
+def export_monologue(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    words: Mapping[str, Sequence[Word]],
+    vocabulary: Vocabulary,
+    encode_text: TextEncoder,
+    pad: int | None = None,
+    end_of_pad: int | None = None,
+    delay: float = 0.0,
+    codebook: str | None = None,
+    packing: Packing | None = None,
+    skip_empty: bool = False,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Write one sequence of ``monologue`` per utterance, two ids a frame, as indexed datasets.
+
+    Args:
+        folders: token folders of one tokenizer.
+        output: the folder to write.
+        words: of each utterance, by key.
+        vocabulary: of an extended tokenizer.
+        encode_text: text to ids.
+        pad, end_of_pad, delay: see ``monologue``.
+        codebook: the name of the codebook to export; by default the first one.
+        packing: how documents are stored.
+        skip_empty: leave out utterances without tokens, which are an error otherwise.
+        overwrite: delete an earlier export in ``output`` and write this one.
+
+    Raises:
+        ExportError: an utterance without words, options that do not fit, or ``output`` holds something else.
+    """
+    packing = packing or Packing()
+    source, header = _one_codebook(folders, codebook)
+    vocabulary = vocabulary_for(header, vocabulary, None, "frames")
+    options = {
+        "vocabulary": vocabulary.to_dict(),
+        "words": _digest(words),
+        "pad": pad,
+        "end_of_pad": end_of_pad,
+        "delay": delay,
+        "skip_empty": skip_empty,
+        **packing.describe(id_type(vocabulary.size, packing.dtype)),
+    }
+
+    def documents() -> Iterator[PackedDocument]:
+        for record in source.records(skip_empty=skip_empty):
+            spoken = _words_of(words, record.key)
+            tokens = only(record, header)
+            document = monologue(tokens, spoken, vocabulary, encode_text, pad=pad, end_of_pad=end_of_pad, delay=delay)
+            split = packing.split(record.key, record.speaker)
+            yield PackedDocument(split, document, NO_DURATIONS, utterance_line(record))
+
+    description = describe_export(header, "monologue", source.state, options)
+    return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+
+
+def _words_of(words: Mapping[str, Sequence[Word]], key: str) -> Sequence[Word]:
+    """The words of an utterance. Raises ``ExportError``."""
+    if key not in words:
+        raise ExportError(f"{key!r}: has no words; the words have keys such as {next(iter(words))!r}")
+    return words[key]
 
 
 def export_dialogue(

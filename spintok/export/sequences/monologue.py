@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spintok.export.errors import ExportError
-from spintok.export.sequences.base import TextEncoder
+from spintok.export.sequences.base import TextEncoder, TokenSequence, text_part
 from spintok.export.sequences.speech_text import Word
+from spintok.export.vocabulary import Vocabulary
+from spintok.tokens import Tokens
 
-__all__ = ["inner_monologue"]
+__all__ = ["inner_monologue", "monologue"]
 
 
 def inner_monologue(
@@ -60,3 +62,49 @@ def inner_monologue(
         free = min(first + ids.size, num_frames)
         stream[first:free] = ids[: free - first]
     return stream
+
+
+def monologue(
+    tokens: Tokens,
+    words: Sequence[Word],
+    vocabulary: Vocabulary,
+    encode_text: TextEncoder,
+    *,
+    pad: int | None = None,
+    end_of_pad: int | None = None,
+    delay: float = 0.0,
+) -> TokenSequence:
+    """Speech with its inner monologue: for each frame a text id, then the id of its code.
+
+    Moshi reads both in one step: ``ids.reshape(-1, 2)`` has its text stream and its first stream of audio.
+
+    Args:
+        tokens: of the speech.
+        words, delay: see ``inner_monologue``.
+        vocabulary: of an extended tokenizer.
+        encode_text: text to ids.
+        pad: the id of padding; by default ``silent_text`` of the vocabulary.
+        end_of_pad: the id of the end of padding; by default ``begin_text``.
+
+    Raises:
+        ExportError: no tokens, words out of order or that are encoded as speech tokens, or an impossible id.
+    """
+    if not tokens.num_frames:
+        raise ExportError("an utterance without tokens cannot be part of a sequence")
+    pad = vocabulary.special("silent_text") if pad is None else pad
+    end_of_pad = vocabulary.special("begin_text") if end_of_pad is None else end_of_pad
+    if not 0 <= min(pad, end_of_pad) <= max(pad, end_of_pad) < vocabulary.size:
+        raise ExportError(f"pad and end_of_pad are ids, 0 ... {vocabulary.size - 1}, got {pad} and {end_of_pad}")
+    text = inner_monologue(
+        words,
+        tokens.num_frames,
+        tokens.frame_rate,
+        lambda word: text_part(word, vocabulary, encode_text).ids,
+        pad=pad,
+        end_of_pad=end_of_pad,
+        delay=delay,
+    )
+    ids = np.stack([text, vocabulary.ids(tokens.codes)], axis=1).ravel().astype(np.int32)
+    mask = np.ones(ids.size, dtype=bool)
+    mask[0] = False
+    return TokenSequence(ids, mask)
