@@ -11,10 +11,7 @@ from spintok.chunking import Window
 from spintok.frames import FrameGrid
 from spintok.onnx.modules import SUMS, Pieces
 
-__all__ = ["AUDIO", "CODES", "assemble"]
-
-AUDIO, CODES = "audio", "codes"
-"""The names of the input, (samples,) float32, and of the output, (frames,) int32."""
+__all__ = ["assemble"]
 
 # Lower-case names that no node gives are constants of ``assemble``, each int64 (1,). "Traced" stands for torch's nodes.
 _MAIN = """
