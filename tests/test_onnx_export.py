@@ -1,6 +1,7 @@
 """Graphs of tokenizers: ONNX Runtime, which knows nothing of spintok, gives the same codes, in Chromium too."""
 
 import json
+import re
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -196,7 +197,7 @@ def tab(runtime):
 
     with chromium() as browser:
         tab = Tab(browser)
-        tab.page.route("https://**", answer)
+        tab.page.route(re.compile("^https:"), answer)
         yield tab
 
 
@@ -237,7 +238,7 @@ def test_a_graph_that_gives_other_codes_is_not_written(capsys, exported, tmp_pat
     folder = save_tiny(tmp_path / "tiny", SMALL)
     monkeypatch.setattr(export, "_model", lambda tokenizer, codebook: model)
     code, out, err = run(capsys, "export-model", folder, "-o", tmp_path / "a.onnx", "--quiet")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "a.onnx: not written: ONNX Runtime gives" in err
     assert "99.9% are needed" in err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
