@@ -153,6 +153,8 @@ async def _pester(siege: Siege, kind: str, address: str, rng: Random, speech: np
             end = await RUDE[kind](address, rng, speech)
         except websockets.ConnectionClosed as closed:
             end = f"closed with {closed.rcvd.code if closed.rcvd else 1006}"
+        except ConnectionError:
+            end = "closed"
         except (OSError, EOFError, TimeoutError, websockets.WebSocketException) as error:
             end = type(error).__name__
         siege.outcomes[kind, end] += 1

@@ -25,10 +25,14 @@ RATE = 16000
 
 
 @contextmanager
-def running(tokenizer: Tokenizer, decoder: Decoder | None = None, **options: Any) -> Iterator[str]:
-    """The host and port of a running server."""
+def running(
+    tokenizer: Tokenizer, decoder: Decoder | None = None, send_buffer: int = 0, **options: Any
+) -> Iterator[str]:
+    """The host and port of a running server; ``send_buffer`` limits what the system takes of its messages, in bytes."""
     settings = ServerOptions(**({"latency": 0.08} | options))
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        if send_buffer:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         config = server_config(create_app(tokenizer, settings, decoder), settings)
         config.timeout_graceful_shutdown = 2
         server = uvicorn.Server(config)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import websockets
 
+from tests.serve.rude import frame, raw_socket
 from tests.serve.servers import RATE, Client, pcm, run, running
 from tests.streaming.streamers import speech, tokenizer
 
@@ -136,6 +137,27 @@ def test_half_a_handshake_and_other_protocols_do_no_harm(address) -> None:
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(content)
     assert _works(address)
+
+
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    samples = pcm(speech(60 * RATE))
+
+    async def talk(address: str) -> str:
+        async with raw_socket(address) as (_, writer):
+            start = {"type": "start", "sample_rate": RATE, "features": 2}
+            writer.write(frame(1, json.dumps(start).encode()))
+            for first in range(0, len(samples), RATE):
+                writer.write(frame(2, samples[first : first + RATE].tobytes()))
+            for _ in range(400):
+                await asyncio.sleep(0.05)
+                metrics = (await asyncio.to_thread(httpx.get, f"http://{address}/metrics")).text
+                if 'reason="slow_reader"} 1.0' in metrics:
+                    return metrics
+        return metrics
+
+    with running(TOKENIZER, send_buffer=4096, idle_seconds=1) as address:
+        assert 'spintok_refused_total{reason="slow_reader"} 1.0' in run(talk(address))
+        assert _works(address)
 
 
 def test_connections_without_a_request_are_closed() -> None:
