@@ -33,6 +33,7 @@ async def serve_client(socket: WebSocket, sessions: Sessions, options: ServerOpt
     session: LiveSession | None = None
     try:
         session = await _open(socket, sessions, options)
+        await _send(socket, sessions.description(), options.idle_seconds)
         await _exchange(socket, session, options)
     except _StopError as stop:
         sessions.metrics.refused.labels(stop.kind).inc()
@@ -51,13 +52,11 @@ async def _open(socket: WebSocket, sessions: Sessions, options: ServerOptions) -
     try:
         if not isinstance(message, str):
             raise ProtocolError('the first message must be {"type": "start", "sample_rate": ..., "format": "s16le"}')
-        session = await sessions.open(protocol.start(protocol.parse(message)))
+        return await sessions.open(protocol.start(protocol.parse(message)))
     except PoolFullError as full:
         raise _StopError(TRY_AGAIN_LATER, f"{full}; try again later", "busy") from None
     except ValueError as error:
         raise _StopError(POLICY_VIOLATION, str(error), "protocol") from None
-    await _send(socket, sessions.description(), options.idle_seconds)
-    return session
 
 
 async def _exchange(socket: WebSocket, session: LiveSession, options: ServerOptions) -> None:

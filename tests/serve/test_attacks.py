@@ -139,6 +139,25 @@ def test_half_a_handshake_and_other_protocols_do_no_harm(address) -> None:
     assert _works(address)
 
 
+def test_who_leaves_before_the_answer_to_start_leaves_no_session() -> None:
+    async def talk(address: str) -> None:
+        for _ in range(10):
+            async with raw_socket(address) as (_, writer):
+                writer.write(frame(1, json.dumps({"type": "start", "sample_rate": RATE}).encode()))
+        for _ in range(200):
+            metrics = (await asyncio.to_thread(httpx.get, f"http://{address}/metrics")).text
+            if "spintok_sessions 0.0" in metrics:
+                break
+            await asyncio.sleep(0.05)
+        assert "spintok_sessions 0.0" in metrics
+        # At least one of them had been opened.
+        assert "spintok_sessions_opened_total 0.0" not in metrics
+
+    with running(TOKENIZER, sessions=1) as address:
+        run(talk(address))
+        assert _works(address)
+
+
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     samples = pcm(speech(60 * RATE))
 
