@@ -7,7 +7,7 @@ One random HuBERT Base and one codebook for all. The files' lengths are mixed, a
 * padded batches: ``HubertModel`` on padded batches with an attention mask, hidden state of the layer,
   ``KMeans.predict``; files in the order of the folder, as a data loader gives them;
 * one by one: the same, a file at a time: slow and right, so it is the reference of the tokens;
-* spintok: ``Tokenizer.encode_recordings``.
+* spintok: ``Tokenizer.encode_recordings`` of all files, as many at a time as torch has threads, as ``spintok encode``.
 
 Agreement comes first: the share of each way's tokens that differ from the reference. Times are the least of
 interleaved rounds; peak memory is that of a fresh process that does one round.
@@ -101,7 +101,8 @@ def our_way(folder: Path, layer: int) -> dict[str, Way]:
     files = sorted(folder.glob("*.flac"))
 
     def spintok() -> list[list[int]]:
-        return [tokenizer.encode_recordings([tokenizer.record(path)])[0]["primary"].codes.tolist() for path in files]
+        recordings = [tokenizer.record(path) for path in files]
+        return [found["primary"].codes.tolist() for found in tokenizer.encode_recordings(recordings)]
 
     return {"spintok": spintok}
 

@@ -17,6 +17,7 @@ from spintok.data.audio import Recording, Resampler, by_soxr, record
 from spintok.frames import SAMPLE_RATE, FrameGrid
 from spintok.models.base import FeatureExtractor
 from spintok.models.precision import full_precision
+from spintok.models.reduced import Precision
 from spintok.models.statistics import WaveformStatistics
 from spintok.serialization import fingerprint
 
@@ -70,6 +71,8 @@ class Featurizer(nn.Module):
         self.name = name
         self.resample: Resampler = by_soxr
         """How audio of other rates becomes 16 kHz."""
+        self.precision: Precision = "float32"
+        """In which the encoder computes; another one is that of a ``spintok.reduced.ReducedTokenizer``."""
         self.window = window or Window(context=encoder.context_frames)
         self.check_layers([self.layer])
         self.eval()

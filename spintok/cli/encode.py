@@ -41,6 +41,8 @@ EPILOG = """Examples:
 
   spintok encode wav/ --latency 320ms         the tokens that a stream of this latency gives
 
+  spintok encode wav/ --precision bfloat16    not exact, for speed on a GPU; says how many codes change
+
   spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/
 
   spintok encode wav/ out/ --shared           one of any number of workers: start it as often as you like
@@ -100,6 +102,13 @@ def encode(
             show_default=False,
         ),
     ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(
+            help="Compute the transformer in half precision, for speed on a GPU. Tokens are then not exact: how many "
+            "differ on some of your files is printed, and they do not mix with exact ones."
+        ),
+    ] = "float32",
     batch_seconds: Annotated[
         float | None,
         typer.Option(help="Seconds of audio in a batch on a GPU (default: 200). Features are computed file by file."),
@@ -159,7 +168,7 @@ def encode(
         only_tokens = {
             "--plan": plan or None,
             "--codebook": codebook, "--dedup": dedup, "--batch-seconds": batch_seconds, "--stats": stats or None,
-            "--latency": latency,
+            "--latency": latency, "--precision": None if precision == "float32" else precision,
         }  # fmt: skip
         for option, value in only_tokens.items():
             if value is not None:
@@ -179,6 +188,10 @@ def encode(
         from spintok.streaming.policy import parse_latency
 
         loaded = loaded.at(parse_latency(latency))
+    if precision != "float32":
+        from spintok.reduced import in_precision
+
+        exact, loaded = loaded, in_precision(loaded, precision)
     codebook = loaded.codebook_names[0] if codebook is None else codebook
     settings |= {
         "codebooks": tuple(loaded.codebook_names) if codebook == "all" else (codebook,),
@@ -186,9 +199,24 @@ def encode(
         "dedup": format != "km" if dedup is None else dedup,
         "batch_seconds": 200.0 if batch_seconds is None else batch_seconds,
     }
+    if precision != "float32" and not quiet:
+        _print_change(exact, loaded, path, codebook)
     if plan:
         return _plan(loaded, path, settings, price, quiet)
     return _tokens(loaded, path, output, settings, stats, quiet, text=format == "text")
+
+
+def _print_change(exact: "Tokenizer", loaded: "Tokenizer", source: Path, codebook: str) -> None:
+    """Say on standard error how many codes of a sample of the source are not those of float32."""
+    from spintok.data.manifest import is_manifest, scan
+    from spintok.reduced import changed_codes
+
+    if _is_stream(source):
+        return
+    one = source.is_file() and not is_manifest(source)
+    paths = [source] if one else [utterance.path for utterance in scan(source)]
+    change = changed_codes(exact, loaded, paths, None if codebook == "all" else codebook)
+    say(f"{loaded.precision}: {change}", file=sys.stderr)
 
 
 def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], price: float, quiet: bool) -> int:

@@ -46,6 +46,7 @@ def verify(
     """
     from spintok.corpus.folder import read_description
     from spintok.corpus.verify import check_folder, compare_codes, ways_for
+    from spintok.reduced import in_precision
 
     checked = check_folder(tokens)
     if not quiet:
@@ -60,6 +61,7 @@ def verify(
     description = read_description(tokens, "tokens")
     name = named or str(description["tokenizer"])
     loaded = load_tokenizer(name, device, offline, quiet).at(description.get("latency"))
+    loaded = in_precision(loaded, description.get("precision", "float32"))
     ways = ways_for(loaded)
     with progress_display(quiet=quiet) as progress:
         done = 0

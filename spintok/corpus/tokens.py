@@ -199,7 +199,7 @@ class _TokenWriter(ShardWriter[Record]):
     stem = "tokens"
     comparable = True
     mismatches = {  # noqa: RUF012
-        "fingerprint": "the tokens of another tokenizer or latency",
+        "fingerprint": "the tokens of another tokenizer, latency or precision",
         "codebooks": "tokens of other codebooks",
         "format": "shards of another format",
         "dedup": "shards with another setting of --dedup",
@@ -227,6 +227,7 @@ class _TokenWriter(ShardWriter[Record]):
             "format": options.format,
             "dedup": options.dedup,
             **({} if tokenizer.latency is None else {"latency": tokenizer.latency}),
+            **({} if tokenizer.precision == "float32" else {"precision": tokenizer.precision}),
         }
         # A GPU sorts the audio of a few batches by length; the threads of a CPU share a second or two of work.
         threads = torch.get_num_threads()

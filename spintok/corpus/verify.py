@@ -280,6 +280,8 @@ def _job(again: Again) -> Iterator[tuple[list[str], Path]]:
         options = ["--tokenizer", again.source, "--codebook", codebook, "--device", str(again.tokenizer.device)]
         if again.tokenizer.latency is not None:
             options += ["--latency", f"{again.tokenizer.latency}s"]
+        if again.tokenizer.precision != "float32":
+            options += ["--precision", again.tokenizer.precision]
         shards = ["--shard-size", str(-(-len(again.records) // 4))]
         yield [sys.executable, "-m", "spintok", "encode", str(manifest), str(output), *options, *shards, "-q"], output
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = ["fixed_order", "linear"]
 
 _DEVICES = {"cuda"}
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def fixed_order(x: Tensor) -> bool:
@@ -24,13 +25,18 @@ def fixed_order(x: Tensor) -> bool:
 def linear(layer: nn.Linear, x: Tensor, *, gelu: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     """``layer(x)`` of x (..., D), or its GELU.
 
-    In fixed order, the weight may be float16 or bfloat16 and x float32: the product is computed in the type of the
-    weight, and the result has ``dtype``, by default that of x. Otherwise torch decides.
+    The weight may be float16 or bfloat16 and x float32, without gradients: the product is computed in the type of the
+    weight, and the result has ``dtype``, by default that of x. Other combinations are torch's.
     """
     if fixed_order(x):
         rows = fixed_linear(x.flatten(0, -2), layer.weight, layer.bias, gelu=gelu, out_dtype=dtype)
         return rows.view(*x.shape[:-1], rows.shape[-1])
-    out: Tensor = layer(x)
+    out: Tensor
+    if layer.weight.dtype in _HALVES:
+        bias = None if layer.bias is None else layer.bias.to(layer.weight.dtype)
+        out = F.linear(x.to(layer.weight.dtype), layer.weight, bias)
+        return (F.gelu(out) if gelu else out).to(dtype or x.dtype)
+    out = layer(x)
     if not gelu:
         return out
     return F.gelu(out) if torch.is_grad_enabled() else torch.ops.aten.gelu_(out)

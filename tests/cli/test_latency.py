@@ -30,7 +30,7 @@ def test_folders_carry_the_latency(capsys, speech, tmp_path, monkeypatch) -> Non
     assert description["fingerprint"] == spintok.load("mfcc-kmeans-100").at(0.16).fingerprint
     code, _, errors = run(capsys, *arguments, "320ms")
     assert code != 0
-    assert "another tokenizer or latency" in errors
+    assert "another tokenizer, latency or precision" in errors
     fork_commands(monkeypatch, tmp_path)
     code, out, _ = run(capsys, "verify", tmp_path / "out", "--sample", "2")
     assert code == 0

@@ -13,7 +13,9 @@ from spintok.models import products
 from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.config import EncoderConfig
+from spintok.models.encoder import Encoder
 from spintok.models.mfcc import Mfcc
+from spintok.models.reduced import check_precision, reduced
 
 VARIANTS = {
     "base": {},
@@ -78,9 +80,13 @@ def test_the_same_function_as_on_a_cpu(variant: str, request: pytest.FixtureRequ
 
 
 @pytest.mark.usefixtures("on_gpu")
-@pytest.mark.parametrize("variant", ["base", "wavlm", "log_mel", "mfcc"])
+@pytest.mark.parametrize("variant", ["base", "wavlm", "log_mel", "mfcc", "base float16"])
 def test_the_same_bits_alone_and_in_any_batch(variant: str) -> None:
-    encoder = extractor(variant)
+    name, _, precision = variant.partition(" ")
+    encoder = extractor(name)
+    if precision:
+        assert isinstance(encoder, Encoder)
+        encoder = reduced(encoder, check_precision(precision))
     waveforms = noise()
     alone = [features(encoder, [waveform])[0] for waveform in waveforms]
     for order in ([0, 1, 2, 3], [3, 0]):
