@@ -243,7 +243,7 @@ def test_a_graph_that_gives_other_codes_is_not_written(capsys, exported, tmp_pat
     assert "99.9% are needed" in err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     equal, frames = agreement(model.SerializeToString(), other, "primary", [_audio(9_000)])
-    assert equal == frames == 55
+    assert equal == frames == 27
     with pytest.raises(ValueError, match="no frame"):
         agreement(model.SerializeToString(), other, "primary", [_audio(20)])
     with pytest.raises(ValueError, match="ONNX Runtime cannot run the graph"):
