@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import run
+from spintok.benchmarks.kernels.machine import Ceilings
 
 import spintok
 from spintok import cli
@@ -109,6 +110,9 @@ def test_train_makes_a_tokenizer_that_encodes(capsys, speech, tmp_path) -> None:
 
 def test_bench_runs_a_benchmark_with_its_own_arguments(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # Measuring them takes seconds.
+    limits = Ceilings({"float32": 1e11}, 1e10)
+    monkeypatch.setattr("spintok.benchmarks.kernels.__main__.ceilings", lambda _: limits)
     sizes = ["--n", "40", "--k", "5", "--d", "16", "--seconds", "0.01"]
     arguments = ["assign", *sizes, "--providers", "spintok", "--device", "cpu", "--out", "results"]
     code, out, _ = run(capsys, "bench", "kernels", *arguments)
