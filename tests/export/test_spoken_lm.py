@@ -3,13 +3,12 @@
 import argparse
 import importlib.util
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import run_script
 
 from spintok.corpus.token_formats import Record
 from spintok.export.packed.dataset import export_packed
@@ -40,19 +39,14 @@ def test_the_model_beats_both_baselines(tmp_path):
     ]
     folder = write_folder(tmp_path / "tokens", records)
     options = ["--steps", "80", "--window", "64", "--width", "48", "--layers", "2", "--batch", "8"]
-    run = subprocess.run(
-        [sys.executable, str(RECIPE), str(folder), str(tmp_path / "work"), *options],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = run_script("recipes/spoken_lm.py", folder, tmp_path / "work", *options)
     report = json.loads((tmp_path / "work/report.json").read_text(encoding="utf-8"))
     perplexity = {name: report[name]["perplexity"] for name in ("unigram", "bigram", "language model")}
     assert perplexity["language model"] < 0.9 * perplexity["bigram"] < perplexity["unigram"]
     rate = report["language model"]["bits_per_second"]
     assert rate["low"] < rate["value"] < rate["high"]
     assert report["pairs_0.02"]["accuracy"]["value"] > 90
-    assert "real above shuffled" in run.stdout
+    assert "real above shuffled" in shown
 
 
 def test_documents_of_a_window_do_not_see_each_other_in_transformers(folder, records, tmp_path):
