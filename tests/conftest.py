@@ -5,20 +5,25 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
 
 # A shell without job control starts background commands with SIGINT ignored, and their children inherit that: the tests
 # of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests' problems are small: a second thread only waits, and on a loaded machine it makes them 20 times slower.
-torch.set_num_threads(1)
 
-# No test may fail because the machine is busy.
-settings.register_profile("spintok", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("spintok")
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        # This process only hands tests out, and would import all this for seconds before the others start.
+        return
+    import torch
+    from hypothesis import HealthCheck, settings
+
+    # The tests' problems are small: a second thread only waits, and on a loaded machine it makes them 20 times slower.
+    torch.set_num_threads(1)
+    # No test may fail because the machine is busy.
+    settings.register_profile("spintok", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("spintok")
 
 
 def pytest_collection_finish() -> None:
