@@ -1,14 +1,17 @@
 """The one path from recordings to features, for tokens, K-means, feature export and evaluation."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import partial
 from itertools import chain
 from os import PathLike
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -21,7 +24,7 @@ from spintok.models.reduced import Precision
 from spintok.models.statistics import WaveformStatistics
 from spintok.serialization import fingerprint
 
-__all__ = ["FeatureBatch", "Featurizer"]
+__all__ = ["FeatureBatch", "Featurizer", "Part"]
 
 
 class FeatureBatch(NamedTuple):
@@ -41,6 +44,20 @@ class FeatureBatch(NamedTuple):
     def features(self) -> list[Tensor]:
         """The features of the first layer asked for."""
         return self.layers[0]
+
+
+class Part(NamedTuple):
+    """The next stretch of a long recording.
+
+    Attributes:
+        layers: its features (T, D) of each layer asked for; T is 0 once the recording was heard for its statistics.
+        samples: at 16 kHz, read so far.
+        state: makes the bytes with which ``iter_parts`` goes on behind this part, in another process too.
+    """
+
+    layers: list[Tensor]
+    samples: int
+    state: Callable[[], bytes]
 
 
 class Featurizer(nn.Module):
@@ -166,7 +183,9 @@ class Featurizer(nn.Module):
                 yield from self._iter_batches(group, waveforms, layers)
         for i, recording in enumerate(recordings):
             if recording.waveform is None:
-                yield from self._iter_chunks(i, recording, layers)
+                for part in self.iter_parts(recording, layers):
+                    if len(part.layers[0]):
+                        yield FeatureBatch([i], [[features] for features in part.layers], [part.samples])
 
     def _in_threads(
         self, groups: Sequence[list[int]], waveforms: Mapping[int, Tensor], layers: Sequence[int]
@@ -214,11 +233,30 @@ class Featurizer(nn.Module):
         found = [[state[row, :count] for row, count in enumerate(frames)] for state in states]
         yield FeatureBatch(group, found, samples)
 
-    def _iter_chunks(self, index: int, recording: Recording, layers: Sequence[int]) -> Iterator[FeatureBatch]:
-        """The chunks of a long recording, which is read twice: first for its statistics, then to be encoded."""
-        with full_precision(self.device):
-            statistics = self.encoder.statistics(recording.blocks())
-        samples = 0
+    @torch.inference_mode()
+    def iter_parts(
+        self, recording: Recording, layers: Sequence[int] | None = None, state: bytes | None = None
+    ) -> Iterator[Part]:
+        """The features of a long recording chunk by chunk, as ``iter_features`` gives them.
+
+        The recording is read twice: first for its statistics, after which an empty part follows, then to be encoded.
+        With the ``state`` of a part, it is read once, and encoded from the end of that part on.
+
+        Raises:
+            AudioError: the recording turns out to be damaged.
+            ValueError: the encoder has no such layer, or the state is damaged.
+        """
+        layers = [self.layer] if layers is None else layers
+        self.check_layers(layers)
+        if state is None:
+            with full_precision(self.device):
+                statistics = self.encoder.statistics(recording.blocks())
+            done, samples = 0, 0
+            empty = torch.zeros(0, self.encoder.num_features, device=self.device)
+            yield Part([empty] * len(layers), 0, lambda: _state_bytes(0, statistics))
+        else:
+            done, statistics = _read_state(state, self.device)
+            samples = 0
 
         def counted() -> Iterator[Tensor]:
             nonlocal samples
@@ -226,11 +264,15 @@ class Featurizer(nn.Module):
                 samples += len(block)
                 yield block
 
+        frames = 0
         for chunk in chunks(counted(), self.window, self.grid):
+            frames += chunk.keep
+            if frames <= done:
+                continue
             lengths = torch.tensor([len(chunk.waveform)])
             states, _ = self._hidden_states(chunk.waveform[None], lengths, layers, statistics)
             kept = slice(chunk.skip, chunk.skip + chunk.keep)
-            yield FeatureBatch([index], [[state[0, kept]] for state in states], [samples])
+            yield Part([found[0, kept] for found in states], samples, partial(_state_bytes, frames, statistics))
 
     def _hidden_states(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[int], statistics: WaveformStatistics | None = None
@@ -255,3 +297,21 @@ class Featurizer(nn.Module):
             group.append(i)
         if group:
             yield group
+
+
+def _state_bytes(frames: int, statistics: WaveformStatistics | None) -> bytes:
+    """How many frames of a recording are done, and the statistics of all of it."""
+    tensors = {"frames": torch.tensor(frames)}
+    if statistics is not None:
+        tensors |= {field.name: getattr(statistics, field.name).contiguous() for field in fields(statistics)}
+    return save(tensors)
+
+
+def _read_state(state: bytes, device: torch.device) -> tuple[int, WaveformStatistics | None]:
+    """The inverse of ``_state_bytes``. Raises ``ValueError``."""
+    try:
+        tensors = load(state)
+        frames = int(tensors.pop("frames"))
+        return frames, WaveformStatistics(**{n: t.to(device) for n, t in tensors.items()}) if tensors else None
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"the state of a recording is damaged: {error}") from None

@@ -106,7 +106,7 @@ class Tokenizer(Speaking, Featurizer):
         """
         if state is not None:
             latency, codebook = saved_settings(state, latency, codebook)
-        return Stream(self._engine(latency, [codebook]), state)
+        return Stream(self.engine(latency, [codebook]), state)
 
     def stream_pool(
         self, size: int, latency: float | None = None, *, codebook: str | None = None, workers: int | None = None
@@ -116,9 +116,10 @@ class Tokenizer(Speaking, Featurizer):
         ``latency`` and ``codebook`` are as in ``stream``; ``workers`` are threads on a CPU, by default one a core.
         Raises ``ValueError`` as ``stream`` does.
         """
-        return StreamPool(self._engine(latency, [codebook]), size, workers)
+        return StreamPool(self.engine(latency, [codebook]), size, workers)
 
-    def _engine(self, latency: float | None, codebooks: Iterable[str | None]) -> Engine:
+    def engine(self, latency: float | None, codebooks: Iterable[str | None]) -> Engine:
+        """What streams of a latency share, by default of this tokenizer's, with codes of the named codebooks."""
         if latency is None:
             latency = DEFAULT_LATENCY if self.latency is None else self.latency
         return Engine(self, latency, list(map(self.codebook, codebooks)), lambda: self.at(latency).fingerprint)
@@ -147,9 +148,8 @@ class Tokenizer(Speaking, Featurizer):
         if name is None:
             return self.codebooks.primary_codebook
         if name not in self.codebooks:
-            raise ValueError(
-                f"unknown codebook {name!r}; tokenizer {self.name!r} has: {', '.join(self.codebook_names)}"
-            )
+            known = ", ".join(self.codebook_names)
+            raise ValueError(f"unknown codebook {name!r}; tokenizer {self.name!r} has: {known}")
         return self.codebooks[name]
 
     @property
@@ -282,7 +282,7 @@ class Tokenizer(Speaking, Featurizer):
         """
         chosen = {name: self.codebook(name) for name in (self.codebook_names if codebooks is None else codebooks)}
         if self.latency is not None:
-            return tokens_by_steps(self._engine(None, chosen), recordings, progress)
+            return tokens_by_steps(self.engine(None, chosen), recordings, progress)
         with full_precision(self.device):
             prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
         found: list[dict[str, list[Tensor]]] = [{name: [] for name in chosen} for _ in recordings]
@@ -316,7 +316,7 @@ class Tokenizer(Speaking, Featurizer):
             return
         layers = [self.layer] if layers is None else layers
         self.check_layers(layers)
-        yield from features_by_steps(self._engine(None, []), recordings, layers)
+        yield from features_by_steps(self.engine(None, []), recordings, layers)
 
     def save(self, folder: str | os.PathLike[str], *, dtype: StoredDtype = "float32") -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, each atomically.

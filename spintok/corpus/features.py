@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.job import run_job
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.job_summary import JobSummary
+from spintok.corpus.partial import Partial
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
@@ -45,6 +46,7 @@ from spintok.data.manifest import Utterance
 from spintok.data.remote import is_url
 from spintok.featurizer import Featurizer
 from spintok.progress import Progress, no_progress
+from spintok.tokenizer import Tokenizer
 
 __all__ = ["FeatureOptions", "encode_features", "read_features"]
 
@@ -92,9 +94,11 @@ def encode_features(
     Raises:
         CorpusError: the folder holds tokens, or the features of another encoder, layer, dtype, list or format, a shard
             is damaged, or another process is writing to it.
-        ValueError: the encoder has no such layer.
+        ValueError: the encoder has no such layer, or the tokenizer has a latency.
         MissingPackageError: the format needs a package that is not installed.
     """
+    if isinstance(tokenizer, Tokenizer) and tokenizer.latency is not None:
+        raise ValueError("features are those of whole recordings: pass tokenizer.at(None)")
     if options.format == "parquet":
         load_pyarrow()
     kind = FeatureKind(
@@ -136,6 +140,14 @@ def _records(shards: Sequence[Path], kind: FeatureKind) -> Iterator[FeatureRecor
             yield stored.load(kind)
 
 
+class _Span(NamedTuple):
+    """A piece of the scratch file: first byte, bytes, and their CRC-32."""
+
+    start: int
+    size: int
+    crc32: int
+
+
 class _FeatureWriter(ShardWriter[StoredFeatures]):
     """Shards of features. Until a shard is written, its features are in a scratch file beside it, not in memory."""
 
@@ -152,8 +164,8 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
         self.kind = kind
         self.format = format
         self._scratch: IO[bytes] | None = None
-        # Start in the scratch file and CRC-32 of each utterance's features, by key.
-        self._spans: dict[str, tuple[int, int]] = {}
+        # Where the scratch file holds the features of each utterance, by key.
+        self._spans: dict[str, list[_Span]] = {}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -196,30 +208,65 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
     def encode(
         self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
     ) -> list[tuple[StoredFeatures, int]]:
-        return [self._encode(utterance, recording, progress) for utterance, recording in batch.items()]
+        found = []
+        for utterance, recording in batch.items():
+            spans: list[_Span] = []
+            samples = 0
+            for part in self.tokenizer.iter_features([recording], [self.kind.layer], batch_seconds=0.0):
+                (features,), (samples,) = part.features, part.samples
+                self._append(features, spans)
+                progress(utterance, samples)
+            found.append((self._record(utterance, spans, samples), samples))
+        return found
 
-    def _encode(
-        self, utterance: Utterance, recording: Recording, progress: Callable[[Utterance, int], None]
+    def encode_long(
+        self, utterance: Utterance, recording: Recording, partial: Partial, progress: Callable[[Utterance, int], None]
     ) -> tuple[StoredFeatures, int]:
-        file = self._scratch
-        assert file is not None
-        start = file.seek(0, 2)
-        frames = samples = checksum = 0
-        for batch in self.tokenizer.iter_features([recording], [self.kind.layer], batch_seconds=0.0):
-            (features,), (samples,) = batch.features, batch.samples
-            block = to_bytes(self._rounded(features))
-            checksum = zlib.crc32(block, checksum)
-            file.write(block)
-            frames += len(features)
+        state, samples, spans = None, 0, list[_Span]()
+        for saved in partial.saved:
+            if self._holds(held := [_Span(*span) for span in saved.values]):
+                state, samples, spans = saved.state, saved.samples, held
+                break
+
+        def written() -> list[_Span]:
+            # In the hands of the system before the file names it.
+            self._file.flush()
+            return spans
+
+        progress(utterance, samples)
+        for part in self.tokenizer.iter_parts(recording, [self.kind.layer], state):
+            samples = part.samples
+            self._append(part.layers[0], spans)
             progress(utterance, samples)
+            partial.keep(samples, part.state, values=written)
+        return self._record(utterance, spans, samples), samples
+
+    @property
+    def _file(self) -> IO[bytes]:
+        assert self._scratch is not None
+        return self._scratch
+
+    def _append(self, features: Tensor, spans: list[_Span]) -> None:
+        """Add features (T, D) to the scratch file and to the spans of an utterance."""
+        block = to_bytes(self._rounded(features))
+        start = self._file.seek(0, 2)
+        last = spans[-1] if spans else None
+        if last is not None and last.start + last.size == start:
+            spans[-1] = _Span(last.start, last.size + len(block), zlib.crc32(block, last.crc32))
+        elif block:
+            spans.append(_Span(start, len(block), zlib.crc32(block)))
+        self._file.write(block)
+
+    def _record(self, utterance: Utterance, spans: list[_Span], samples: int) -> StoredFeatures:
         # In the hands of the system before the journal names it.
-        file.flush()
-        if self.format == "parquet" and frames * self.kind.row_bytes > LARGEST_PARQUET_VALUE:
+        self._file.flush()
+        size = sum(span.size for span in spans)
+        if self.format == "parquet" and size > LARGEST_PARQUET_VALUE:
             raise ShardError(f"{utterance.path}: too long for a Parquet value of 2 GiB; use --format safetensors")
-        self._spans[utterance.key] = start, checksum
-        blocks = self._blocks(start, frames)
+        self._spans[utterance.key] = spans
         key, path, speaker = utterance.key, str(utterance.path), utterance.speaker
-        return StoredFeatures(key, path, frames, blocks, num_samples=samples, speaker=speaker), samples
+        frames = size // self.kind.row_bytes
+        return StoredFeatures(key, path, frames, self._blocks(spans), num_samples=samples, speaker=speaker)
 
     def _rounded(self, features: Tensor) -> Tensor:
         rounded = features.to(DTYPES[self.kind.dtype])
@@ -230,45 +277,48 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
             )
         return rounded
 
-    def _blocks(self, start: int, frames: int) -> Any:
-        """What reads the features of ``frames`` frames from the scratch file, in blocks of bytes."""
-        file = self._scratch
-        assert file is not None
+    def _blocks(self, spans: Sequence[_Span]) -> Callable[[], Iterator[bytes]]:
+        """What reads spans of the scratch file, in blocks of bytes."""
+        file = self._file
 
         def blocks() -> Iterator[bytes]:
-            end = start + frames * self.kind.row_bytes
-            for at in range(start, end, _BLOCK):
-                file.seek(at)
-                yield file.read(min(_BLOCK, end - at))
+            for span in spans:
+                end = span.start + span.size
+                for at in range(span.start, end, _BLOCK):
+                    file.seek(at)
+                    yield file.read(min(_BLOCK, end - at))
 
         return blocks
+
+    def _holds(self, spans: Sequence[_Span]) -> bool:
+        """Whether the scratch file holds what the spans say."""
+        for span in spans:
+            checksum = size = 0
+            for block in self._blocks([span])():
+                checksum, size = zlib.crc32(block, checksum), size + len(block)
+            if (checksum, size) != (span.crc32, span.size):
+                return False
+        return True
 
     def write(self, shard: Path, records: Sequence[StoredFeatures]) -> None:
         write_feature_shard(shard, records, self.kind, self.format)
 
     def to_entry(self, record: StoredFeatures) -> dict[str, Any]:
-        start, checksum = self._spans[record.key]
         return {
             "key": record.key,
             "file_name": record.file_name,
             "speaker": record.speaker,
             "num_samples": record.num_samples,
             "num_frames": record.num_frames,
-            "start": start,
-            "crc32": checksum,
+            "spans": self._spans[record.key],
         }
 
     def from_entry(self, entry: Mapping[str, Any]) -> StoredFeatures:
-        frames = int(entry["num_frames"])
-        blocks = self._blocks(int(entry["start"]), frames)
-        checksum = size = 0
-        for block in blocks():
-            checksum, size = zlib.crc32(block, checksum), size + len(block)
-        if (checksum, size) != (entry["crc32"], frames * self.kind.row_bytes):
+        frames, spans = int(entry["num_frames"]), [_Span(*map(int, span)) for span in entry["spans"]]
+        if sum(span.size for span in spans) != frames * self.kind.row_bytes or not self._holds(spans):
             raise ValueError("the scratch file does not hold these features")
-        return StoredFeatures(
-            entry["key"], entry["file_name"], frames, blocks, int(entry["num_samples"]), entry["speaker"]
-        )
+        samples = int(entry["num_samples"])
+        return StoredFeatures(entry["key"], entry["file_name"], frames, self._blocks(spans), samples, entry["speaker"])
 
 
 def _scratch_path(shard: Path) -> Path:

@@ -220,7 +220,7 @@ def holds(name: str, stem: str, *, hidden: bool = False) -> bool:
     shard = rf"{stem}-\d{{5,}}\.(jsonl|parquet|km|tsv|safetensors)"
     pattern = rf"{shard}|failed{_PART}\.jsonl|stats{_PART}\.json"
     if hidden:
-        pattern += rf"|\.{shard}\.(journal|record\.json|failed\.json|data)"
+        pattern += rf"|\.{shard}\.(journal|record\.json|failed\.json|data|partial)"
     return re.fullmatch(pattern, name) is not None
 
 

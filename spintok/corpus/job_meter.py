@@ -22,22 +22,27 @@ class JobMeter:
         self._started = time.monotonic()
         self._files = 0.0
         self._seconds = 0.0
-        self._partial: dict[Utterance, tuple[float, float]] = {}
+        # Of long recordings: the share and the seconds reported so far, and the seconds where this run began.
+        self._partial: dict[Utterance, tuple[float, float, float]] = {}
 
     def advance(self, opened: Mapping[Utterance, OpenRecording], utterance: Utterance, samples: int) -> None:
-        """Report that so many samples of an utterance are encoded; only long recordings take more than a moment."""
+        """Report that so many samples of an utterance are encoded; only long recordings take more than a moment.
+
+        The first report of a recording says where this run begins it.
+        """
         recording = opened[utterance].recording
         if recording.waveform is None:
             seconds = samples / SAMPLE_RATE
             share = min(seconds / recording.seconds, 1.0) if recording.seconds else 0.0
-            before = self._partial.get(utterance, (0.0, 0.0))
-            self._partial[utterance] = share, seconds
-            self._add(share - before[0], seconds - before[1])
+            before, reported, begun = self._partial.get(utterance, (0.0, seconds, seconds))
+            self._partial[utterance] = share, seconds, begun
+            self._add(share - before, seconds - reported)
 
-    def finish(self, utterance: Utterance, seconds: float = 0.0) -> None:
-        """Report that an utterance is done, with its duration, or has failed."""
-        share, reported = self._partial.pop(utterance, (0.0, 0.0))
+    def finish(self, utterance: Utterance, seconds: float = 0.0) -> float:
+        """Report that an utterance is done, with its duration, or has failed; the seconds that this run encoded."""
+        share, reported, begun = self._partial.pop(utterance, (0.0, 0.0, 0.0))
         self._add(1.0 - share, seconds - reported)
+        return seconds - begun
 
     def skip(self, count: int) -> None:
         """Report utterances that an earlier run has encoded."""

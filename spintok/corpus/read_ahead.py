@@ -33,7 +33,10 @@ class ReadAhead:
     def portions(
         self, utterances: Sequence[Utterance], seconds: float, fail: Callable[[Utterance, Exception], None]
     ) -> Iterator[dict[Utterance, OpenRecording]]:
-        """Recordings in portions of about ``seconds``; ``fail`` is called for each that cannot be read."""
+        """Recordings in portions of about ``seconds``, and long ones alone.
+
+        ``fail`` is called for each that cannot be read.
+        """
         pending: deque[tuple[Utterance, Future[OpenRecording]]] = deque()
         portion: dict[Utterance, OpenRecording] = {}
         remaining = iter(utterances)
@@ -50,10 +53,16 @@ class ReadAhead:
                 # Whatever a library raises for a damaged file concerns this file only.
                 fail(utterance, error)
                 continue
-            portion[utterance] = opened
             waveform = opened.recording.waveform
-            # A long recording is encoded by itself, and what came before it should not wait for another.
-            held += seconds if waveform is None else len(waveform) / SAMPLE_RATE
+            if waveform is None:
+                # What came before it must not wait for it, or a kill would lose that too.
+                if portion:
+                    yield portion
+                    portion, held = {}, 0.0
+                yield {utterance: opened}
+                continue
+            portion[utterance] = opened
+            held += len(waveform) / SAMPLE_RATE
             if held >= seconds:
                 yield portion
                 portion, held = {}, 0.0

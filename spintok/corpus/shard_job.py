@@ -12,6 +12,7 @@ from spintok.corpus.errors import CorpusError
 from spintok.corpus.job_meter import JobMeter
 from spintok.corpus.job_summary import Failure, JobSummary
 from spintok.corpus.journal import Journal, journal_path, read_journal
+from spintok.corpus.partial import Partial, partial_path
 from spintok.corpus.read_ahead import OpenRecording, ReadAhead
 from spintok.corpus.shard_record import (
     ShardRecord,
@@ -77,6 +78,7 @@ class ShardJob(Generic[R]):
                 self._write()
                 # The scratch file first: without its journal nothing would delete it.
                 self.writer.discard_scratch(self.path)
+                partial_path(self.path).unlink(missing_ok=True)
                 journal.delete()
         else:
             self._count_resumed()
@@ -85,7 +87,7 @@ class ShardJob(Generic[R]):
     @property
     def _identity(self) -> dict[str, Any]:
         described = self.writer.describe()
-        return {"spintok_journal": 1, **{name: described[name] for name in self.writer.mismatches}}
+        return {"spintok_journal": 2, **{name: described[name] for name in self.writer.mismatches}}
 
     def _open_journal(self) -> Journal:
         try:
@@ -158,16 +160,20 @@ class ShardJob(Generic[R]):
                 self.records[utterance] = record
                 if source is not None:
                     self.sources[utterance] = source
-                seconds = samples / SAMPLE_RATE
                 self.summary.encoded += 1
-                self.summary.audio_seconds += seconds
-                self.meter.finish(utterance, seconds)
+                self.summary.audio_seconds += self.meter.finish(utterance, samples / SAMPLE_RATE)
 
     def _encode(self, portion: Mapping[Utterance, OpenRecording]) -> Iterator[tuple[Utterance, R, int]]:
         """The records of a portion. When encoding fails, parts of it are tried, and utterances that fail are listed."""
         try:
             recordings = {utterance: opened.recording for utterance, opened in portion.items()}
-            encoded = self.writer.encode(recordings, partial(self.meter.advance, portion))
+            progress = partial(self.meter.advance, portion)
+            if len(portion) == 1 and (opened := next(iter(portion.values()))).recording.waveform is None:
+                (utterance,) = portion
+                kept = self._partial(utterance, opened.source)
+                encoded = [self.writer.encode_long(utterance, opened.recording, kept, progress)]
+            else:
+                encoded = self.writer.encode(recordings, progress)
         except OSError:
             # Readers turn theirs into AudioError, so this is the output: a full disk concerns every utterance.
             raise
@@ -183,6 +189,11 @@ class ShardJob(Generic[R]):
             return
         for utterance, (record, samples) in zip(portion, encoded, strict=True):
             yield utterance, record, samples
+
+    def _partial(self, utterance: Utterance, source: Source | None) -> Partial:
+        """What is kept of a long recording; nothing if its file could have changed unnoticed."""
+        about = None if source is None else {**self._identity, "name": self.writer.name(utterance), "source": source}
+        return Partial(self.path, about, self.earlier)
 
     def _fail(self, utterance: Utterance, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [""]

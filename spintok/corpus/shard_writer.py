@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from spintok.corpus.partial import Partial
 from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 
@@ -67,6 +68,15 @@ class ShardWriter(ABC, Generic[R]):
 
         Raises ``ValueError`` or ``RuntimeError`` when a recording cannot be encoded, and ``OSError`` when the output
         cannot be written.
+        """
+
+    @abstractmethod
+    def encode_long(
+        self, utterance: Utterance, recording: Recording, partial: Partial, progress: Callable[[Utterance, int], None]
+    ) -> tuple[R, int]:
+        """``encode`` for one recording that is longer than a window: goes on from ``partial``, and keeps it current.
+
+        ``progress`` is first called with the samples that an earlier run had encoded.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spintok._files import write_text
 from spintok.corpus.cluster.run import run_shared
@@ -19,6 +20,7 @@ from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.job import run_job
 from spintok.corpus.job_options import JobOptions
 from spintok.corpus.job_summary import Failure, JobSummary
+from spintok.corpus.partial import Partial
 from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import (
@@ -39,9 +41,12 @@ from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 from spintok.data.remote import is_url
 from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
+from spintok.models.precision import full_precision
 from spintok.progress import Progress, no_progress
 from spintok.stats import TokenCounts, from_json, to_json
+from spintok.streaming.files import parts_by_steps
 from spintok.tokenizer import Tokenizer
+from spintok.tokens import Tokens
 
 __all__ = [
     "CorpusError",
@@ -271,12 +276,32 @@ class _TokenWriter(ShardWriter[Record]):
             options.batch_seconds,
             lambda index, samples: progress(utterances[index], samples),
         )
-        found = []
-        for utterance, tokens in zip(batch, encoded, strict=True):
-            file_name = self.name(utterance) if options.format == "km" else str(utterance.path)
-            samples = next(iter(tokens.values())).num_samples or 0
-            found.append((Record(utterance.key, file_name, tokens, utterance.speaker), samples))
-        return found
+        return [
+            (self._record(utterance, tokens), next(iter(tokens.values())).num_samples or 0)
+            for utterance, tokens in zip(batch, encoded, strict=True)
+        ]
+
+    def encode_long(
+        self, utterance: Utterance, recording: Recording, partial: Partial, progress: Callable[[Utterance, int], None]
+    ) -> tuple[Record, int]:
+        sizes = self.layout.codebooks
+        state, samples, codes = None, 0, {name: [torch.zeros(0, dtype=torch.int32)] for name in sizes}
+        if partial.saved:
+            last = partial.saved[0]
+            state, samples, codes = last.state, last.samples, {name: [last.arrays[name]] for name in sizes}
+        progress(utterance, samples)
+        for found, samples, place in _iter_codes(self.tokenizer, recording, list(sizes), state):
+            for name, part in found.items():
+                codes[name].append(part)
+            progress(utterance, samples)
+            partial.keep(samples, place, arrays=lambda: {name: torch.cat(parts) for name, parts in codes.items()})
+        grid = self.tokenizer.grid
+        tokens = {name: Tokens(torch.cat(codes[name]).numpy(), size, samples, grid) for name, size in sizes.items()}
+        return self._record(utterance, tokens), samples
+
+    def _record(self, utterance: Utterance, tokens: Mapping[str, Tokens]) -> Record:
+        file_name = self.name(utterance) if self.options.format == "km" else str(utterance.path)
+        return Record(utterance.key, file_name, tokens, utterance.speaker)
 
     def write(self, shard: Path, records: Sequence[Record]) -> None:
         options = self.options
@@ -297,3 +322,26 @@ class _TokenWriter(ShardWriter[Record]):
 
     def shard_done(self, records: Mapping[Utterance, Record]) -> None:
         self._shard_done(records)
+
+
+@torch.inference_mode()
+def _iter_codes(
+    tokenizer: Tokenizer, recording: Recording, codebooks: Sequence[str], state: bytes | None
+) -> Iterator[tuple[dict[str, Tensor], int, Callable[[], bytes]]]:
+    """The codes of a long recording part by part: by codebook, with the samples read so far and the state behind it."""
+    if tokenizer.latency is not None:
+        engine = tokenizer.engine(None, codebooks)
+        for steps in parts_by_steps(engine, recording, state):
+            codes = (torch.from_numpy(codes) for codes in steps.codes)
+            yield dict(zip(codebooks, codes, strict=True)), steps.samples, steps.state
+        return
+    chosen = {name: tokenizer.codebook(name) for name in codebooks}
+    with full_precision(tokenizer.device):
+        prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
+    for part in tokenizer.iter_parts(recording, state=state):
+        (features,) = part.layers
+        found = {name: torch.zeros(0, dtype=torch.int32) for name in codebooks}
+        if len(features):
+            with full_precision(tokenizer.device):
+                found = {name: one.codes(features, prepared[name]).cpu() for name, one in chosen.items()}
+        yield found, part.samples, part.state

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from spintok.data.audio import Recording
 from spintok.featurizer import FeatureBatch
-from spintok.frames import num_samples
+from spintok.frames import SAMPLE_RATE, num_samples
 from spintok.streaming.engine import Engine, Result, Session
+from spintok.streaming.state import Heard, from_bytes, to_bytes
 from spintok.tokens import Tokens
 
-__all__ = ["features_by_steps", "run_recordings", "tokens_by_steps"]
+__all__ = ["StepsPart", "features_by_steps", "parts_by_steps", "run_recordings", "tokens_by_steps"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,45 @@ def features_by_steps(engine: Engine, recordings: Sequence[Recording], layers: S
     for index, session, results in run_recordings(engine, recordings, layers):
         found = [[result.features[i] for result in results] or [empty] for i in range(len(layers))]
         yield FeatureBatch([index], found, [session.samples])
+
+
+class StepsPart(NamedTuple):
+    """The next second or so of a long recording.
+
+    Attributes:
+        codes: (T,) from each codebook of the engine.
+        samples: at 16 kHz, heard so far.
+        state: makes the bytes with which ``parts_by_steps`` goes on behind this part, in another process too.
+    """
+
+    codes: list[NDArray[np.int32]]
+    samples: int
+    state: Callable[[], bytes]
+
+
+def parts_by_steps(engine: Engine, recording: Recording, state: bytes | None = None) -> Iterator[StepsPart]:
+    """The codes of ``tokens_by_steps`` for one long recording, part by part, or from the ``state`` of a part on.
+
+    Raises ``ValueError`` when the state is damaged or of another tokenizer, latency or codebook.
+    """
+    heard = Heard(engine) if state is None else from_bytes(engine, state)
+    session = heard.session
+
+    def part() -> StepsPart:
+        codes: list[list[NDArray[np.int32]]] = [[np.zeros(0, dtype=np.int32)] for _ in engine.codebooks]
+        while session.due:
+            (result,) = engine.step([session])
+            for found, own in zip(codes, result.codes, strict=True):
+                found.append(own)
+        return StepsPart([np.concatenate(found) for found in codes], session.samples, partial(to_bytes, heard))
+
+    past = session.samples
+    for block in recording.blocks():
+        samples = block[past:].numpy()
+        past -= min(past, len(block))
+        # All of a block at once could take a minute.
+        for start in range(0, len(samples), SAMPLE_RATE):
+            session.add(samples[start : start + SAMPLE_RATE])
+            yield part()
+    session.ended = True
+    yield part()

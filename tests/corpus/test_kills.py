@@ -12,5 +12,5 @@ def test_kills_at_random_moments(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_crashes_at_file_operations(capfd: pytest.CaptureFixture[str]) -> None:
-    assert crash_points.main(["--every", "12", "jsonl", "safetensors"]) == 0
-    assert capfd.readouterr().out.count(", 0 wrong") == 2
+    assert crash_points.main(["--every", "30", "jsonl", "safetensors", "features-parquet"]) == 0
+    assert capfd.readouterr().out.count(", 0 wrong") == 3
