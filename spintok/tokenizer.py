@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal, overload
 
 import torch
@@ -15,15 +14,14 @@ from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording, as_streams
 from spintok.decoder.speaking import Speaking
 from spintok.featurizer import FeatureBatch, Featurizer
-from spintok.hub.huggingface import upload_folder
-from spintok.hub.model_card import model_card
+from spintok.hub.publishing import Publishing
 from spintok.inputs import is_batch, iter_items, open_item
 from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, Codebooks
 from spintok.models.precision import full_precision
 from spintok.serialization import FORMAT, StoredDtype, fingerprint, write_folder
 from spintok.streaming.engine import Engine, is_streaming
-from spintok.streaming.files import features_by_steps, tokens_by_steps
+from spintok.streaming.files import CodesPart, features_by_steps, parts_by_steps, tokens_by_steps
 from spintok.streaming.policy import DEFAULT_LATENCY, Policy
 from spintok.streaming.pool import StreamPool
 from spintok.streaming.state import saved_settings
@@ -39,7 +37,7 @@ _PORTION = 256
 """So many recordings are opened before they are encoded, however long the iterable is."""
 
 
-class Tokenizer(Speaking, Featurizer):
+class Tokenizer(Speaking, Publishing, Featurizer):
     """An encoder, the layer to read, and one codebook or more over its features.
 
     Args:
@@ -280,32 +278,68 @@ class Tokenizer(Speaking, Featurizer):
         ``progress`` is called with the index of a recording and the samples of it that are encoded: many times for a
         long recording, once for a short one.
         """
-        chosen = {name: self.codebook(name) for name in (self.codebook_names if codebooks is None else codebooks)}
+        found = dict(self.iter_recordings(recordings, codebooks, batch_seconds, progress))
+        return [found[i] for i in range(len(recordings))]
+
+    @torch.inference_mode()
+    def iter_recordings(
+        self,
+        recordings: Sequence[Recording],
+        codebooks: Sequence[str] | None = None,
+        batch_seconds: float = 200.0,
+        progress: Callable[[int, int], None] = lambda index, samples: None,
+    ) -> Iterator[tuple[int, dict[str, Tokens]]]:
+        """As ``encode_recordings``: the index and the tokens of each recording, as soon as it is encoded."""
+        names = self.codebook_names if codebooks is None else list(codebooks)
         if self.latency is not None:
-            return tokens_by_steps(self.engine(None, chosen), recordings, progress)
+            yield from tokens_by_steps(self.engine(None, names), recordings, progress)
+            return
+        codes_of = self._assignment(names)
+        short = [i for i, recording in enumerate(recordings) if recording.waveform is not None]
+        for batch in self.iter_features([recordings[i] for i in short], batch_seconds=batch_seconds):
+            # One assignment per codebook for the whole batch.
+            found = codes_of(torch.cat(batch.features))
+            rows = {name: codes.split([len(part) for part in batch.features]) for name, codes in found.items()}
+            for row, (place, samples) in enumerate(zip(batch.indices, batch.samples, strict=True)):
+                progress(short[place], samples)
+                yield short[place], self.joined([{name: codes[row] for name, codes in rows.items()}], samples)
+        for i, recording in enumerate(recordings):
+            if recording.waveform is None:
+                parts = []
+                for one in self.iter_codes(recording, names):
+                    progress(i, one.samples)
+                    parts.append(one)
+                yield i, self.joined([part.codes for part in parts], parts[-1].samples)
+
+    @torch.inference_mode()
+    def iter_codes(
+        self, recording: Recording, codebooks: Sequence[str] | None = None, state: bytes | None = None
+    ) -> Iterator[CodesPart]:
+        """The codes of a long recording part by part, or from the ``state`` of a part on: see ``iter_parts``."""
+        names = self.codebook_names if codebooks is None else list(codebooks)
+        if self.latency is not None:
+            yield from parts_by_steps(self.engine(None, names), recording, state)
+            return
+        codes_of = self._assignment(names)
+        for part in self.iter_parts(recording, state=state):
+            yield CodesPart(codes_of(part.layers[0]), part.samples, part.state)
+
+    def joined(self, parts: Sequence[Mapping[str, Tensor]], samples: int) -> dict[str, Tokens]:
+        """Consecutive codes (T_i,), by codebook, as the tokens of a recording."""
+        whole = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        return {name: Tokens(codes, self.size_of(name), samples, self.grid) for name, codes in whole.items()}
+
+    def _assignment(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """A function from features (N, D) to their codes (N,) int32 on the CPU from each named codebook."""
+        chosen = {name: self.codebook(name) for name in names}
         with full_precision(self.device):
             prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
-        found: list[dict[str, list[Tensor]]] = [{name: [] for name in chosen} for _ in recordings]
-        samples: dict[int, int] = {}
-        for batch in self.iter_features(recordings, batch_seconds=batch_seconds):
-            # One assignment per codebook for the whole batch.
-            flat = torch.cat(batch.features)
-            lengths = [len(part) for part in batch.features]
-            for name, codebook in chosen.items():
-                with full_precision(self.device):
-                    codes = codebook.codes(flat, prepared[name]).cpu().split(lengths)
-                for i, part in zip(batch.indices, codes, strict=True):
-                    found[i][name].append(part)
-            for i, count in zip(batch.indices, batch.samples, strict=True):
-                samples[i] = count
-                progress(i, count)
-        return [
-            {
-                name: Tokens(torch.cat(codes).numpy(), self.size_of(name), samples[i], self.grid)
-                for name, codes in parts.items()
-            }
-            for i, parts in enumerate(found)
-        ]
+
+        def codes_of(features: Tensor) -> dict[str, Tensor]:
+            with full_precision(self.device):
+                return {name: one.codes(features, prepared[name]).cpu() for name, one in chosen.items()}
+
+        return codes_of
 
     @torch.inference_mode()
     def iter_features(
@@ -335,49 +369,7 @@ class Tokenizer(Speaking, Featurizer):
         config = {"name": self.name, **self._config({"type": self.encoder.type_name, **self.encoder.to_config()})}
         write_folder(Path(folder), config, self.state_dict(), dtype)
 
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        licence: str | None = None,
-        description: str | None = None,
-        card: str | None = None,
-        dtype: StoredDtype = "float32",
-        private: bool = False,
-        revision: str | None = None,
-        message: str = "Upload tokenizer",
-    ) -> str:
-        """Publish the tokenizer as a repository of the Hugging Face Hub; whoever may read it loads it by its name.
-
-        Args:
-            repository: ORG/NAME; it is made if there is none. ``hf auth login`` or HF_TOKEN says who you are.
-            licence: of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...; needed unless there is a ``card``.
-            description: one line for the model card.
-            card: the text of the model card; by default one with the metadata that the Hub reads.
-            dtype: as in ``save``.
-            private: whether a new repository is private.
-            revision: an existing branch to commit to; main by default.
-            message: of the commit.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            DownloadError: the Hub cannot be reached, or refuses; the message says why.
-            ValueError: no licence, or an impossible name.
-        """
-        if card is None and licence is None:
-            raise ValueError("whoever uses the weights must know their licence: give licence=, or a whole card=")
-        with TemporaryDirectory(prefix="spintok-") as scratch:
-            folder = Path(scratch)
-            self.save(folder, dtype=dtype)
-            if card is None:
-                line = description or f"Speech tokenizer {self.name}"
-                card = model_card(repository, self._summary(), licence or "", line)
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            return upload_folder(folder, repository, private=private, message=message, revision=revision)
-
-    def _summary(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """What a model card says about the tokenizer."""
         books = (f"`{name}` {one.config.size:,} ({one.config.metric})" for name, one in self.codebooks.items())
         weights = sum(parameter.numel() for parameter in self.parameters())

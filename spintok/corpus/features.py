@@ -207,8 +207,7 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
 
     def encode(
         self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
-    ) -> list[tuple[StoredFeatures, int]]:
-        found = []
+    ) -> Iterator[tuple[Utterance, StoredFeatures, int]]:
         for utterance, recording in batch.items():
             spans: list[_Span] = []
             samples = 0
@@ -216,8 +215,7 @@ class _FeatureWriter(ShardWriter[StoredFeatures]):
                 (features,), (samples,) = part.features, part.samples
                 self._append(features, spans)
                 progress(utterance, samples)
-            found.append((self._record(utterance, spans, samples), samples))
-        return found
+            yield utterance, self._record(utterance, spans, samples), samples
 
     def encode_long(
         self, utterance: Utterance, recording: Recording, partial: Partial, progress: Callable[[Utterance, int], None]

@@ -9,9 +9,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +29,7 @@ COST = 0.02
 _STATE = "state"
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """How far a recording was encoded.
 
     Attributes:

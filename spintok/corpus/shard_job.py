@@ -165,15 +165,11 @@ class ShardJob(Generic[R]):
 
     def _encode(self, portion: Mapping[Utterance, OpenRecording]) -> Iterator[tuple[Utterance, R, int]]:
         """The records of a portion. When encoding fails, parts of it are tried, and utterances that fail are listed."""
+        left = dict(portion)
         try:
-            recordings = {utterance: opened.recording for utterance, opened in portion.items()}
-            progress = partial(self.meter.advance, portion)
-            if len(portion) == 1 and (opened := next(iter(portion.values()))).recording.waveform is None:
-                (utterance,) = portion
-                kept = self._partial(utterance, opened.source)
-                encoded = [self.writer.encode_long(utterance, opened.recording, kept, progress)]
-            else:
-                encoded = self.writer.encode(recordings, progress)
+            for utterance, record, samples in self._encode_portion(portion):
+                del left[utterance]
+                yield utterance, record, samples
         except OSError:
             # Readers turn theirs into AudioError, so this is the output: a full disk concerns every utterance.
             raise
@@ -181,14 +177,21 @@ class ShardJob(Generic[R]):
             if len(portion) > 1:
                 # Too little memory calls for smaller portions, and any other error for finding whose it is.
                 size = len(portion) // 2 if isinstance(error, MemoryError | torch.OutOfMemoryError) else 1
-                items = list(portion.items())
+                items = list(left.items())
                 for start in range(0, len(items), size):
                     yield from self._encode(dict(items[start : start + size]))
             else:
                 self._fail(next(iter(portion)), error)
+
+    def _encode_portion(self, portion: Mapping[Utterance, OpenRecording]) -> Iterator[tuple[Utterance, R, int]]:
+        progress = partial(self.meter.advance, portion)
+        recordings = {utterance: opened.recording for utterance, opened in portion.items()}
+        if len(portion) > 1 or next(iter(recordings.values())).waveform is not None:
+            yield from self.writer.encode(recordings, progress)
             return
-        for utterance, (record, samples) in zip(portion, encoded, strict=True):
-            yield utterance, record, samples
+        ((utterance, opened),) = portion.items()
+        kept = self._partial(utterance, opened.source)
+        yield utterance, *self.writer.encode_long(utterance, opened.recording, kept, progress)
 
     def _partial(self, utterance: Utterance, source: Source | None) -> Partial:
         """What is kept of a long recording; nothing if its file could have changed unnoticed."""

@@ -1,7 +1,7 @@
 """The interface between a job and what its shards hold: tokens or features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -61,8 +61,8 @@ class ShardWriter(ABC, Generic[R]):
     @abstractmethod
     def encode(
         self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
-    ) -> list[tuple[R, int]]:
-        """The record of each recording, and its number of samples at 16 kHz.
+    ) -> Iterator[tuple[Utterance, R, int]]:
+        """Each recording with its record and its number of samples at 16 kHz, as soon as it is encoded, in any order.
 
         ``progress`` is called with an utterance and the samples of it that are encoded.
 

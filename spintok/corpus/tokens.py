@@ -41,10 +41,8 @@ from spintok.data.audio import Recording
 from spintok.data.manifest import Utterance
 from spintok.data.remote import is_url
 from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
-from spintok.models.precision import full_precision
 from spintok.progress import Progress, no_progress
 from spintok.stats import TokenCounts, from_json, to_json
-from spintok.streaming.files import parts_by_steps
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 
@@ -267,37 +265,36 @@ class _TokenWriter(ShardWriter[Record]):
 
     def encode(
         self, batch: Mapping[Utterance, Recording], progress: Callable[[Utterance, int], None]
-    ) -> list[tuple[Record, int]]:
+    ) -> Iterator[tuple[Utterance, Record, int]]:
         options = self.options
         utterances, recordings = list(batch), list(batch.values())
-        encoded = self.tokenizer.encode_recordings(
+        encoded = self.tokenizer.iter_recordings(
             recordings,
             options.codebooks,
             options.batch_seconds,
             lambda index, samples: progress(utterances[index], samples),
         )
-        return [
-            (self._record(utterance, tokens), next(iter(tokens.values())).num_samples or 0)
-            for utterance, tokens in zip(batch, encoded, strict=True)
-        ]
+        for index, tokens in encoded:
+            yield (
+                utterances[index],
+                self._record(utterances[index], tokens),
+                next(iter(tokens.values())).num_samples or 0,
+            )
 
     def encode_long(
         self, utterance: Utterance, recording: Recording, partial: Partial, progress: Callable[[Utterance, int], None]
     ) -> tuple[Record, int]:
-        sizes = self.layout.codebooks
-        state, samples, codes = None, 0, {name: [torch.zeros(0, dtype=torch.int32)] for name in sizes}
-        if partial.saved:
-            last = partial.saved[0]
-            state, samples, codes = last.state, last.samples, {name: [last.arrays[name]] for name in sizes}
+        last = partial.saved[0] if partial.saved else None
+        samples = 0 if last is None else last.samples
+        parts = [] if last is None else [last.arrays]
+        state = None if last is None else last.state
         progress(utterance, samples)
-        for found, samples, place in _iter_codes(self.tokenizer, recording, list(sizes), state):
-            for name, part in found.items():
-                codes[name].append(part)
+        for part in self.tokenizer.iter_codes(recording, self.options.codebooks, state):
+            samples = part.samples
+            parts.append(part.codes)
             progress(utterance, samples)
-            partial.keep(samples, place, arrays=lambda: {name: torch.cat(parts) for name, parts in codes.items()})
-        grid = self.tokenizer.grid
-        tokens = {name: Tokens(torch.cat(codes[name]).numpy(), size, samples, grid) for name, size in sizes.items()}
-        return self._record(utterance, tokens), samples
+            partial.keep(samples, part.state, arrays=lambda: _joined(parts))
+        return self._record(utterance, self.tokenizer.joined(parts, samples)), samples
 
     def _record(self, utterance: Utterance, tokens: Mapping[str, Tokens]) -> Record:
         file_name = self.name(utterance) if self.options.format == "km" else str(utterance.path)
@@ -324,24 +321,5 @@ class _TokenWriter(ShardWriter[Record]):
         self._shard_done(records)
 
 
-@torch.inference_mode()
-def _iter_codes(
-    tokenizer: Tokenizer, recording: Recording, codebooks: Sequence[str], state: bytes | None
-) -> Iterator[tuple[dict[str, Tensor], int, Callable[[], bytes]]]:
-    """The codes of a long recording part by part: by codebook, with the samples read so far and the state behind it."""
-    if tokenizer.latency is not None:
-        engine = tokenizer.engine(None, codebooks)
-        for steps in parts_by_steps(engine, recording, state):
-            codes = (torch.from_numpy(codes) for codes in steps.codes)
-            yield dict(zip(codebooks, codes, strict=True)), steps.samples, steps.state
-        return
-    chosen = {name: tokenizer.codebook(name) for name in codebooks}
-    with full_precision(tokenizer.device):
-        prepared = {name: codebook.prepare() for name, codebook in chosen.items()}
-    for part in tokenizer.iter_parts(recording, state=state):
-        (features,) = part.layers
-        found = {name: torch.zeros(0, dtype=torch.int32) for name in codebooks}
-        if len(features):
-            with full_precision(tokenizer.device):
-                found = {name: one.codes(features, prepared[name]).cpu() for name, one in chosen.items()}
-        yield found, part.samples, part.state
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

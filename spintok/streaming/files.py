@@ -17,7 +17,7 @@ from spintok.streaming.engine import Engine, Result, Session
 from spintok.streaming.state import Heard, from_bytes, to_bytes
 from spintok.tokens import Tokens
 
-__all__ = ["StepsPart", "features_by_steps", "parts_by_steps", "run_recordings", "tokens_by_steps"]
+__all__ = ["CodesPart", "features_by_steps", "parts_by_steps", "run_recordings", "tokens_by_steps"]
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,25 @@ def run_recordings(
 
 def tokens_by_steps(
     engine: Engine, recordings: Sequence[Recording], progress: Callable[[int, int], None]
-) -> list[dict[str, Tokens]]:
-    """As ``Tokenizer.encode_recordings``, with all codebooks of the engine."""
+) -> Iterator[tuple[int, dict[str, Tokens]]]:
+    """As ``Tokenizer.iter_recordings``, with all codebooks of the engine."""
     empty = np.zeros(0, dtype=np.int32)
     parts: list[list[list[NDArray[np.int32]]]] = [[[empty] for _ in engine.codebooks] for _ in recordings]
-    samples = [0] * len(recordings)
+    configs = [codebook.config for codebook in engine.codebooks]
     for index, session, results in run_recordings(engine, recordings):
         for result in results:
             for part, codes in zip(parts[index], result.codes, strict=True):
                 part.append(codes)
-        samples[index] = session.samples
         encoded = min(session.samples, num_samples(session.frames, engine.grid))
         progress(index, encoded if results else session.samples)
-    configs = [codebook.config for codebook in engine.codebooks]
-    return [
-        {
-            config.name: Tokens(np.concatenate(part), config.size, count, engine.grid)
-            for config, part in zip(configs, own, strict=True)
-        }
-        for own, count in zip(parts, samples, strict=True)
-    ]
+        if not results:
+            yield (
+                index,
+                {
+                    config.name: Tokens(np.concatenate(part), config.size, session.samples, engine.grid)
+                    for config, part in zip(configs, parts[index], strict=True)
+                },
+            )
 
 
 def features_by_steps(engine: Engine, recordings: Sequence[Recording], layers: Sequence[int]) -> Iterator[FeatureBatch]:
@@ -96,35 +95,37 @@ def features_by_steps(engine: Engine, recordings: Sequence[Recording], layers: S
         yield FeatureBatch([index], found, [session.samples])
 
 
-class StepsPart(NamedTuple):
-    """The next second or so of a long recording.
+class CodesPart(NamedTuple):
+    """The next stretch of a long recording.
 
     Attributes:
-        codes: (T,) from each codebook of the engine.
-        samples: at 16 kHz, heard so far.
-        state: makes the bytes with which ``parts_by_steps`` goes on behind this part, in another process too.
+        codes: (T,) int32 of each codebook by name; T may be 0.
+        samples: at 16 kHz, read so far.
+        state: makes the bytes with which ``Tokenizer.iter_codes`` goes on behind this part, in another process too.
     """
 
-    codes: list[NDArray[np.int32]]
+    codes: dict[str, Tensor]
     samples: int
     state: Callable[[], bytes]
 
 
-def parts_by_steps(engine: Engine, recording: Recording, state: bytes | None = None) -> Iterator[StepsPart]:
-    """The codes of ``tokens_by_steps`` for one long recording, part by part, or from the ``state`` of a part on.
+def parts_by_steps(engine: Engine, recording: Recording, state: bytes | None = None) -> Iterator[CodesPart]:
+    """The codes of ``tokens_by_steps`` for one long recording, a second after the other, or from a ``state`` on.
 
     Raises ``ValueError`` when the state is damaged or of another tokenizer, latency or codebook.
     """
     heard = Heard(engine) if state is None else from_bytes(engine, state)
     session = heard.session
+    names = [codebook.config.name for codebook in engine.codebooks]
 
-    def part() -> StepsPart:
+    def part() -> CodesPart:
         codes: list[list[NDArray[np.int32]]] = [[np.zeros(0, dtype=np.int32)] for _ in engine.codebooks]
         while session.due:
             (result,) = engine.step([session])
             for found, own in zip(codes, result.codes, strict=True):
                 found.append(own)
-        return StepsPart([np.concatenate(found) for found in codes], session.samples, partial(to_bytes, heard))
+        whole = {name: torch.from_numpy(np.concatenate(found)) for name, found in zip(names, codes, strict=True)}
+        return CodesPart(whole, session.samples, partial(to_bytes, heard))
 
     past = session.samples
     for block in recording.blocks():

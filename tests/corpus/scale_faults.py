@@ -43,13 +43,13 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 def slowly(tokenizer: Tokenizer, seconds: float) -> None:
     """Make each utterance take a while, or no fault would meet one."""
-    encode = tokenizer.encode_recordings
+    encode = tokenizer.iter_recordings
 
     def slow(*arguments: object, **options: object) -> object:
         time.sleep(seconds)
         return encode(*arguments, **options)
 
-    tokenizer.encode_recordings = slow
+    tokenizer.iter_recordings = slow
 
 
 def work(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, fault: str = "", seed: int = 0) -> int:

@@ -119,7 +119,7 @@ def measure(
         except AudioError:
             continue
         read = time.monotonic()
-        ((record, samples),) = writer.encode({utterance: recording}, lambda utterance, samples: None)
+        ((_, record, samples),) = writer.encode({utterance: recording}, lambda utterance, samples: None)
         done = time.monotonic()
         if place == 0 and len(order) > 1:
             # The first one also loads libraries and kernels.

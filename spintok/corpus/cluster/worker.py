@@ -183,7 +183,7 @@ class Worker(Generic[R]):
             ]
             for utterance in same[:_AGREEMENT]:
                 opened = {utterance: self.tokenizer.record(utterance.path)}
-                ((again, _),) = self.writer.encode(opened, lambda utterance, samples: None)
+                ((_, again, _),) = self.writer.encode(opened, lambda utterance, samples: None)
                 yield utterance, stored[self.writer.name(utterance)], again
         self.store.clear("agreement")
 

@@ -41,14 +41,14 @@ def test_the_journal_of_a_dead_worker_is_continued(mfcc, recordings, tmp_path: P
         """Ends a worker as a signal does, with nothing tidied up."""
 
     calls = iter(range(100))
-    encode_recordings = mfcc.encode_recordings
+    iter_recordings = mfcc.iter_recordings
 
     def dies(*arguments, **options):
         if next(calls) == 3:
             raise Killed
-        return encode_recordings(*arguments, **options)
+        return iter_recordings(*arguments, **options)
 
-    monkeypatch.setattr(mfcc, "encode_recordings", dies)
+    monkeypatch.setattr(mfcc, "iter_recordings", dies)
     options = Options(shard_size=5, **SHARED)
     with pytest.raises(Killed):
         encode_corpus(mfcc, recordings, tmp_path / "out", options)
@@ -100,18 +100,17 @@ def test_other_tokens_lists_and_machines_are_refused(mfcc, recordings, tmp_path:
     with pytest.raises(CorpusError, match="shards of another size"):
         encode(mfcc, recordings, tmp_path / "out", shard_size=3, **SHARED)
     (tmp_path / "out/.tokens-00001.jsonl.record.json").unlink()
-    encode_recordings = mfcc.encode_recordings
+    iter_recordings = mfcc.iter_recordings
 
     def otherwise(*arguments, **options):
         # A machine that computes another code for one frame of an utterance.
-        found = encode_recordings(*arguments, **options)
-        tokens = found[0]["primary"]
-        codes = tokens.codes.copy()
-        codes[0] ^= 1
-        found[0]["primary"] = Tokens(codes, tokens.codebook_size, tokens.num_samples)
-        return found
+        for index, found in iter_recordings(*arguments, **options):
+            tokens = found["primary"]
+            codes = tokens.codes.copy()
+            codes[0] ^= 1
+            yield index, {"primary": Tokens(codes, tokens.codebook_size, tokens.num_samples)}
 
-    monkeypatch.setattr(mfcc, "encode_recordings", otherwise)
+    monkeypatch.setattr(mfcc, "iter_recordings", otherwise)
     with pytest.raises(CorpusError, match="cannot share a run"):
         encode(mfcc, recordings, tmp_path / "out", **SHARED)
 
@@ -136,15 +135,15 @@ def test_two_finishers_with_other_bytes_are_an_error(mfcc, recordings, tmp_path:
 
 def test_too_little_memory_halves_a_batch(mfcc, recordings, tmp_path: Path, monkeypatch) -> None:
     sizes = []
-    encode_recordings = mfcc.encode_recordings
+    iter_recordings = mfcc.iter_recordings
 
     def small(batch, *arguments, **options):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return encode_recordings(batch, *arguments, **options)
+        return iter_recordings(batch, *arguments, **options)
 
-    monkeypatch.setattr(mfcc, "encode_recordings", small)
+    monkeypatch.setattr(mfcc, "iter_recordings", small)
     # As on a GPU, where recordings share batches.
     portions = ReadAhead.portions
     monkeypatch.setattr(ReadAhead, "portions", lambda self, found, seconds, fail: portions(self, found, 1e9, fail))
