@@ -1,8 +1,7 @@
 """The one path from recordings to features, for tokens, K-means, feature export and evaluation."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, fields
 from functools import partial
 from itertools import chain
@@ -156,7 +155,7 @@ class Featurizer(nn.Module):
     def iter_features(
         self, recordings: Sequence[Recording], layers: Sequence[int] | None = None, batch_seconds: float = 200.0
     ) -> Iterator[FeatureBatch]:
-        """Features of each recording: short recordings in one piece, long ones chunk by chunk, in order.
+        """Features of each recording, in any order: short recordings in one piece, then long ones chunk by chunk.
 
         On a GPU, recordings of similar length share a padded batch of at most ``batch_seconds``, which is halved when
         its memory runs out. On a CPU, where batches only add padding, each is encoded alone, as many at a time as torch
@@ -190,7 +189,7 @@ class Featurizer(nn.Module):
     def _in_threads(
         self, groups: Sequence[list[int]], waveforms: Mapping[int, Tensor], layers: Sequence[int]
     ) -> Iterator[FeatureBatch]:
-        """The batches of all groups in order, several at a time: threads within one recording wait for each other."""
+        """The batches of all groups as they are done, several at a time: threads in one recording wait for each other."""
         threads = torch.get_num_threads()
 
         @torch.inference_mode()
@@ -198,14 +197,16 @@ class Featurizer(nn.Module):
             return list(self._iter_batches(group, waveforms, layers))
 
         pool = ThreadPoolExecutor(min(threads, len(groups)), initializer=torch.set_num_threads, initargs=(1,))
-        waiting: deque[Future[list[FeatureBatch]]] = deque()
+        running: set[Future[list[FeatureBatch]]] = set()
         try:
             for group in groups:
-                waiting.append(pool.submit(encode, group))
-                if len(waiting) > 2 * threads:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+                running.add(pool.submit(encode, group))
+                if len(running) > threads:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for one in done:
+                        yield from one.result()
+            for one in as_completed(running):
+                yield from one.result()
         finally:
             pool.shutdown(cancel_futures=True)
             # The workers' number became that of all later threads.

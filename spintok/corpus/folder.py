@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from spintok._files import digest, lock, remove_orphans, write_text
+from spintok._files import atomic, lock, remove_orphans, write_text
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.job_options import JobOptions
+from spintok.corpus.listing import LIST_PATTERN, arranged, list_bytes, list_digest, list_name
 from spintok.corpus.parts import cut, shard_count
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.data.audio import decoder_version
@@ -87,17 +88,23 @@ def prepare_folder(
             if foreign is not None:
                 raise CorpusError(f"{output}: holds {foreign.name} without a {marker.name}; name another output folder")
         kept = None if options.overwrite else found
+        if kept is not None:
+            utterances = arranged(str(output), utterances, kept, _content(output / list_name(kept)))
         description, parts = describe(writer, utterances, options, kept)
         if kept is None:
             for path in output.iterdir():
                 if _ours(path, writer.stem):
                     path.unlink()
         else:
-            check_same(str(output), writer, kept, description, utterances)
+            check_same(str(output), writer, kept, description)
             description = merged(kept, description)
         _remove_other_parts(output, options)
+        _write_list(output, utterances, list_name(description))
         if description != found:
             write_text(marker, json.dumps(description, indent=2) + "\n")
+        for path in output.glob(".list-*"):
+            if path.name != list_name(description) and re.fullmatch(LIST_PATTERN, path.name):
+                path.unlink()
         _write_readme(output, writer)
     return parts
 
@@ -111,7 +118,7 @@ def describe(
         **writer.describe(),
         **fields,
         "utterances": len(utterances),
-        "utterance_list": _list_digest(utterances),
+        "utterance_list": list_digest(utterances),
     }
     if (decoder := decoder_version(utterance.path for utterance in utterances)) is not None:
         description["decoder"] = decoder
@@ -173,21 +180,8 @@ def shard_paths(folder: Path, stem: str, description: dict[str, Any]) -> list[Pa
     return [folder / name for name in names]
 
 
-def _list_digest(utterances: Sequence[Utterance]) -> str:
-    return digest((utterance.key, str(utterance.path)) for utterance in utterances)
-
-
-def check_same(
-    output: str,
-    writer: ShardWriter[Any],
-    found: Mapping[str, Any],
-    description: Mapping[str, Any],
-    utterances: Sequence[Utterance],
-) -> None:
-    """Raise ``CorpusError`` when the folder holds something else than the job would write.
-
-    A longer list that begins with the folder's own continues it: the shards it has stay as they are.
-    """
+def check_same(output: str, writer: ShardWriter[Any], found: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Raise ``CorpusError`` when the folder holds something else than the job would write."""
     for name, what in {**writer.mismatches, "shard_size": _SIZE, "shard_seconds": _SIZE}.items():
         if found.get(name) != description.get(name):
             raise CorpusError(f"{output}: holds {what}; name another output folder, or add --overwrite")
@@ -197,17 +191,20 @@ def check_same(
             f"{output}: holds {writer.stem} of audio that {decoders[0]} decoded, and here is {decoders[1]}, which may "
             "decode it differently; use the same version, name another output folder, or add --overwrite"
         )
-    if found.get("utterance_list") == description["utterance_list"]:
-        return
-    count = found.get("utterances")
-    if isinstance(count, int) and 0 <= count < len(utterances):
-        if _list_digest(utterances[:count]) == found.get("utterance_list"):
-            return
-        grown = "; files were added before its end: list the new ones last in a manifest, or encode them to a folder"
-        grown += " of their own (stats and export add folders up)"
-    else:
-        grown = "; name another output folder, or add --overwrite"
-    raise CorpusError(f"{output}: holds the {writer.stem} of another list of files{grown}")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _write_list(output: Path, utterances: Sequence[Utterance], name: str) -> None:
+    # Its name says what it holds.
+    if not (output / name).exists():
+        with atomic(output / name) as temporary:
+            temporary.write_bytes(list_bytes(utterances))
 
 
 def _ours(path: Path, stem: str, *, hidden: bool = True) -> bool:
@@ -220,7 +217,7 @@ def holds(name: str, stem: str, *, hidden: bool = False) -> bool:
     shard = rf"{stem}-\d{{5,}}\.(jsonl|parquet|km|tsv|safetensors)"
     pattern = rf"{shard}|failed{_PART}\.jsonl|stats{_PART}\.json"
     if hidden:
-        pattern += rf"|\.{shard}\.(journal|record\.json|failed\.json|data|partial)"
+        pattern += rf"|{LIST_PATTERN}|\.{shard}\.(journal|record\.json|failed\.json|data|partial)"
     return re.fullmatch(pattern, name) is not None
 
 
