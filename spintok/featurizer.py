@@ -189,7 +189,7 @@ class Featurizer(nn.Module):
     def _in_threads(
         self, groups: Sequence[list[int]], waveforms: Mapping[int, Tensor], layers: Sequence[int]
     ) -> Iterator[FeatureBatch]:
-        """The batches of all groups as they are done, several at a time: threads in one recording wait for each other."""
+        """The batches of all groups, several at a time, as they are done: threads in one recording wait for others."""
         threads = torch.get_num_threads()
 
         @torch.inference_mode()

@@ -1,5 +1,6 @@
-"""Checkpoints: one safetensors file with the weights, the optimizer's state and, as JSON metadata, the position.
+"""Checkpoints: a safetensors file with the trained weights, the optimizer's state and, as JSON metadata, the position.
 
+Frozen weights are those of the model that a run starts from: checkpoints hold their digest only.
 Every random draw of a run is a function of its seed and of the step, the epoch or the utterance, so checkpoints need no
 state of random generators.
 """
@@ -20,9 +21,9 @@ from torch.optim import Optimizer
 from spintok._files import atomic
 from spintok.train.batching.plan import Position
 
-__all__ = ["CheckpointError", "Checkpoints", "TrainState", "snapshot"]
+__all__ = ["CheckpointError", "Checkpoints", "TrainState", "frozen_digest", "snapshot"]
 
-_FORMAT = 2
+_FORMAT = 3
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -130,8 +131,9 @@ class Checkpoints:
 
 
 def snapshot(model: nn.Module, optimizer: Optimizer, copies: dict[str, Tensor]) -> None:
-    """Copy the weights and the optimizer's state to the CPU, into the tensors of ``copies`` or into new ones there."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    """Copy the weights that train and the optimizer's state to the CPU, into the tensors of ``copies`` or new ones."""
+    frozen = _frozen(model)
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items() if name not in frozen}
     for i, parameter in enumerate(_parameters(optimizer)):
         state = optimizer.state[parameter]
         tensors |= {f"optimizer.{i}.{name}": state[name] for name in _ADAM_STATE if name in state}
@@ -139,6 +141,17 @@ def snapshot(model: nn.Module, optimizer: Optimizer, copies: dict[str, Tensor]) 
         if name not in copies:
             copies[name] = torch.empty(value.shape, dtype=value.dtype)
         copies[name].copy_(value.detach())
+
+
+def frozen_digest(model: nn.Module) -> str | None:
+    """The SHA-256 of the weights that do not train, for the identity of a run; None if all do."""
+    frozen = _frozen(model)
+    tensors = {name: value.detach().cpu() for name, value in model.state_dict().items() if name in frozen}
+    return _digest({}, tensors) if tensors else None
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -160,8 +173,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _restore(path: Path, tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    own = model.state_dict()
     try:
-        model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        model.load_state_dict({**{name: own[name] for name in _frozen(model)}, **weights})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: does not fit this model ({reason}); delete it to start again") from None

@@ -17,7 +17,7 @@ from spintok.progress import Progress
 from spintok.train.batching.examples import Batch, Examples
 from spintok.train.batching.loader import load_batches
 from spintok.train.batching.plan import BatchPlan, Position
-from spintok.train.checkpoint import Checkpoints, TrainState
+from spintok.train.checkpoint import Checkpoints, TrainState, frozen_digest
 from spintok.train.checkpoint_writer import CheckpointWriter
 from spintok.train.distributed import Distributed
 from spintok.train.interrupt import StopRequest
@@ -78,7 +78,7 @@ def fit(model: Learner, run: Run, distributed: Distributed, progress: Progress, 
     is_main = distributed.rank == 0
     model.to(distributed.device).train()
     optimizer = _adam([parameter for parameter in model.parameters() if parameter.requires_grad], run.optimizer)
-    checkpoints = Checkpoints(run.folder, run.identity)
+    checkpoints = Checkpoints(run.folder, {**run.identity, "frozen_weights": frozen_digest(model)})
     state = checkpoints.resume(model, optimizer, message)
     batches = load_batches(run.examples, run.plan, state.position, workers=run.workers, device=distributed.device)
     log = Log(

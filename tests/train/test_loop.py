@@ -1,12 +1,13 @@
 import csv
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spintok.train.checkpoint import CheckpointError, Checkpoints
 from spintok.train.distributed import Distributed
@@ -134,6 +135,19 @@ def test_another_recipe_does_not_go_on_from_this_one(tiny, speech, tmp_path) -> 
         train(other, TrainingData(speech), tmp_path, CPU)
     # How often it tells changes nothing.
     train(recipe(tiny, loop={"log_every": 3}), TrainingData(speech), tmp_path, CPU)
+
+
+def test_frozen_weights_are_not_in_checkpoints_but_must_be_the_same(tiny, speech, tmp_path) -> None:
+    start = shutil.copytree(tiny, tmp_path / "start")
+    train(recipe(start), TrainingData(speech), tmp_path / "o", CPU)
+    held = load_file(tmp_path / "o/training/checkpoint.safetensors")
+    assert any(name.startswith("model.encoder.encoder.layers") for name in held)
+    assert not any(name.startswith("model.encoder.encoder.front_end") for name in held)
+    weights = load_file(start / "model.safetensors")
+    name = next(name for name in weights if "front_end" in name)
+    save_file({**weights, name: weights[name] + 1}, start / "model.safetensors")
+    with pytest.raises(CheckpointError, match="belongs to a run with frozen_weights ="):
+        train(recipe(start), TrainingData(speech), tmp_path / "o", CPU)
 
 
 def test_a_damaged_checkpoint_falls_back_on_the_one_before(tiny, speech, tmp_path) -> None:
