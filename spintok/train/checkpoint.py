@@ -1,6 +1,7 @@
 """Checkpoints: a safetensors file with the trained weights, the optimizer's state and, as JSON metadata, the position.
 
 Frozen weights are those of the model that a run starts from: checkpoints hold their digest only.
+
 Every random draw of a run is a function of its seed and of the step, the epoch or the utterance, so checkpoints need no
 state of random generators.
 """
