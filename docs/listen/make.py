@@ -45,7 +45,9 @@ HEAD = """# Hear the tokens
 What is left of speech in tokens can be heard: a decoder that was trained on one voice speaks the codes and durations of
 any recording, and so in its own voice, with a melody that it has to guess. `python docs/listen/make.py WORK` made this
 page with the decoders of `recipes/resynthesis.py`, which have one recipe for all rows and whose error rates it prints.
-"Heard" is what PocketSphinx, a weak recogniser, makes of the sound.
+"Heard" is what PocketSphinx, a weak recogniser, makes of the sound. Figures of the two voices that ship are on their
+cards, [100](../../pretrained/decoders/dc-spin-10m-en-100-kathleen/README.md) and
+[500](../../pretrained/decoders/dc-spin-10m-en-500-kathleen/README.md): they get more than half of the words wrong.
 
 The first recordings are those of `tests/speech`, made by espeak-ng and flite, which no training heard. The others are
 of people of the development set, whose own recordings are not part of this repository: speechocean762 (Zhang et al.
