@@ -78,8 +78,9 @@ def work(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, fault:
     options = Options(shard_size=3, shared=True, lease_seconds=LEASE_SECONDS)
     try:
         return int(bool(encode_corpus(tokenizer, utterances, output, options).failures))
-    except (OSError, CorpusError):
+    except (OSError, CorpusError) as error:
         # What the command line turns into one line.
+        print(f"worker with {fault or 'no'} fault: {error!r}", file=sys.stderr, flush=True)
         return USAGE
 
 
@@ -93,7 +94,7 @@ def disturb(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, see
         fault = own[number] if number < len(own) else ""
         children[fork(partial(work, tokenizer, utterances, output, fault, seed + number))] = fault
     excused = set()
-    for fault in faults:
+    for number, fault in enumerate(faults):
         time.sleep(rng.uniform(0.0, 0.5))
         alive = list(children)
         match fault:
@@ -107,7 +108,7 @@ def disturb(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, see
                 os.kill(alive[-1], signal.SIGCONT)
             case "vanish":
                 if output.exists():
-                    away = output.with_name("away")
+                    away = output.with_name(f"{output.name}-away-{number}")
                     output.rename(away)
                     time.sleep(0.1)
                     if not output.exists():

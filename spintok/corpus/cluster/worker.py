@@ -1,5 +1,6 @@
 """One shard from the list to the store: the function that every engine runs, at least once for each shard."""
 
+import errno
 import re
 import secrets
 import socket
@@ -92,10 +93,16 @@ class Worker(Generic[R]):
             own = JobSummary()
             earlier = self.store.earlier(shard)
             job = ShardJob(self.writer, folder / shard, self.parts[index], own, meter, earlier, alive)
-            job.run(self.reader)
+            try:
+                job.run(self.reader)
+                self._publish(index, folder / shard)
+            except FileNotFoundError:
+                # Another worker that has finished the shard deletes the workspaces of all.
+                if not self.is_finished(index):
+                    raise
+                return
             summary.encoded += own.encoded
             summary.audio_seconds += own.audio_seconds
-            self._publish(index, folder / shard)
         self.store.clear(shard)
 
     def reopen(self) -> None:
@@ -129,7 +136,8 @@ class Worker(Generic[R]):
 
     def _publish(self, index: int, made: Path) -> None:
         mine = read_record(made)
-        assert mine is not None
+        if mine is None:
+            raise FileNotFoundError(errno.ENOENT, "the finished shard is gone", str(made))
         content = self.store.read(self._record_name(index))
         if content is not None:
             theirs = parse_record(content, self._record_name(index))

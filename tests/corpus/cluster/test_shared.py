@@ -8,10 +8,15 @@ import torch
 from voices import mfcc_tokenizer
 
 from spintok.corpus import CorpusError, FeatureOptions, Options, encode_corpus, encode_features, read_corpus
-from spintok.corpus.cluster.worker import Worker
+from spintok.corpus.cluster.store import FolderStore
+from spintok.corpus.cluster.worker import Worker, open_worker
+from spintok.corpus.job_meter import JobMeter
+from spintok.corpus.job_summary import JobSummary
 from spintok.corpus.read_ahead import ReadAhead
+from spintok.corpus.tokens import token_writer
 from spintok.corpus.verify import check_folder
 from spintok.data.manifest import Utterance
+from spintok.progress import no_progress
 from spintok.tokens import Tokens
 from tests.corpus import scale_faults
 from tests.corpus.jobs import encode, make_recording
@@ -131,6 +136,20 @@ def test_two_finishers_with_other_bytes_are_an_error(mfcc, recordings, tmp_path:
     monkeypatch.setattr(Worker, "_publish", second)
     with pytest.raises(CorpusError, match="do not compute alike"):
         encode(mfcc, recordings, tmp_path / "out", **SHARED)
+
+
+def test_a_worker_that_lags_behind_the_finisher_goes_on(mfcc, recordings, tmp_path: Path) -> None:
+    options = Options(shared=True)
+    writer, store = token_writer(mfcc, options), FolderStore(tmp_path)
+    meter, summary = JobMeter(no_progress, len(recordings)), JobSummary()
+    with (
+        open_worker(writer, mfcc, [recordings], store, options) as slow,
+        open_worker(writer, mfcc, [recordings], store, options) as fast,
+    ):
+        # While the slow one is at work, the other finishes the shard and deletes the workspaces of both.
+        slow.encode(0, summary, meter, lambda: fast.encode(0, JobSummary(), meter))
+        assert summary.encoded == 0
+        assert slow.is_finished(0)
 
 
 def test_too_little_memory_halves_a_batch(mfcc, recordings, tmp_path: Path, monkeypatch) -> None:
