@@ -6,7 +6,8 @@ others by changes that it sees itself, in time that passes on its own clock, so 
 
 * a unit without a lease is free;
 * a lease that did not change for ``seconds`` has a dead holder, and the unit is taken over;
-* when nothing is free, a unit whose holder lives but takes far longer than units do is done a second time.
+* when nothing is free, a unit whose holder lives but takes far longer than units do is done a second time. How long it
+  has taken, its growth tells whoever looks for the first time.
 
 Nothing depends on a lease being exclusive: a unit that is done twice gives the same bytes. Time between two looks
 counts up to a limit, so a clock that jumps, or a worker that was suspended, does not take everybody for dead.
@@ -16,7 +17,7 @@ import hashlib
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -32,6 +33,11 @@ SLOW = 1.5
 """A unit is done a second time when it takes so many times the median of this worker's units."""
 _MISSES = 16
 """Units found leased in a row after which the list of free units is too old."""
+_FIRST_SIZE = 64
+"""Bytes of a lease that was taken just now."""
+_FIRST_PAUSE = 0.1
+_PATIENCE = 50
+"""An idle worker looks at most so often while a unit is done: thousands of them share one store."""
 
 
 class LeaseStore(Protocol):
@@ -62,7 +68,7 @@ class Lease:
 
 @dataclass
 class _Seen:
-    """What a worker has seen of another's lease: for how long, and for how long without a change, in seconds."""
+    """What a worker knows of another's lease: how old it is, and for how long it did not change, in seconds."""
 
     generation: int
     size: int
@@ -112,10 +118,11 @@ class Leases:
         rest = [*range(start, count), *range(start)]
         self._count = count
         self._order = [*early, *(unit for unit in rest if unit not in early)] if early else rest
-        self._free: deque[int] = deque()
+        self._free: Iterator[int] = iter(())
         self._seen: dict[int, _Seen] = {}
         self._looked: float | None = None
         self._durations: deque[float] = deque(maxlen=31)
+        self._pause = 0.0
         self.finished: set[int] = set()
         self.changed = False
 
@@ -130,7 +137,21 @@ class Leases:
         if lease is None:
             self._look()
             lease = self._take_free() or self._take_over()
+        if lease is not None:
+            self._pause = 0.0
         return lease
+
+    def pause(self) -> float:
+        """Seconds to wait before the next ``take`` when the last one found nothing."""
+        longest = self._seconds / 8
+        first = min(max(_FIRST_PAUSE, self._usual / _PATIENCE), longest)
+        self._pause = first if self.changed else min(max(2 * self._pause, first), longest)
+        return self._pause
+
+    @property
+    def _usual(self) -> float:
+        """Seconds that a unit takes this worker; 0 before the first."""
+        return median(self._durations) if self._durations else 0.0
 
     def beat(self, lease: Lease) -> bool:
         """Show that this worker lives; False when its unit is finished, and there is no more to do."""
@@ -151,17 +172,15 @@ class Leases:
 
     def _take_free(self) -> Lease | None:
         misses = 0
-        while self._free and misses < _MISSES:
-            unit = self._free.popleft()
+        while misses < _MISSES and (unit := next(self._free, None)) is not None:
             if unit not in self.finished and (lease := self._create(unit, 1)):
                 return lease
             misses += 1
-        self._free.clear()
+        self._free = iter(())
         return None
 
     def _take_over(self) -> Lease | None:
-        usual = median(self._durations) if self._durations else 0.0
-        slow = max(SLOW * usual, self._seconds) if self._durations else 10 * self._seconds
+        slow = max(SLOW * self._usual, self._seconds) if self._durations else 10 * self._seconds
         silent = [unit for unit, seen in self._seen.items() if seen.silent >= self._seconds]
         slowest = sorted(
             (unit for unit, seen in self._seen.items() if seen.age >= slow and unit not in silent),
@@ -173,7 +192,8 @@ class Leases:
         return None
 
     def _create(self, unit: int, generation: int) -> Lease | None:
-        data = self._worker.encode()
+        # The end of the name is what no other has.
+        data = self._worker.encode()[-_FIRST_SIZE:].ljust(_FIRST_SIZE)
         if not self._store.create(self._path(unit, generation), data):
             return None
         lease = Lease(unit, generation, len(data), self._clock())
@@ -203,14 +223,16 @@ class Leases:
             if unit in self.finished:
                 continue
             last = seen.get(unit)
-            if last is None or last.generation != generation:
-                self._seen[unit] = _Seen(generation, size)
-            else:
+            age = (size - _FIRST_SIZE) * self._seconds / BEATS
+            silent = 0.0
+            if last is not None and last.generation == generation:
+                age = max(age, last.age + passed)
                 silent = last.silent + passed if size == last.size else 0.0
-                self._seen[unit] = _Seen(generation, size, last.age + passed, silent)
-        # What is finished stays so: the list gets shorter.
-        self._order = [unit for unit in self._order if unit not in self.finished]
-        self._free = deque(unit for unit in self._order if unit not in newest)
+            self._seen[unit] = _Seen(generation, size, age, silent)
+        # What is finished stays so. The list gets shorter, but not at every look: it may be long.
+        if len(self._order) > 2 * (self._count - len(self.finished)):
+            self._order = [unit for unit in self._order if unit not in self.finished]
+        self._free = (unit for unit in self._order if unit not in newest and unit not in self.finished)
 
     def _path(self, unit: int, generation: int) -> str:
         return f"{FOLDER}/{self._kind}{unit:05d}.{generation}"

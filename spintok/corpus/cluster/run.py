@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spintok._files import json_line
 from spintok.corpus.cluster.describe import describe_store
@@ -22,15 +22,17 @@ from spintok.data.manifest import Utterance
 from spintok.featurizer import Featurizer
 from spintok.progress import Progress
 
-__all__ = ["finish_run", "run_shared", "work_through"]
+__all__ = ["Work", "finish_run", "run_shared", "work_through"]
 
 R = TypeVar("R")
 
 Complete = Callable[[Worker[R]], Mapping[str, bytes]]
 """Makes the files of a folder whose shards are all finished, such as ``stats.json``."""
 
+Work = Callable[[Worker[Any], JobSummary, JobMeter, float], None]
+"""Sees to it that all shards are finished, with leases of so many seconds: ``work_through``, or an engine."""
+
 _FINISHED = f"{WORK}/finished"
-_FIRST_WAIT = 0.1
 
 
 class _LeaseLostError(Exception):
@@ -46,11 +48,12 @@ def run_shared(
     summary: JobSummary,
     progress: Progress,
     complete: Complete[R],
+    work: Work | None = None,
 ) -> None:
     """Work beside others on one list until every shard is in ``store``, and update ``summary``.
 
-    With leases (``options.shared``), workers join and leave at any time. Otherwise this one does the shards of its
-    rank.
+    With leases (``options.shared``), workers join and leave at any time; ``work`` is what this one does, by default
+    ``work_through``. Otherwise this one does the shards of its rank.
 
     Raises:
         CorpusError: the store holds something else, or another worker computes otherwise.
@@ -68,7 +71,7 @@ def run_shared(
         if len(worker.finished()) < len(parts):
             store.delete(_FINISHED)
         if options.shared:
-            work_through(worker, summary, meter, options.lease_seconds)
+            (work or work_through)(worker, summary, meter, options.lease_seconds)
         else:
             for index in sorted(set(range(options.rank, len(parts), options.ranks)) - worker.finished()):
                 worker.encode(index, summary, meter)
@@ -94,7 +97,7 @@ def work_through(worker: Worker[R], summary: JobSummary, meter: JobMeter, second
         first=long if len(long) < len(worker.parts) else (),
     )
     counted: set[int] = set()
-    for lease in _taken(leases, seconds):
+    for lease in _taken(leases):
         for index in leases.finished - counted:
             meter.skip(len(worker.parts[index]))
         counted = set(leases.finished) | {lease.unit}
@@ -123,7 +126,7 @@ def finish_run(worker: Worker[R], seconds: float | None, complete: Complete[R]) 
         seconds=seconds,
         kind="finish-",
     )
-    for lease in _taken(leases, seconds):
+    for lease in _taken(leases):
         with _held(leases, lease, seconds):
             _finish(worker, complete)
 
@@ -140,19 +143,16 @@ def _finish(worker: Worker[R], complete: Complete[R]) -> None:
     store.write(_FINISHED, b"all shards are finished\n")
 
 
-def _taken(leases: Leases, seconds: float) -> Iterator[Lease]:
+def _taken(leases: Leases) -> Iterator[Lease]:
     """Units to do, one after the other, until all are done; waits while others do the last ones."""
-    wait = _FIRST_WAIT
     while True:
         lease = leases.take()
         if lease is not None:
-            wait = _FIRST_WAIT
             yield lease
         elif leases.done:
             return
         else:
-            time.sleep(wait)
-            wait = _FIRST_WAIT if leases.changed else min(2 * wait, seconds / 8)
+            time.sleep(leases.pause())
 
 
 @contextmanager

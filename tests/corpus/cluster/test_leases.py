@@ -2,7 +2,7 @@
 
 import pytest
 
-from spintok.corpus.cluster.leases import SLOW, Leases
+from spintok.corpus.cluster.leases import BEATS, SLOW, Leases
 from tests.corpus.cluster.memory_store import MemoryStore
 
 SECONDS = 60.0
@@ -108,16 +108,44 @@ def test_a_straggler_is_done_a_second_time_when_nothing_else_is_left(store: Memo
     second = None
     while second is None:
         slow.leases.beat(held)
-        second = fast.wait(SECONDS / 8)
-        waited += SECONDS / 8
+        second = fast.wait(SECONDS / BEATS, SECONDS / BEATS)
+        waited += SECONDS / BEATS
     assert second.unit == held.unit
     # The gap before the first of these looks counts for at most a quarter of SECONDS.
-    assert SLOW * 100 - SECONDS / 4 <= waited <= SLOW * 100 + SECONDS / 8
+    assert SLOW * 100 - SECONDS / 4 <= waited <= SLOW * 100 + SECONDS / BEATS
     fast.finish(second)
     # Nothing is left for the slow one, nor for anybody else.
     assert not slow.leases.beat(held)
     assert fast.leases.take() is None
     assert fast.leases.done
+
+
+def test_how_long_a_unit_has_taken_is_known_at_the_first_look(store: MemoryStore) -> None:
+    done: set[int] = set()
+    slow, fast = Worker(store, "slow", done, count=2), Worker(store, "fast", done, count=2)
+    held, lease = slow.leases.take(), fast.leases.take()
+    fast.now += 100.0
+    fast.finish(lease)
+    for _ in range(int(SLOW * 100 / SECONDS * BEATS)):
+        assert fast.leases.take() is None
+        slow.leases.beat(held)
+    second = fast.leases.take()
+    assert (second.unit, second.generation) == (held.unit, 2)
+
+
+def test_many_idle_workers_do_not_look_all_the_time(store: MemoryStore) -> None:
+    done: set[int] = set()
+    busy, idle = Worker(store, "busy", done, count=2), Worker(store, "idle", done, count=2)
+    busy.leases.take()
+    lease = idle.leases.take()
+    idle.now += 100.0
+    idle.finish(lease)
+    pauses = []
+    for _ in range(4):
+        assert idle.leases.take() is None
+        pauses.append(idle.leases.pause())
+    # A fiftieth of a unit at first, and at last an eighth of the time after which a holder is dead.
+    assert pauses == [2.0, 4.0, SECONDS / 8, SECONDS / 8]
 
 
 def test_what_is_given_back_is_free_at_once(store: MemoryStore) -> None:
