@@ -238,7 +238,10 @@ def _from_spin(path: Path) -> Tokenizer:
 
 def _device(name: str | torch.device) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # torchrun starts a process for each GPU, and all of them see all GPUs.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -16,6 +16,7 @@ import spintok
 from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording
 from spintok.frames import num_frames
+from spintok.loading import _device
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import random_encoder
@@ -390,3 +391,15 @@ def test_impossible_tokenizers_are_refused(tiny) -> None:
         Tokenizer(Mfcc(), [book], layer=1)
     with pytest.raises(ValueError, match="reads 48 features, but the encoder has 39"):
         Tokenizer(Mfcc(), [book])
+
+
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = []
+    for rank in (None, "0", "1", "2"):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if rank is not None:
+            monkeypatch.setenv("LOCAL_RANK", rank)
+        found.append(str(_device("auto")))
+    assert found == ["cuda:0", "cuda:0", "cuda:1", "cuda:0"]

@@ -3,8 +3,9 @@
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EPILOG", "encode"]
 
+Run = Callable[..., Any]
+"""Calls ``encode_corpus`` or ``encode_features``, its first argument, with the others."""
+
 EPILOG = """Examples:
 
   spintok encode wav/                         all audio in a folder, to wav-tokens/
@@ -46,6 +50,8 @@ EPILOG = """Examples:
   spintok encode wav/ --features 6            features of encoder layer 6, to wav-features/
 
   spintok encode wav/ out/ --shared           one of any number of workers: start it as often as you like
+
+  spintok encode wav/ out/ --engine ray       the same by workers on a Ray cluster, or on all cores of this machine
 
   spintok encode wav/ --plan --price 2.5      what the corpus will take, from a measured minute"""
 
@@ -131,6 +137,17 @@ def encode(
     lease_seconds: Annotated[
         float, typer.Option(help="With --shared: a worker that is silent for so long is taken for dead.")
     ] = 120.0,
+    engine: Annotated[
+        Literal["ray"] | None,
+        typer.Option(
+            help="Have shared workers run by a cluster: ray is that of RAY_ADDRESS, or of this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    engine_workers: Annotated[
+        int | None,
+        typer.Option(help="With --engine: the number of workers (default: as many as there are GPUs, or else cores)."),
+    ] = None,
     shard_seconds: Annotated[
         float | None,
         typer.Option(help="Cut shards by seconds of audio instead of --shard-size; a longer file is a shard alone."),
@@ -153,6 +170,14 @@ def encode(
     Run the same command again after an interruption, or after repairing files: it does what is missing. Files that
     cannot be read are listed in failed.jsonl, and the exit code is 1.
     """
+    if engine_workers is not None and engine is None:
+        raise ValueError("--engine-workers is the number of workers of an engine: add --engine ray")
+    if engine is not None and plan:
+        raise ValueError("--plan measures this machine: leave --engine out")
+    run = _runner(engine, engine_workers, device)
+    # The workers of an engine choose their own devices.
+    loaded_on = device if engine is None else "cpu"
+    shared = shared or engine is not None
     if shared and not (given(context, "rank") or given(context, "ranks")):
         # torchrun sets them; shared workers need none.
         rank, ranks = 0, 1
@@ -178,12 +203,12 @@ def encode(
         if _is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
         settings |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
-        return _features(load_featurizer(tokenizer, device, offline, quiet), path, output, settings, quiet)
+        return _features(load_featurizer(tokenizer, loaded_on, offline, quiet), path, output, settings, quiet, run)
     if features_dtype is not None:
         raise ValueError("--features-dtype is the type of stored features: add --features LAYER")
     if format == "safetensors":
         raise ValueError("--format safetensors is for features: add --features LAYER")
-    loaded = load_tokenizer(tokenizer, device, offline, quiet)
+    loaded = load_tokenizer(tokenizer, loaded_on, offline, quiet)
     if latency is not None:
         from spintok.streaming.policy import parse_latency
 
@@ -203,7 +228,16 @@ def encode(
         _print_change(exact, loaded, path, codebook)
     if plan:
         return _plan(loaded, path, settings, price, quiet)
-    return _tokens(loaded, path, output, settings, stats, quiet, text=format == "text")
+    return _tokens(loaded, path, output, settings, stats, quiet, run, text=format == "text")
+
+
+def _runner(engine: str | None, workers: int | None, device: str) -> Run:
+    """What calls ``encode_corpus`` or ``encode_features``: here, or by an engine."""
+    if engine is None:
+        return lambda encode, *arguments: encode(*arguments)
+    from spintok.corpus.engines.ray import encode_on_ray
+
+    return partial(encode_on_ray, device=device, workers=workers)
 
 
 def _print_change(exact: "Tokenizer", loaded: "Tokenizer", source: Path, codebook: str) -> None:
@@ -240,6 +274,7 @@ def _tokens(
     settings: Mapping[str, Any],
     stats: bool,
     quiet: bool,
+    run: Run,
     *,
     text: bool,
 ) -> int:
@@ -250,6 +285,8 @@ def _tokens(
         tokenizer.size_of(name)
     options = Options(**settings)
     if _is_stream(source) or (output is None and source.is_file() and not is_manifest(source)):
+        if options.shared:
+            raise ValueError("workers share a folder of output: name it as the second argument")
         with _as_file(source) as path:
             print(_one_file(tokenizer, path, options, quiet, text=text))
         return 0
@@ -258,14 +295,14 @@ def _tokens(
     utterances = scan(source)
     folder = output or str(_default_folder(source, "tokens"))
     with progress_display(quiet=quiet, unit="files") as display:
-        summary = encode_corpus(tokenizer, utterances, folder, options, display)
+        summary = run(encode_corpus, tokenizer, utterances, folder, options, display)
     if stats and not quiet:
         print_statistics(summary.counts, Console())
     return _finish(summary, folder, options, f"tokenizer {tokenizer.name}, {options.codebooks[0]} codebook", quiet)
 
 
 def _features(
-    tokenizer: "Featurizer", source: Path, output: str | None, settings: Mapping[str, Any], quiet: bool
+    tokenizer: "Featurizer", source: Path, output: str | None, settings: Mapping[str, Any], quiet: bool, run: Run
 ) -> int:
     from spintok.corpus.features import FeatureOptions, encode_features
     from spintok.data.manifest import scan
@@ -274,7 +311,7 @@ def _features(
     utterances = scan(source)
     folder = output or str(_default_folder(source, "features"))
     with progress_display(quiet=quiet, unit="files") as display:
-        summary = encode_features(tokenizer, utterances, folder, options, display)
+        summary = run(encode_features, tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
     return _finish(summary, folder, options, what, quiet)
 

@@ -1,6 +1,7 @@
 """Folders of shards: audio to tokens or features, and back to Python."""
 
 from spintok.corpus.counting import CorpusCounts, count_corpus
+from spintok.corpus.engines.ray import RayEncoder
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.features import FeatureOptions, encode_features, read_features
 from spintok.corpus.job_options import JobOptions
@@ -16,6 +17,7 @@ __all__ = [
     "JobOptions",
     "JobSummary",
     "Options",
+    "RayEncoder",
     "Record",
     "ShardError",
     "TokenSummary",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spintok._files import encodable, open_locked
-from spintok.corpus.cluster.run import run_shared
+from spintok.corpus.cluster.run import Work, run_shared
 from spintok.corpus.cluster.store import open_store
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.feature_formats import (
@@ -84,12 +84,15 @@ def encode_features(
     output: Path | str,
     options: FeatureOptions,
     progress: Progress = no_progress,
+    *,
+    work: Work | None = None,
 ) -> JobSummary:
     """Write the features of utterances to the folder or address ``output``; after a crash, the same call continues.
 
     Writes ``features-00000.safetensors`` and so on, ``features.json``, and ``failed.jsonl`` when files failed, such as
     those with features that the dtype cannot hold. Memory does not grow with the length of a recording (Parquet: the
-    stored features of one recording are in memory).
+    stored features of one recording are in memory). With ``options.shared``, ``work`` is what this process does in
+    place of taking shards itself.
 
     Raises:
         CorpusError: the folder holds tokens, or the features of another encoder, layer, dtype, list or format, a shard
@@ -107,7 +110,8 @@ def encode_features(
     summary = JobSummary()
     writer = _FeatureWriter(tokenizer, kind, options.format)
     if options.shared or is_url(output):
-        run_shared(writer, tokenizer, utterances, open_store(output), options, summary, progress, lambda worker: {})
+        store = open_store(output)
+        run_shared(writer, tokenizer, utterances, store, options, summary, progress, lambda worker: {}, work)
     else:
         run_job(writer, tokenizer, utterances, Path(output), options, summary, progress)
     return summary

@@ -54,5 +54,5 @@ class JobMeter:
         self._seconds += seconds
         speed = self._seconds / max(time.monotonic() - self._started, 1e-9)
         # Shares of files add up to whole numbers only approximately.
-        note = f"{timedelta(seconds=int(self._seconds))} of audio, {speed:.0f} x real time"
+        note = f"{timedelta(seconds=int(self._seconds))} of audio, {speed:.0f} x real time" if self._seconds else ""
         self._progress("encoding", round(self._files, 6), self._total, note)

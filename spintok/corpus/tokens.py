@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spintok._files import write_text
-from spintok.corpus.cluster.run import run_shared
+from spintok.corpus.cluster.run import Work, run_shared
 from spintok.corpus.cluster.store import open_store
 from spintok.corpus.cluster.worker import Worker
 from spintok.corpus.dataset_card import dataset_card
@@ -103,11 +103,13 @@ def encode_corpus(
     output: Path | str,
     options: Options,
     progress: Progress = no_progress,
+    *,
+    work: Work | None = None,
 ) -> TokenSummary:
     """Encode utterances to tokens in the folder or address ``output``; after a crash, the same call continues.
 
     Writes ``tokens-00000.jsonl`` and so on, ``tokenizer.json``, ``stats.json``, and ``failed.jsonl`` when files
-    failed.
+    failed. With ``options.shared``, ``work`` is what this process does in place of taking shards itself.
 
     Raises:
         CorpusError: the folder holds the tokens of another tokenizer, list or format, a shard is damaged, or another
@@ -127,7 +129,7 @@ def encode_corpus(
     writer = token_writer(tokenizer, options, count)
     if options.shared or is_url(output):
         store = open_store(output)
-        run_shared(writer, tokenizer, utterances, store, options, summary, progress, statistics)
+        run_shared(writer, tokenizer, utterances, store, options, summary, progress, statistics, work)
         if (stats := store.read("stats.json")) is not None:
             summary.counts = from_json(stats.decode("utf-8"), f"{output}/stats.json")
         return summary

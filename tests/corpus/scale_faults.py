@@ -1,6 +1,7 @@
 """Disturb workers that share a corpus, and compare what they leave with an undisturbed run.
 
     PYTHONPATH=.:tests python -m tests.corpus.scale_faults --engine lease --runs 100
+    PYTHONPATH=.:tests python -m tests.corpus.scale_faults --engine ray --runs 20
 
 Each run has its own seed, which chooses the number of workers, the faults and their moments. After the faults one more
 worker ends the run. Nothing may be lost, nothing may be there twice, every file must have the bytes of an undisturbed
@@ -17,8 +18,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from forks import fork
@@ -28,6 +33,7 @@ from spintok.cli.exit_codes import USAGE
 from spintok.corpus import CorpusError, Options, encode_corpus, read_corpus
 from spintok.corpus.cluster.leases import Leases
 from spintok.corpus.cluster.store import FolderStore
+from spintok.corpus.engines.ray import encode_on_ray
 from spintok.data.manifest import Utterance
 from spintok.tokenizer import Tokenizer
 from tests.corpus.jobs import make_recording
@@ -133,20 +139,126 @@ def lease_run(
     return faults, wrong if last == 0 else [*wrong, f"the last worker ended with {last}"]
 
 
+RAY_FAULTS = ("kill a worker", "kill the driver", "lose a node")
+
+
+class RayCluster:
+    """A Ray of a head and a node with two cores, in a process of its own: its threads must not meet a fork."""
+
+    def __init__(self) -> None:
+        self._pipe, other = Pipe()
+        self._process = fork(partial(self._serve, other))
+        self.address: str = self._pipe.recv()
+        self._node: int = self._pipe.recv()
+
+    def lose_node(self) -> None:
+        """Kill the node with all its processes, and start another."""
+        self._pipe.send("lose")
+        self._node = self._pipe.recv()
+
+    def workers(self) -> list[int]:
+        """The processes on the node that encode."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self._node and (folder / "cmdline").read_bytes().startswith(b"ray::_work"):
+                    found.append(int(folder.name))
+        return found
+
+    def close(self) -> None:
+        """Stop all processes."""
+        self._pipe.send("stop")
+        os.waitpid(self._process, 0)
+
+    @staticmethod
+    def _serve(pipe: Connection) -> int:
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        pipe.send(cluster.address)
+
+        def add() -> Any:
+            node = cluster.add_node(num_cpus=2)
+            pipe.send(node.all_processes["raylet"][0].process.pid)
+            return node
+
+        node = add()
+        while pipe.recv() == "lose":
+            cluster.remove_node(node, allow_graceful=False)
+            node = add()
+        cluster.shutdown()
+        return 0
+
+
+def drive(address: str, tokenizer: Tokenizer, utterances: list[Utterance], output: Path) -> int:
+    """Encode on Ray; 0 when all is encoded."""
+    os.environ["RAY_ADDRESS"] = address
+    slowly(tokenizer, 0.1)
+    options = Options(shard_size=3, lease_seconds=LEASE_SECONDS)
+    try:
+        return int(bool(encode_on_ray(encode_corpus, tokenizer, utterances, output, options, workers=2).failures))
+    except (OSError, CorpusError) as error:
+        print(f"driver: {error!r}", file=sys.stderr, flush=True)
+        return USAGE
+
+
+def ray_run(
+    cluster: RayCluster, tokenizer: Tokenizer, utterances: list[Utterance], output: Path, seed: int
+) -> tuple[list[str], list[str]]:
+    """A run on Ray that is disturbed while its workers are busy, and one that ends it."""
+    rng = random.Random(seed)
+    faults = [rng.choice(RAY_FAULTS) for _ in range(rng.randint(1, 3))]
+    job = partial(drive, cluster.address, tokenizer, utterances, output)
+    driver, met, killed = fork(job), [], False
+    for fault in faults:
+        give_up = time.monotonic() + 60.0
+        while not cluster.workers() and not ended(driver) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, 1.5))
+        if ended(driver):
+            break
+        match fault:
+            case "kill a worker":
+                for worker in rng.sample(cluster.workers(), min(len(cluster.workers()), 1)):
+                    with suppress(ProcessLookupError):
+                        os.kill(worker, signal.SIGKILL)
+                        met.append(fault)
+            case "lose a node":
+                cluster.lose_node()
+                met.append(fault)
+            case "kill the driver":
+                os.kill(driver, signal.SIGKILL)
+                met.append(fault)
+                killed = True
+                break
+    wrong = []
+    status = os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1])
+    if status != (-signal.SIGKILL if killed else 0):
+        wrong.append(f"the driver ended with {status}")
+    last = os.waitstatus_to_exitcode(os.waitpid(fork(job), 0)[1])
+    return met, wrong if last == 0 else [*wrong, f"the last driver ended with {last}"]
+
+
+def ended(process: int) -> bool:
+    """Whether a child has ended; it stays to be waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 Run = Callable[[Tokenizer, list[Utterance], Path, int], tuple[list[str], list[str]]]
-ENGINES: dict[str, Run] = {"lease": lease_run}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=list(ENGINES), default="lease")
+    parser.add_argument("--engine", choices=("lease", "ray"), default="lease")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     # Forked processes must not inherit threads.
     torch.set_num_threads(1)
     tokenizer = mfcc_tokenizer()
-    run = ENGINES[options.engine]
+    cluster = RayCluster() if options.engine == "ray" else None
+    run: Run = lease_run if cluster is None else partial(ray_run, cluster)
     met: Counter[str] = Counter()
     lost = twice = different = bad = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -170,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             bad += len(wrong)
             if names or wrong:
                 print(f"seed {seed}, {', '.join(faults)}: {', '.join([*names, *wrong])}", flush=True)
+    if cluster is not None:
+        cluster.close()
     faults = ", ".join(f"{count} x {fault}" for fault, count in met.most_common())
     print(f"{options.engine}: {options.runs} runs with {faults}")
     print(f"{lost} utterances lost, {twice} twice, {different} files differ, {bad} wrong exit codes")
