@@ -165,18 +165,24 @@ class FolderStore(Store):
 
     @contextmanager
     def workspace(self, shard: str, worker: str) -> Iterator[Path]:
-        folder = self.folder / WORK / shard / worker
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._subfolder(shard, worker)
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _subfolder(self, *names: str) -> Path:
+        """A folder for work in progress. The output itself is not made anew: it may be a disk that was unmounted."""
+        folder = self.folder
+        for name in (WORK, *names):
+            folder /= name
+            folder.mkdir(exist_ok=True)
+        return folder
 
     def earlier(self, shard: str) -> list[Path]:
         left = self.folder / WORK / shard
         return [self.folder / shard, *(folder / shard for folder in sorted(left.glob("*")))]
 
     def reopen(self, files: Sequence[str], record: str) -> None:
-        kept = self.folder / WORK / files[-1] / "reopened"
-        kept.mkdir(parents=True, exist_ok=True)
+        kept = self._subfolder(files[-1], "reopened")
         for name in (*files, record):
             with suppress(FileNotFoundError):
                 shutil.copy2(self.folder / name, kept / name)

@@ -152,6 +152,16 @@ def test_a_worker_that_lags_behind_the_finisher_goes_on(mfcc, recordings, tmp_pa
         assert slow.is_finished(0)
 
 
+def test_an_output_that_vanishes_is_not_made_anew(mfcc, recordings, tmp_path: Path) -> None:
+    options = Options(shared=True)
+    writer, store = token_writer(mfcc, options), FolderStore(tmp_path / "out")
+    with open_worker(writer, mfcc, [recordings], store, options) as worker:
+        (tmp_path / "out").rename(tmp_path / "away")
+        with pytest.raises(FileNotFoundError):
+            worker.encode(0, JobSummary(), JobMeter(no_progress, 5))
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_little_memory_halves_a_batch(mfcc, recordings, tmp_path: Path, monkeypatch) -> None:
     sizes = []
     iter_recordings = mfcc.iter_recordings
