@@ -49,7 +49,9 @@ log_every = 5
 """
 STAGES = {
     "pretrain": 'stage = "pretrain"\nname = "t"\nstart = "{tiny}"\nlabels = "mfcc-kmeans-100"\nwidth = 8\n' + _LOOP,
-    "ctc": 'stage = "ctc"\nname = "t"\nstart = "{tiny}"\ntranscripts = "{texts}"\nwidth = 8\n' + _LOOP,
+    # A transcript needs its whole utterance.
+    "ctc": 'stage = "ctc"\nname = "t"\nstart = "{tiny}"\ntranscripts = "{texts}"\nwidth = 8\n'
+    + _LOOP.replace("max_seconds = 1", "max_seconds = 4"),
     "spin": 'stage = "spin"\nname = "t"\nstart = "{tiny}"\n' + _BOOK + _LOOP,
     "spin-frozen": 'stage = "spin"\nname = "t"\nstart = "{tiny}"\n' + _BOOK + "[views]\nvariants = 2\n" + _LOOP,
     "spin-labels": 'stage = "spin"\nname = "t"\nstart = "{tiny}"\n'
