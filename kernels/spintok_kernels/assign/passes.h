@@ -130,7 +130,7 @@ void score_row(const Book &b, const float *a, int64_t first, int64_t last, float
 
 // Which codewords may win a row, after some blocks of the codebook.
 struct Row {
-    enum Kind { NORMAL, NONFINITE, ZERO, HUGE } kind;
+    enum Kind { NORMAL, NONFINITE, ZERO, LARGE } kind;
     double slack;  // a codeword that scores so much less than the best one cannot win
     float best, second;
     int count;  // of candidates; more than FEW are not kept
@@ -145,7 +145,7 @@ struct Row {
         // All scores are equal. Padding makes such rows common.
         else if (norm == 0 && !b.l2) kind = ZERO;
         // float32 sums may overflow.
-        else if (!(b.size(norm) < 1e37) || !(err < 1e37)) kind = HUGE;
+        else if (!(b.size(norm) < 1e37) || !(err < 1e37)) kind = LARGE;
         slack = 2 * err;
         best = second = -INF;
         count = 0;
@@ -188,10 +188,16 @@ struct Row {
 
     // Brings `second` up to date, before `best` is.
     void runner_up(const float *from, int64_t count) {
+        Vector most = Vector{} - INF, next = most;
+        for (int64_t i = 0; i < count; i += W) {
+            const Vector v = load(from + i);
+            next = larger(next, v > most ? most : v);
+            most = larger(most, v);
+        }
         float first = best;
-        for (int64_t i = 0; i < count; i++) {
-            second = std::max(second, std::min(first, from[i]));
-            first = std::max(first, from[i]);
+        for (int i = 0; i < W; i++) {
+            second = std::max({second, next[i], std::min(first, most[i])});
+            first = std::max(first, most[i]);
         }
     }
 };
@@ -204,7 +210,7 @@ void decide(const Problem &p, int64_t n, const float *a, const Row &row) {
     if (row.kind == Row::ZERO) return report(p, n, 0, b.k > 1 ? 0 : static_cast<double>(INF));
     Decision decision;
     const float least = row.threshold();
-    if (row.kind == Row::HUGE) {
+    if (row.kind == Row::LARGE) {
         for (int64_t code = 0; code < b.k; code++) decision.offer(code, exact_score(b, z, code));
     } else if (row.count <= FEW) {
         int count = 0, only = 0;
