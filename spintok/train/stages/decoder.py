@@ -30,7 +30,7 @@ from spintok.train.stages.base import Corpus, Learner, Stage, Step
 from spintok.train.stages.start import open_tokenizer
 from spintok.train.world import load_world
 
-__all__ = ["DecoderModel", "DecoderStage", "build", "held_out"]
+__all__ = ["DecoderModel", "DecoderStage", "build", "held_out", "start_from_codewords"]
 
 _LOUD = 9.0
 """Nepers (78 dB) below the loudest: quieter vectors are silence, whose envelope is the noise of the recording."""
@@ -77,7 +77,9 @@ def build(recipe: DecoderRecipe, corpus: Corpus, distributed: Distributed) -> De
     source = Source(tokenizer.name, tokenizer.fingerprint, codebook.name, codebook.size, grid.hop, grid.reach)
     speakers = [utterance.speaker or "speaker" for utterance in corpus.utterances]
     voices = sorted(set(speakers))
-    model = DecoderModel(Decoder(source, voices, recipe.network, name=recipe.name), distributed)
+    decoder = Decoder(source, voices, recipe.network, name=recipe.name)
+    start_from_codewords(decoder.network.codes.weight, tokenizer.codebook(recipe.codebook).normalized_codewords())
+    model = DecoderModel(decoder, distributed)
     kept = np.array([held_out(utterance.key, recipe.hold_out) for utterance in corpus.utterances])
     plan = Stage.plan_batches(recipe, np.where(kept, 0, corpus.samples), distributed)
     trained = np.flatnonzero(plan.samples).tolist()
@@ -106,6 +108,18 @@ def build(recipe: DecoderRecipe, corpus: Corpus, distributed: Distributed) -> De
         lambda: model.restore_variance(acoustics[0], trained, recipe.variance),
         (note,) if recipe.hold_out else (),
     )
+
+
+@torch.no_grad()
+def start_from_codewords(embeddings: Tensor, codewords: Tensor) -> None:
+    """Set embeddings (K, width), in place, to codewords (K, E) turned at random, centred, with unit mean square.
+
+    So neighbours among the codewords, which sound alike, start alike: rare ones learn from frequent ones.
+    """
+    width, size = embeddings.shape[1], max(embeddings.shape[1], codewords.shape[1])
+    turn = torch.linalg.qr(torch.randn(size, size))[0][: codewords.shape[1], :width]
+    turned = (codewords.float().cpu() - codewords.float().cpu().mean(0)) @ turn
+    embeddings.copy_(turned / turned.square().mean().sqrt().clamp(min=1e-12))
 
 
 class DecoderModel(Learner):

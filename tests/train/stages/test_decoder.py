@@ -118,6 +118,26 @@ def test_held_out_utterances_are_in_no_batch(tmp_path, manifest) -> None:
     assert (build(tmp_path, manifest, "hold_out=0").plan.samples > 0).all()
 
 
+def distances(points):
+    return torch.pdist(points.detach().double())
+
+
+def test_embeddings_start_as_far_apart_as_the_codewords(tmp_path, manifest) -> None:
+    codewords = torch.randn(12, 8).cumsum(0)
+    embeddings = torch.zeros(12, 16)
+    stage.start_from_codewords(embeddings, codewords)
+    ratios = distances(embeddings) / distances(codewords)
+    torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios), rtol=1e-5, atol=0)
+    assert embeddings.square().mean().item() == pytest.approx(1)
+    # Of 39 dimensions 16 are left.
+    codes = build(tmp_path, manifest).model.decoder.network.codes.weight
+    wanted = distances(spintok.load("mfcc-kmeans-100").codebook().normalized_codewords())
+    assert torch.corrcoef(torch.stack([distances(codes), wanted]))[0, 1] > 0.6
+    # A single codeword has no neighbours.
+    stage.start_from_codewords(alone := torch.ones(1, 16), torch.randn(1, 8))
+    assert (alone == 0).all()
+
+
 def test_the_loss_does_not_depend_on_the_padding(tmp_path, manifest) -> None:
     made = build(tmp_path, manifest)
     examples = made.prepare(tmp_path / "work", lambda *args: None)
