@@ -59,6 +59,20 @@ def test_the_line_of_a_shard_in_the_readme_is_what_encode_writes(folder: Path) -
     assert list(shown) == list(written[0])
 
 
+def test_the_readme_lists_every_command() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    named = {word for row in rows for word in re.findall(r"`(?:spintok )?([a-z-]+)[ `]", row.split("|")[1])}
+    assert not set(COMMANDS) - named
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_of_tables_and_fences_are_closed(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("\n```") % 2 == 0
+    outside = re.sub(r"\n```.*?\n```", "", text, flags=re.DOTALL)
+    assert not [line for line in outside.splitlines() if line.startswith("|") and not line.rstrip().endswith("|")]
+
+
 @pytest.mark.parametrize("block", [b for b in EXAMPLES if b.language == "sh"], ids=str)
 def test_commands_and_options_exist(block: Block) -> None:
     for words in _commands(block.text):
