@@ -74,7 +74,7 @@ class ReducedTokenizer(Tokenizer):
             "a folder holds no precision: save the exact tokenizer, and name the precision when you encode"
         )
 
-    def _engine(self, latency: float | None, codebooks: Iterable[str | None]) -> Engine:
+    def engine(self, latency: float | None, codebooks: Iterable[str | None]) -> Engine:
         self._refuse_streams()
 
     def _refuse_streams(self) -> NoReturn:

@@ -75,7 +75,8 @@ def test_pieces_equal_the_whole(cuts) -> None:
     synthesizer = Synthesizer()
     pieces = [synthesizer.push(part) for part in parameters.tensor_split(sorted(cuts))]
     together = torch.cat([*pieces, synthesizer.close(4080)])
-    torch.testing.assert_close(together, synthesize(parameters, 4080), rtol=0, atol=1e-5)
+    # Sums of float32 in other orders; a step of 16-bit samples is 3e-5.
+    torch.testing.assert_close(together, synthesize(parameters, 4080), rtol=0, atol=3e-5)
 
 
 def test_the_filter_is_the_minimum_phase_of_its_envelope() -> None:

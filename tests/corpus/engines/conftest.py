@@ -14,7 +14,8 @@ def ray_cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # On a loaded machine its processes take longer than the half minute for which it waits by default.
     os.environ["RAY_raylet_start_wait_time_s"] = "200"  # noqa: SIM112
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # A Ray of its own, even where one runs already.
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     processes = [found for found in gc.get_objects() if type(found) is subprocess.Popen]
     yield
     ray.shutdown()
