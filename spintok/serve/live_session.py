@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spintok.frames import SAMPLE_RATE, frames_to_seconds
+from spintok.frames import SAMPLE_RATE, frames_to_seconds, num_samples
 from spintok.serve.protocol import Start, tokens_message
 from spintok.streaming.turns import TurnDetector, TurnEvent
 
@@ -44,6 +45,7 @@ class LiveSession:
         speaker: speaks the tokens, if a voice is asked for.
 
     Attributes:
+        opened: when it began, on the monotonic clock.
         outbox: messages for the client.
         over: nothing more will come, or the client has gone.
     """
@@ -59,6 +61,7 @@ class LiveSession:
     ) -> None:
         self.start = start
         self.stream = stream
+        self.opened = time.monotonic()
         self.outbox: asyncio.Queue[Message] = asyncio.Queue()
         self.over = False
         self._wake = wake
@@ -67,6 +70,7 @@ class LiveSession:
         self._speaker = speaker
         self._inbox: deque[NDArray[np.float32] | object] = deque()
         self._samples = 0
+        self._taken = 0
         self._ended = False
         self._labels: deque[str] = deque()
         self._room = asyncio.Event()
@@ -107,7 +111,24 @@ class LiveSession:
         """Whether a step would change anything."""
         if self.over or self.outbox.qsize() >= OUTBOX:
             return False
-        return bool(self._inbox or self._labels or self._ended or self.stream.session.due)
+        if self._labels or self._ended or self.stream.session.due or any(item is _STATE for item in self._inbox):
+            return True
+        if self._detector is not None:
+            # Turns are told as soon as they are heard.
+            return bool(self._inbox)
+        return self._samples >= self._missing() or self._samples > self._backlog
+
+    def _missing(self) -> float:
+        """How many samples have to come before the chunk can be complete."""
+        stream = self.stream
+        frames = stream.session.frames + stream.engine.policy.frames
+        # Resampling may hold back some more, and may round by one.
+        needed = num_samples(frames, stream.engine.grid) - stream.session.samples
+        return needed * self.start.sample_rate / SAMPLE_RATE - 1
+
+    def ahead(self, now: float) -> float:
+        """By how many seconds what was taken of the client's audio exceeds the time since it began."""
+        return self._taken / self.start.sample_rate - (now - self.opened)
 
     def take(self, most: int) -> list[NDArray[np.float32]]:
         """Samples for a step: up to ``most``, but none beyond a request for the state."""
@@ -122,6 +143,7 @@ class LiveSession:
             taken.append(samples)
             count += len(samples)
         self._samples -= count
+        self._taken += count
         self._room.set()
         return taken
 

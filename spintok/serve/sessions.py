@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from spintok.streaming.tokens import StreamTokens
     from spintok.tokenizer import Tokenizer
 
-__all__ = ["Sessions"]
+__all__ = ["FEW", "LEEWAY", "Sessions", "next_step"]
+
+LEEWAY = 2.0
+"""Seconds by which audio of a client that keeps to real time may be ahead, for clocks begin when it is let in."""
+FEW = 4
+"""How many sessions that are ahead of real time share a step, which whoever speaks meanwhile has to wait for."""
 
 
 class Sessions:
@@ -128,7 +133,7 @@ class Sessions:
                 await self._work.wait()
                 self._work.clear()
                 # A chunk of each, so that nobody waits for the backlog of another.
-                work = [(s, s.take(self._chunk(s))) for s in self._open if s.has_work()]
+                work = [(s, s.take(self._chunk(s))) for s in next_step(self._open, time.monotonic())]
                 if not work:
                     continue
                 began = time.perf_counter()
@@ -174,6 +179,13 @@ class Sessions:
             self.metrics.frames.inc(tokens.num_frames)
             found += session.tokens(tokens, features)
         return found + session.answers()
+
+
+def next_step(sessions: Sequence[LiveSession], now: float) -> list[LiveSession]:
+    """The sessions of the next step: all that keep to real time, or else a few of those that send faster."""
+    due = [session for session in sessions if session.has_work()]
+    live = [session for session in due if session.ahead(now) <= LEEWAY]
+    return live or sorted(due, key=lambda session: session.ahead(now))[:FEW]
 
 
 def _guarded(session: LiveSession, part: Callable[[], list[Message]]) -> list[Message]:

@@ -276,6 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--latency", type=float, default=320, help="in milliseconds")
     parser.add_argument("--clients", type=int, default=200, help="honest and rude ones")
     parser.add_argument("--honest", type=int, default=20)
+    # Room for some of the rude, so that they can do harm, and not for more than the machine carries.
+    parser.add_argument("--sessions", type=int, help="that the server takes (default: 10 more than honest ones)")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -284,9 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rng = Random(options.seed)
     honest = [Honest(speech, Random(rng.random())) for speech in recordings(options.honest, options.seconds, rng)]
     rude = max(0, options.clients - options.honest)
-    # Room for some of the rude, so that they can do harm, and not for all of them.
-    sessions = options.honest + (rude + 2) // 3
-    with server(options.tokenizer, name, max(1, sessions)) as (address, process):
+    with server(options.tokenizer, name, options.sessions or options.honest + 10) as (address, process):
         siege = asyncio.run(besiege(address, process, honest, rude, options.seconds, options.seed))
         tokenizer = spintok.load(options.tokenizer, device="cpu")
         wrong = complaints(address, siege, tokenizer, latency)

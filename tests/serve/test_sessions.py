@@ -11,6 +11,7 @@ from spintok.decoder import CodebookMismatchError
 from spintok.serve import ServerOptions, create_app
 from spintok.serve.live_session import LiveSession
 from spintok.serve.protocol import Start
+from spintok.serve.sessions import FEW, LEEWAY, next_step
 from tests.serve.servers import RATE, Client, pcm, run, running
 from tests.streaming.streamers import speech, tokenizer
 
@@ -213,3 +214,36 @@ def test_an_end_during_a_step_waits_for_the_rest() -> None:
     codes += [code for tokens in stream.steps() for code in tokens.codes]
     assert [m["type"] for m in session.answers() if m is not None] == ["end"]
     assert codes == TOKENIZER.encode(samples, RATE, latency=0.08).codes.tolist()
+
+
+def _session(backlog: float = 1e9) -> LiveSession:
+    return LiveSession(Start(RATE, "s16le"), TOKENIZER.stream(latency=0.08), lambda: None, backlog)
+
+
+def test_a_step_waits_for_the_last_sample_of_a_chunk() -> None:
+    session = _session()
+    needed = 3 * 320 + 400
+    run(session.feed(np.zeros(needed - 2, np.float32)))
+    assert not session.has_work()
+    run(session.feed(np.zeros(2, np.float32)))
+    assert session.has_work()
+    # A backlog that is smaller than a chunk is fed to the stream, or it would never be complete.
+    small = _session(backlog=100)
+    run(small.feed(np.zeros(101, np.float32)))
+    assert small.has_work()
+
+
+def test_whoever_sends_faster_than_real_time_waits_for_those_who_do_not() -> None:
+    sessions = [_session() for _ in range(FEW + 2)]
+    fast, slow = sessions[:-1], sessions[-1]
+    taken = round((LEEWAY + 1) * RATE)
+    for i, session in enumerate(fast):
+        run(session.feed(np.zeros(taken + 100 * i, np.float32)))
+        session.take(taken + 100 * i)
+        run(session.feed(np.zeros(RATE, np.float32)))
+    now = slow.opened
+    assert next_step(sessions, now) == fast[:FEW]
+    run(slow.feed(np.zeros(RATE, np.float32)))
+    assert next_step(sessions, now) == [slow]
+    # They are as live as others once their time has come.
+    assert next_step(sessions, now + 2) == sessions
