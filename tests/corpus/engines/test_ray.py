@@ -26,13 +26,13 @@ SHARDS_OF_TWO = Options(shard_size=2, lease_seconds=1.0)
 
 def spoil(tokenizer, action) -> None:
     """Have ``action`` run before each portion that the tokenizer encodes, in whichever process."""
-    encode_recordings = tokenizer.encode_recordings
+    iter_recordings = tokenizer.iter_recordings
 
     def spoilt(*arguments, **options):
         action()
-        return encode_recordings(*arguments, **options)
+        return iter_recordings(*arguments, **options)
 
-    tokenizer.encode_recordings = spoilt
+    tokenizer.iter_recordings = spoilt
 
 
 def test_the_bytes_are_those_of_one_process(mfcc, recordings, tmp_path: Path) -> None:
