@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from spintok.data.audio import EXTENSIONS, AudioError, Recording, Resampler, blocks, by_soxr, from_array, record
 
-__all__ = ["is_batch", "iter_items", "open_item"]
+__all__ = ["each_or_error", "is_batch", "iter_items", "open_item"]
+
+T = TypeVar("T")
 
 
 def is_batch(audio: Any, lengths: Any = None) -> bool:
@@ -92,6 +94,23 @@ def open_item(
         case Tensor() | np.ndarray() | list():
             return _from_samples(audio, sample_rate, channels, in_memory, resample)
     raise AudioError(f"audio cannot be a {type(audio).__name__}: give a path, an array with its rate, bytes, or a file")
+
+
+def each_or_error(
+    encode: Callable[[Sequence[Recording]], Sequence[T]], opened: Sequence[Recording | AudioError]
+) -> list[T | AudioError]:
+    """What ``encode`` gives for each recording; errors stay where they are, and those of ``encode`` join them.
+
+    The end of a long file may turn out to be damaged only when it is encoded. The others are then encoded one by one.
+    """
+    recordings = [item for item in opened if isinstance(item, Recording)]
+    found: Sequence[T | AudioError]
+    try:
+        found = encode(recordings)
+    except AudioError as error:
+        found = [error] if len(recordings) == 1 else [each_or_error(encode, [one])[0] for one in recordings]
+    waiting = iter(found)
+    return [next(waiting) if isinstance(item, Recording) else item for item in opened]
 
 
 def _is_pair(audio: Any) -> bool:

@@ -15,7 +15,7 @@ from spintok.data.audio import AudioError, Recording, as_streams
 from spintok.decoder.speaking import Speaking
 from spintok.featurizer import FeatureBatch, Featurizer
 from spintok.hub.publishing import Publishing
-from spintok.inputs import is_batch, iter_items, open_item
+from spintok.inputs import each_or_error, is_batch, iter_items, open_item
 from spintok.models.base import FeatureExtractor
 from spintok.models.codebook import Codebook, Codebooks
 from spintok.models.precision import full_precision
@@ -230,6 +230,15 @@ class Tokenizer(Speaking, Publishing, Featurizer):
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", got {errors!r}')
         name = self.codebook(codebook).config.name
+
+        def tokens_of(recordings: Sequence[Recording]) -> list[Tokens]:
+            return [tokens[name] for tokens in self.encode_recordings(recordings, [name])]
+
+        def encode(portion: Sequence[Recording | AudioError]) -> Sequence[Tokens | AudioError]:
+            if errors == "return":
+                return each_or_error(tokens_of, portion)
+            return tokens_of([item for item in portion if isinstance(item, Recording)])
+
         several = is_batch(audio, lengths)
         found: list[Tokens | AudioError] = []
         portion: list[Recording | AudioError] = []
@@ -241,28 +250,10 @@ class Tokenizer(Speaking, Publishing, Featurizer):
                     raise
                 portion.append(error)
             if len(portion) == _PORTION:
-                found += self._encode_portion(portion, name, errors == "raise")
+                found += encode(portion)
                 portion = []
-        found += self._encode_portion(portion, name, errors == "raise")
+        found += encode(portion)
         return found if several else found[0]
-
-    def _encode_portion(
-        self, portion: Sequence[Recording | AudioError], name: str, raises: bool
-    ) -> list[Tokens | AudioError]:
-        """The tokens of some recordings; the end of a long file may turn out to be damaged only here."""
-        recordings = [item for item in portion if isinstance(item, Recording)]
-        encoded: Iterable[Tokens | AudioError]
-        try:
-            encoded = [tokens[name] for tokens in self.encode_recordings(recordings, [name])]
-        except AudioError as error:
-            if raises:
-                raise
-            if len(recordings) == 1:
-                encoded = [error]
-            else:
-                encoded = [self._encode_portion([one], name, raises)[0] for one in recordings]
-        waiting = iter(encoded)
-        return [next(waiting) if isinstance(item, Recording) else item for item in portion]
 
     @torch.inference_mode()
     def encode_recordings(

@@ -337,12 +337,12 @@ def export(
             )
         case "interleaved":
             spans: dict[str, Any] = {"text_words": text_words, "speech_words": speech_words, "seed": seed}
-            summary = targets.interleaved(
-                folders, output, codebook, vocabulary, words, storage, form=form, **spans, **common
+            summary = targets.with_words(
+                to, folders, output, codebook, vocabulary, words, storage, form=form, **spans, **common
             )
         case "monologue":
             stream: dict[str, Any] = {"pad": pad, "end_of_pad": end_of_pad, "delay": delay}
-            summary = targets.monologue(folders, output, codebook, vocabulary, words, storage, **stream, **common)
+            summary = targets.with_words(to, folders, output, codebook, vocabulary, words, storage, **stream, **common)
         case "dialogue":
             chunks: dict[str, Any] = {"speech_chunk": speech_chunk, "text_chunk": text_chunk, "cap": cap}
             chunks |= {"silent_codes": silent_code or [], "user_loss": user_loss, "overwrite": overwrite}

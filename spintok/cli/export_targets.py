@@ -1,8 +1,8 @@
 """What ``spintok export`` does for each target: read the files that the options name, and call the library."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -37,12 +37,11 @@ __all__ = [
     "dialogue",
     "files",
     "hf_tokenizer",
-    "interleaved",
-    "monologue",
     "packed",
     "print_rows",
     "report",
     "summary_lines",
+    "with_words",
 ]
 
 
@@ -83,7 +82,11 @@ def packed(
     )
 
 
-def interleaved(
+WITH_WORDS: dict[str, Callable[..., ExportSummary]] = {"interleaved": export_interleaved, "monologue": export_monologue}
+
+
+def with_words(
+    to: Literal["interleaved", "monologue"],
     folders: Sequence[Path],
     output: Path,
     codebook: Sequence[str] | None,
@@ -92,34 +95,10 @@ def interleaved(
     storage: dict[str, Any],
     **options: Any,
 ) -> ExportSummary:
-    """Export interleaved data; the remaining options are those of ``export_interleaved``."""
+    """Export speech with the text of its words; the remaining options are those of the function in ``WITH_WORDS``."""
     if vocabulary is None or words is None:
-        raise ValueError("--to interleaved needs --words FILE, and --vocabulary FOLDER of an extended tokenizer")
-    return export_interleaved(
-        folders,
-        output,
-        codebook=_one(codebook),
-        vocabulary=Vocabulary.load(vocabulary),
-        encode_text=text_encoder(vocabulary),
-        words=read_words(words),
-        packing=Packing(**storage),
-        **options,
-    )
-
-
-def monologue(
-    folders: Sequence[Path],
-    output: Path,
-    codebook: Sequence[str] | None,
-    vocabulary: Path | None,
-    words: Path | None,
-    storage: dict[str, Any],
-    **options: Any,
-) -> ExportSummary:
-    """Export speech with Moshi's text stream; the remaining options are those of ``export_monologue``."""
-    if vocabulary is None or words is None:
-        raise ValueError("--to monologue needs --words FILE, and --vocabulary FOLDER of an extended tokenizer")
-    return export_monologue(
+        raise ValueError(f"--to {to} needs --words FILE, and --vocabulary FOLDER of an extended tokenizer")
+    return WITH_WORDS[to](
         folders,
         output,
         codebook=_one(codebook),

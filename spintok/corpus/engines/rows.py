@@ -9,7 +9,7 @@ import numpy as np
 
 from spintok.corpus.token_formats import Record, TokenLayout, array_names, arrays_of
 from spintok.data.audio import AudioError, Recording
-from spintok.inputs import open_item
+from spintok.inputs import each_or_error, open_item
 from spintok.loading import load
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
@@ -73,7 +73,7 @@ class RowEncoder:
         with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(recordings), _PORTION):
                 opened = list(pool.map(self._open, recordings[start : start + _PORTION]))
-                rows += map(self._row, self._encode(opened))
+                rows += map(self._row, each_or_error(self._encode, opened))
         return rows
 
     def _open(self, recording: Any) -> Recording | AudioError:
@@ -83,16 +83,8 @@ class RowEncoder:
         except AudioError as error:
             return error
 
-    def _encode(self, opened: Sequence[Recording | AudioError]) -> list[dict[str, Tokens] | AudioError]:
-        recordings = [item for item in opened if isinstance(item, Recording)]
-        found: list[dict[str, Tokens] | AudioError] = []
-        try:
-            found += self._tokenizer.encode_recordings(recordings, list(self._layout.codebooks), self._batch_seconds)
-        except AudioError as error:
-            # The end of a long file may turn out to be damaged only here.
-            found = [error] if len(recordings) == 1 else [self._encode([one])[0] for one in recordings]
-        waiting = iter(found)
-        return [next(waiting) if isinstance(item, Recording) else item for item in opened]
+    def _encode(self, recordings: Sequence[Recording]) -> list[dict[str, Tokens]]:
+        return self._tokenizer.encode_recordings(recordings, list(self._layout.codebooks), self._batch_seconds)
 
     def _row(self, found: dict[str, Tokens] | AudioError) -> dict[str, Any]:
         if isinstance(found, AudioError):

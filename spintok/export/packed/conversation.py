@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from spintok.export.packed.dataset import vocabulary_for
 from spintok.export.packed.dialogues import Dialogue, Script, keys_of
 from spintok.export.packed.indexed import IndexedDataset, id_type, indexed_writer
 from spintok.export.packed.packing import PackedDocument, Packing, pack_corpus
-from spintok.export.sequences.base import Form, TextEncoder
+from spintok.export.sequences.base import Form, TextEncoder, TokenSequence
 from spintok.export.sequences.dialogue import full_duplex, silent_frames
 from spintok.export.sequences.monologue import monologue
 from spintok.export.sequences.speech_text import Word, interleave
@@ -86,39 +86,17 @@ def export_interleaved(
     Raises:
         ExportError: an utterance without words, options that do not fit, or ``output`` holds something else.
     """
-    packing = packing or Packing()
-    source, header = _one_codebook(folders, codebook)
-    vocabulary = vocabulary_for(header, vocabulary, None, form)
-    options = {
-        "vocabulary": vocabulary.to_dict(),
-        "words": _digest(words),
-        "text_words": text_words,
-        "speech_words": speech_words,
-        "seed": seed,
-        "form": form,
-        "skip_empty": skip_empty,
-        **packing.describe(id_type(vocabulary.size, packing.dtype)),
-    }
 
-    def documents() -> Iterator[PackedDocument]:
-        for record in source.records(skip_empty=skip_empty):
-            spoken = _words_of(words, record.key)
-            rng = utterance_rng(seed, 0, record.key)
-            document = interleave(
-                only(record, header),
-                spoken,
-                vocabulary,
-                encode_text,
-                rng,
-                text_words=text_words,
-                speech_words=speech_words,
-                form=form,
-            )
-            split = packing.split(record.key, record.speaker)
-            yield PackedDocument(split, document, NO_DURATIONS, utterance_line(record))
+    def sequence(key: str, tokens: Tokens, spoken: Sequence[Word], vocabulary: Vocabulary) -> TokenSequence:
+        rng = utterance_rng(seed, 0, key)
+        return interleave(
+            tokens, spoken, vocabulary, encode_text, rng, text_words=text_words, speech_words=speech_words, form=form
+        )
 
-    description = describe_export(header, "interleaved", source.state, options)
-    return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
+    options = {"text_words": text_words, "speech_words": speech_words, "seed": seed, "form": form}
+    common: dict[str, Any] = {"codebook": codebook, "packing": packing or Packing(), "skip_empty": skip_empty}
+    common |= {"options": options, "overwrite": overwrite}
+    return _export_with_words("interleaved", folders, output, words, vocabulary, form, sequence, **common)
 
 
 def export_monologue(
@@ -153,28 +131,53 @@ def export_monologue(
     Raises:
         ExportError: an utterance without words, options that do not fit, or ``output`` holds something else.
     """
-    packing = packing or Packing()
+
+    def sequence(key: str, tokens: Tokens, spoken: Sequence[Word], vocabulary: Vocabulary) -> TokenSequence:
+        return monologue(tokens, spoken, vocabulary, encode_text, pad=pad, end_of_pad=end_of_pad, delay=delay)
+
+    options = {"pad": pad, "end_of_pad": end_of_pad, "delay": delay}
+    common: dict[str, Any] = {"codebook": codebook, "packing": packing or Packing(), "skip_empty": skip_empty}
+    common |= {"options": options, "overwrite": overwrite}
+    return _export_with_words("monologue", folders, output, words, vocabulary, "frames", sequence, **common)
+
+
+def _export_with_words(
+    target: str,
+    folders: Sequence[Path],
+    output: Path,
+    words: Mapping[str, Sequence[Word]],
+    vocabulary: Vocabulary,
+    form: Form,
+    sequence: Callable[[str, Tokens, Sequence[Word], Vocabulary], TokenSequence],
+    *,
+    options: Mapping[str, Any],
+    codebook: str | None,
+    packing: Packing,
+    skip_empty: bool,
+    overwrite: bool,
+) -> ExportSummary:
+    """Write one ``sequence`` (of a key, its tokens, its words and the vocabulary) per utterance as indexed datasets."""
     source, header = _one_codebook(folders, codebook)
-    vocabulary = vocabulary_for(header, vocabulary, None, "frames")
-    options = {
-        "vocabulary": vocabulary.to_dict(),
-        "words": _digest(words),
-        "pad": pad,
-        "end_of_pad": end_of_pad,
-        "delay": delay,
-        "skip_empty": skip_empty,
-        **packing.describe(id_type(vocabulary.size, packing.dtype)),
-    }
+    vocabulary = vocabulary_for(header, vocabulary, None, form)
 
     def documents() -> Iterator[PackedDocument]:
         for record in source.records(skip_empty=skip_empty):
-            spoken = _words_of(words, record.key)
-            tokens = only(record, header)
-            document = monologue(tokens, spoken, vocabulary, encode_text, pad=pad, end_of_pad=end_of_pad, delay=delay)
+            document = sequence(record.key, only(record, header), _words_of(words, record.key), vocabulary)
             split = packing.split(record.key, record.speaker)
             yield PackedDocument(split, document, NO_DURATIONS, utterance_line(record))
 
-    description = describe_export(header, "monologue", source.state, options)
+    description = describe_export(
+        header,
+        target,
+        source.state,
+        {
+            "vocabulary": vocabulary.to_dict(),
+            "words": _digest(words),
+            **options,
+            "skip_empty": skip_empty,
+            **packing.describe(id_type(vocabulary.size, packing.dtype)),
+        },
+    )
     return pack_corpus(output, description, documents(), vocabulary, packing, loss=True, overwrite=overwrite)
 
 
