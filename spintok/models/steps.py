@@ -122,10 +122,7 @@ class EncoderSteps:
             x = encoder.layers[index - 1](x, mask, None, memory)
             if index in layers:
                 found[index] = encoder.output(x, index)
-        after = StepState(
-            statistics, self._tail(state.local, local), state.keys, state.values, state.frames + self.chunk
-        )
-        return [found[layer] for layer in layers], after
+        return [found[layer] for layer in layers], self._after(state, statistics, local)
 
     def together(
         self, states: Sequence[StepState], waveforms: Sequence[Tensor], valid: Sequence[int], layers: Sequence[int]
@@ -156,12 +153,7 @@ class EncoderSteps:
         outputs = self.compiled.layers.run(x, keys, values, gone, valid, self.chunk, above)
         found |= {layer: self.encoder.output(output, layer) for layer, output in outputs.items()}
         return [
-            (
-                [found[layer][row] for layer in layers],
-                StepState(
-                    statistics, self._tail(state.local, local), state.keys, state.values, state.frames + self.chunk
-                ),
-            )
+            ([found[layer][row] for layer in layers], self._after(state, statistics, local))
             for row, (state, (local, statistics)) in enumerate(zip(states, parts, strict=True))
         ]
 
@@ -180,9 +172,10 @@ class EncoderSteps:
         local = self.encoder.project(self.front_end.convolve(rows))
         return local.masked_fill(~mask[:, :, None], 0.0), after
 
-    def _tail(self, before: Tensor, local: Tensor) -> Tensor:
-        """The last local features (B, kernel // 2, D) after a chunk."""
-        return torch.cat([before, local[:, : self.chunk]], 1)[:, self.chunk :]
+    def _after(self, state: StepState, statistics: BandStatistics, local: Tensor) -> StepState:
+        """The state after a chunk with these local features (B, frames, D); keys and values are changed in place."""
+        tail = torch.cat([state.local, local[:, : self.chunk]], 1)[:, self.chunk :]
+        return StepState(statistics, tail, state.keys, state.values, state.frames + self.chunk)
 
 
 class _Memory:
