@@ -1,5 +1,6 @@
 """Features as transformers itself computes them: the oracle of the encoder's tests."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,28 @@ def shake(model: torch.nn.Module, seed: int, scale: float = 0.1) -> None:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def save_w2v_bert(folder: Path, wrapper: str = "Wav2Vec2BertModel", **changes: Any) -> Any:
+    """A small random w2v-BERT with its feature extractor, as transformers saves them."""
+    import transformers
+
+    settings = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_depthwise_kernel_size": 7,
+        "left_max_position_embeddings": 5,
+        "right_max_position_embeddings": 3,
+        **changes,
+    }
+    torch.manual_seed(0)
+    model = getattr(transformers, wrapper)(transformers.Wav2Vec2BertConfig(**settings)).eval()
+    shake(model, 0)
+    model.save_pretrained(folder)
+    transformers.SeamlessM4TFeatureExtractor(feature_size=80, num_mel_bins=80, padding_value=1).save_pretrained(folder)
+    return model
 
 
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}

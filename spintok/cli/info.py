@@ -35,11 +35,29 @@ def info(
     """Show what a tokenizer is made of: encoder, layer, codebooks, frames, normalisation, source."""
     from pathlib import Path
 
-    from spintok.hub.catalogue import catalogue
+    from spintok.hub.catalogue import catalogue, encoders
     from spintok.serialization import is_tokenizer
 
-    published = None if name is None or Path(name).exists() else catalogue().get(name)
-    if published is not None:
+    elsewhere = name is not None and not Path(name).exists()
+    published = catalogue().get(name) if name is not None and elsewhere else None
+    alone = encoders().get(name) if name is not None and elsewhere else None
+    if alone is not None:
+        rows = [
+            ("name", alone.name),
+            ("what", alone.description),
+            ("encoder", f"{alone.name} (Hub), {alone.layers} layers"),
+            ("layer", f"{alone.layer} in published work, counted from 1"),
+            (
+                "codebook",
+                f"none: bring a K-means (spintok import {alone.name} FOLDER --centroids FILE --layer N) or train one "
+                f"(spintok train kmeans_hubert_base --init {alone.name} --set layer=N)",
+            ),
+            ("audio", f"16,000 Hz, {alone.input}"),
+            ("frames", f"{alone.frame_rate} a second"),
+            ("licence", alone.licence),
+            ("source", alone.source),
+        ]
+    elif published is not None:
         rows = [
             ("name", published.name),
             ("what", published.description),

@@ -12,7 +12,7 @@ EPILOG = """Examples:
 
   spintok list                                         names, codebooks, licences, folders
 
-  spintok list --all                                   those that others have published, too
+  spintok list --all                                   those that others have published, too, and encoders
 
   spintok list --json                                  the same for programs
 
@@ -30,16 +30,18 @@ def list_tokenizers(
     from json import dumps
 
     from spintok.hub import registry
-    from spintok.hub.catalogue import catalogue
+    from spintok.hub.catalogue import catalogue, encoders
     from spintok.serialization import is_tokenizer
 
     known = registry.known().values()
     published = catalogue().values() if everything else ()
+    alone = encoders().values() if everything else ()
     if json:
         rows: list[dict[str, object]] = [
             {**asdict(one), "folder": str(one.folder), "default": one.name == registry.DEFAULT} for one in known
         ]
         rows += [{**asdict(one), "parts": [part.url for part in one.parts]} for one in published]
+        rows += [asdict(one) for one in alone]
         print(dumps(rows, indent=2))
         return
     for one in known:
@@ -52,3 +54,6 @@ def list_tokenizers(
         where = "cached" if is_tokenizer(other.folder) else "to download"
         say(f"{other.name}: {other.size} codewords, {other.frame_rate} Hz; {other.licence}; unverified here; {where}")
         say(f"    {other.description}")
+    for encoder in alone:
+        say(f"{encoder.name}: no codebook, {encoder.frame_rate} Hz; {encoder.licence}; unverified here; an encoder")
+        say(f"    {encoder.description}")

@@ -1,4 +1,4 @@
-"""Tokenizers that others have published: which files, layer and K-means belong together, and where they are.
+"""Tokenizers that others have published: which files, layer and K-means belong together, and where they are; encoders.
 
 ``pretrained/catalogue.toml`` holds what public documents say. ``spintok.loading`` puts a tokenizer of the catalogue
 together once, and keeps it in the cache as a folder.
@@ -20,7 +20,7 @@ from spintok.hub.huggingface import parse_repository
 from spintok.hub.registry_file import pretrained
 from spintok.progress import Progress, no_progress
 
-__all__ = ["Part", "Published", "catalogue", "fetch_part"]
+__all__ = ["Part", "Published", "PublishedEncoder", "catalogue", "encoders", "fetch_part"]
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,54 @@ class Published:
         return f"layer {self.layer} of {encoder}, {self.centroids.url}"
 
 
+@dataclass(frozen=True)
+class PublishedEncoder:
+    """An encoder on the Hugging Face Hub that others have published without a K-means.
+
+    Attributes:
+        name: its repository.
+        description, licence, source: as in ``Published``.
+        layers: how many it has.
+        layer: the one that published work reads.
+        frame_rate: frames per second.
+        input: what it reads.
+    """
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    layers: int
+    layer: int
+    frame_rate: int
+    input: str
+
+
 def catalogue(path: Path | None = None) -> dict[str, Published]:
     """The published tokenizers by name, of spintok's own file by default.
 
     Raises:
         ValueError: the file is damaged.
     """
+    return _read(path)[0]
+
+
+def encoders(path: Path | None = None) -> dict[str, PublishedEncoder]:
+    """The published encoders without a K-means by repository. Raises ``ValueError`` as ``catalogue``."""
+    return _read(path)[1]
+
+
+def _read(path: Path | None) -> tuple[dict[str, Published], dict[str, PublishedEncoder]]:
     if path is None:
         with as_file(pretrained()) as root:
-            return catalogue(root / "catalogue.toml")
+            return _read(root / "catalogue.toml")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         parts = {name: Part(name, **fields) for name, fields in tables["files"].items()}
-        return {name: _published(name, fields, parts) for name, fields in tables["tokenizers"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizers = {name: _published(name, fields, parts) for name, fields in tables["tokenizers"].items()}
+        alone = {name: PublishedEncoder(name, **fields) for name, fields in tables.get("encoders", {}).items()}
+        return tokenizers, alone
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a catalogue of tokenizers ({error!r})") from None
 
 

@@ -1,4 +1,4 @@
-"""The interface of everything that turns waveforms into features: SSL encoders, MFCC, s3prl upstreams.
+"""The interface of everything that turns waveforms into features: SSL encoders, MFCC, w2v-BERT, s3prl upstreams.
 
 Layers are numbered 0 ... ``num_layers``, and "no layer given" always means the last one. MFCC have no transformer
 layers: their ``num_layers`` is 0, and layer 0 is the MFCC themselves.

@@ -6,11 +6,12 @@ from typing import Any
 from spintok.models.base import FeatureExtractor
 from spintok.models.encoder import Encoder
 from spintok.models.importers.upstream import Upstream
+from spintok.models.importers.w2v_bert import W2vBert
 from spintok.models.mfcc import Mfcc
 
 __all__ = ["EXTRACTORS", "extractor_from_config"]
 
-EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {kind.type_name: kind for kind in (Encoder, Mfcc, Upstream)}
+EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {kind.type_name: kind for kind in (Encoder, Mfcc, Upstream, W2vBert)}
 
 
 def extractor_from_config(config: Mapping[str, Any]) -> FeatureExtractor:

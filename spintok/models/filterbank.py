@@ -1,13 +1,17 @@
-"""Triangular filters on the mel scale."""
+"""Kaldi's filter bank: windows of samples, and triangular filters on the mel scale."""
+
+import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spintok.frames import SAMPLE_RATE
 
-__all__ = ["mel_bands"]
+__all__ = ["kaldi_frames", "mel_bands", "povey_window"]
 
 _LOWEST_HZ = 20.0
+_WINDOW = 400  # samples
 
 
 def mel_bands(bands: int, fft: int) -> Tensor:
@@ -28,3 +32,17 @@ def mel_bands(bands: int, fft: int) -> Tensor:
     # Kaldi leaves out the bin at half the sample rate.
     triangles[-1] = 0
     return triangles.float()
+
+
+def povey_window() -> Tensor:
+    """Kaldi's window for 25 ms: (400,) float64."""
+    phase = torch.arange(_WINDOW, dtype=torch.float64) * (2 * math.pi / (_WINDOW - 1))
+    return (0.5 - 0.5 * phase.cos()).pow(0.85)
+
+
+def kaldi_frames(frames: Tensor, window: Tensor) -> Tensor:
+    """Frames of samples (B, T, S) without their mean, with pre-emphasis 0.97, times a ``window`` (S,)."""
+    frames = frames - frames.mean(dim=2, keepdim=True)
+    # The first sample has no predecessor; Kaldi uses the sample itself.
+    previous = F.pad(frames, (1, 0), mode="replicate")[:, :, :-1]
+    return (frames - 0.97 * previous) * window

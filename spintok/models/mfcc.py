@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from spintok.frames import HOP, RECEPTIVE_FIELD, num_frames
 from spintok.masks import frame_counts, length_mask, window_counts
 from spintok.models.base import FeatureExtractor
-from spintok.models.filterbank import mel_bands
+from spintok.models.filterbank import kaldi_frames, mel_bands, povey_window
 from spintok.models.products import fixed_order
 from spintok.models.statistics import WaveformStatistics
 from spintok.models.tracing import power_spectrum, sliding
@@ -47,7 +47,7 @@ class Mfcc(FeatureExtractor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("window", _povey_window(), persistent=False)
+        self.register_buffer("window", povey_window().float(), persistent=False)
         self.register_buffer("mel", mel_bands(_MELS, _FFT), persistent=False)
         self.register_buffer("dct", _cepstral_transform(), persistent=False)
 
@@ -115,10 +115,7 @@ class Mfcc(FeatureExtractor):
 
     def _cepstra(self, frames: Tensor) -> Tensor:
         """Cepstra (B, T, 13) of the samples of each window (B, T, 400)."""
-        frames = frames - frames.mean(dim=2, keepdim=True)
-        # The first sample has no predecessor; Kaldi uses the sample itself.
-        previous = F.pad(frames, (1, 0), mode="replicate")[:, :, :-1]
-        frames = (frames - 0.97 * previous) * self.window
+        frames = kaldi_frames(frames, self.window)
         # The root and its square round otherwise than ``power_spectrum``: shipped tokens have these bits.
         exporting = torch.compiler.is_exporting()
         power = power_spectrum(frames, _FFT) if exporting else torch.fft.rfft(frames, n=_FFT).abs().square()
@@ -142,11 +139,6 @@ def _difference(features: Tensor, counts: Tensor) -> Tensor:
 
 def _take(features: Tensor, index: Tensor) -> Tensor:
     return features.gather(1, index[:, :, None].expand(-1, -1, features.shape[2]))
-
-
-def _povey_window() -> Tensor:
-    phase = torch.arange(RECEPTIVE_FIELD, dtype=torch.float64) * (2 * math.pi / (RECEPTIVE_FIELD - 1))
-    return (0.5 - 0.5 * phase.cos()).pow(0.85).float()
 
 
 def _cepstral_transform() -> Tensor:

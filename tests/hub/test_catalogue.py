@@ -16,6 +16,7 @@ from file_server import Site, serving
 import spintok
 from spintok.hub import catalogue, registry
 from spintok.hub.download import DownloadError
+from spintok.hub.huggingface import parse_repository
 
 reference = pytest.importorskip("reference_checkpoints", reason="needs s3prl", exc_type=ImportError)
 joblib = pytest.importorskip("joblib")
@@ -143,6 +144,22 @@ def test_the_catalogue_that_ships() -> None:
             assert part.url.startswith("https://")
             assert part.sha256 is None or len(part.sha256) == 64
         assert one.name.endswith(f"-{one.size}")
+    for encoder in catalogue.encoders().values():
+        assert parse_repository(encoder.name)
+        assert encoder.name not in found
+        assert 0 < encoder.layer <= encoder.layers
+        assert encoder.source.startswith("https://")
+
+
+def test_encoders_without_a_codebook(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "facebook/w2v-bert-2.0"
+    assert f"{name}: no codebook, 50 Hz; MIT; unverified here; an encoder" in run(capsys, "list", "--all")[1]
+    assert name not in run(capsys, "list")[1]
+    assert name in [row["name"] for row in json.loads(run(capsys, "list", "--all", "--json")[1])]
+    code, out, error = run(capsys, "info", name)
+    assert code == 0, error
+    for part in ("24 layers", "17 in published work", f"spintok import {name} FOLDER", "log-mel bands", "50 a second"):
+        assert part in out
 
 
 @pytest.mark.parametrize(
@@ -152,6 +169,7 @@ def test_the_catalogue_that_ships() -> None:
         "[files]\n[tokenizers.x]\nlayer = 1\n",
         "[files]\n[tokenizers.x]\ncheckpoint = 'nowhere'\n",
         "[files]\nx = { address = 'y' }\n[tokenizers]\n",
+        "[files]\n[tokenizers]\n[encoders.x]\nlayer = 1\n",
     ],
 )
 def test_damaged_catalogues(tmp_path: Path, text: str) -> None:

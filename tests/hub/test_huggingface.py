@@ -6,18 +6,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import run
 from hub_server import Hub, serve_hub
-from reference_features import difference, transformers_features, transformers_model
+from reference_features import difference, save_w2v_bert, transformers_features, transformers_model
 from small_models import save_tiny
 
 import spintok
 from spintok.hub.download import DownloadError
 from spintok.hub.huggingface import Repository, parse_repository
 from spintok.hub.registry import read_card
-from spintok.loading import load_featurizer
+from spintok.loading import import_quantizer, load_featurizer
 from spintok.serialization import TokenizerError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -130,6 +131,18 @@ def test_encoders_of_transformers(hub: Hub, kind: str, weights: str, tmp_path: P
         TokenizerError, match="org/encoder: contains an encoder, not a tokenizer.*spintok import org/enc"
     ):
         spintok.load("org/encoder")
+
+
+def test_w2v_bert(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    save_w2v_bert(tmp_path / "saved")
+    hub.add("org/w2v", files_of(tmp_path / "saved"))
+    np.save(tmp_path / "km.npy", np.eye(32, dtype=np.float32)[:6])
+    tokenizer = import_quantizer("org/w2v", tmp_path / "km.npy", layer=2)
+    assert (tokenizer.name, tokenizer.encode(SPEECH, 16_000).num_frames) == ("w2v-L2-km6", 49)
+    assert any("preprocessor_config.json" in path for path in hub.asked)
+    with pytest.raises(TokenizerError, match="org/w2v: contains an encoder, not a tokenizer.*spintok import org/w2v"):
+        spintok.load("org/w2v")
 
 
 def test_what_cannot_be_loaded(hub: Hub, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:

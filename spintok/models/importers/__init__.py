@@ -11,18 +11,20 @@ from spintok.models.base import FeatureExtractor
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import Encoder
 from spintok.models.importers.fairseq import from_fairseq, from_s3prl, is_fairseq, is_s3prl
-from spintok.models.importers.huggingface import load_huggingface
+from spintok.models.importers.huggingface import load_huggingface, read_json
 from spintok.models.importers.read import read_checkpoint
 from spintok.models.importers.s3prl import build_upstream, convert_upstream, native_upstream
 from spintok.models.importers.spin import SpinCheckpoint, from_spin, is_spin
 from spintok.models.importers.torchaudio import from_torchaudio, is_torchaudio, load_bundle
 from spintok.models.importers.upstream import Upstream, load_upstream
+from spintok.models.importers.w2v_bert import MODEL_TYPE, W2vBert, load_w2v_bert
 from spintok.models.importers.weights import CheckpointError
 
 __all__ = [
     "CheckpointError",
     "SpinCheckpoint",
     "Upstream",
+    "W2vBert",
     "load_encoder",
     "load_extractor",
     "load_spin",
@@ -57,11 +59,18 @@ def load_encoder(
 
 
 def load_extractor(source: str | os.PathLike[str], *, final_norm: bool = False) -> FeatureExtractor:
-    """As ``load_encoder``, but "s3prl:NAME" may be any upstream; it need not have an architecture of spintok's own.
+    """As ``load_encoder``, for any architecture: a Hugging Face folder may be w2v-BERT 2.0, "s3prl:NAME" any upstream.
 
     Raises:
         CheckpointError, ImportError: as ``load_encoder``.
     """
+    if _is_w2v_bert(Path(source)):
+        try:
+            if final_norm:
+                raise CheckpointError("final_norm does not apply: every layer of w2v-BERT ends with a norm of its own")
+            return load_w2v_bert(Path(source))
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {error}") from error
     origin, _, rest = str(source).partition(":")
     if origin != "s3prl" or not rest:
         return load_encoder(source, final_norm=final_norm)
@@ -92,6 +101,14 @@ def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
         return from_spin(values)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _is_w2v_bert(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and read_json(folder / "config.json").get("model_type") == MODEL_TYPE
+    except CheckpointError:
+        # ``load_encoder`` says what is wrong with it.
+        return False
 
 
 def _convert(source: str, heads: int | None, final_norm: bool) -> tuple[EncoderConfig, dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from spintok.models.config import EncoderConfig
 from spintok.models.importers.read import one_line, read_tensors
 from spintok.models.importers.weights import CheckpointError, assemble, geometry, rename
 
-__all__ = ["load_huggingface"]
+__all__ = ["feature_extractor", "load_huggingface", "read_json", "read_weights"]
 
 _PREFIX = r"(?:hubert\.|wav2vec2\.|wavlm\.|data2vec_audio\.)?"
 _POSITIONAL = _PREFIX + r"encoder\.pos_conv_embed\.conv\."
@@ -49,18 +49,23 @@ def load_huggingface(folder: Path, *, final_norm: bool = False) -> tuple[Encoder
     Raises:
         CheckpointError: it is another model, or files are missing, damaged or unsafe to read.
     """
-    settings = _json(folder / "config.json")
+    settings = read_json(folder / "config.json")
     kind = settings.get("model_type")
+    if kind == "wav2vec2-bert":
+        raise CheckpointError(
+            "w2v-BERT runs through transformers: load_extractor, K-means recipes and `spintok import` take it, and no "
+            "recipe trains it"
+        )
     if kind not in ("hubert", "wav2vec2", "wavlm", "data2vec-audio"):
         raise CheckpointError(
-            f"model_type is {str(kind)[:80]!r}; spintok reads hubert, wav2vec2, wavlm and data2vec-audio"
+            f"model_type is {str(kind)[:80]!r}; spintok reads hubert, wav2vec2, wavlm, data2vec-audio and wav2vec2-bert"
         )
     activations = [settings.get(name, "gelu") for name in ("hidden_act", "feat_extract_activation")]
     if activations != ["gelu", "gelu"]:
         raise CheckpointError(f"its activation functions are {str(activations)[:80]}; spintok's encoders use gelu")
-    named = rename(_weights(folder), RULES)
+    named = rename(read_weights(folder), RULES)
     shapes = geometry(named)
-    extractor = _feature_extractor(folder)
+    extractor = feature_extractor(folder)
     # transformers normalises unless the file says otherwise.
     normalize = shapes["conv_norm"] == "layer" if extractor is None else extractor.get("do_normalize", True)
     config = EncoderConfig(
@@ -79,10 +84,10 @@ def load_huggingface(folder: Path, *, final_norm: bool = False) -> tuple[Encoder
     return config, assemble(named, config)
 
 
-def _feature_extractor(folder: Path) -> dict[str, Any] | None:
+def feature_extractor(folder: Path) -> dict[str, Any] | None:
     """The settings of the feature extractor, or None without one."""
     if (folder / "processor_config.json").exists():
-        processor = _json(folder / "processor_config.json")
+        processor = read_json(folder / "processor_config.json")
         # Older processors only name their classes here.
         for name in ("feature_extractor", "audio_processor"):
             if name in processor:
@@ -90,10 +95,15 @@ def _feature_extractor(folder: Path) -> dict[str, Any] | None:
                     raise CheckpointError(f"processor_config.json: {name} is not an object")
                 return dict(processor[name])
     path = folder / "preprocessor_config.json"
-    return _json(path) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder by name, safetensors before pickles, which are read without running them.
+
+    Raises:
+        CheckpointError: there are none, or a file is damaged or unsafe to read.
+    """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).exists():
             return read_tensors(folder / name)
@@ -114,13 +124,13 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 def _shards(index: Path) -> list[str]:
     """The names of the files that an index lists."""
-    listed = _json(index).get("weight_map")
+    listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise CheckpointError(f"{index.name} has no weight_map of file names")
     return sorted(set(listed.values()))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ``CheckpointError``."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -46,7 +46,10 @@ def open_start(recipe: TrainedRecipe) -> Encoder:
         raise RecipeError("the field start is missing: name the output folder of the previous stage, or give --init")
     encoder = open_encoder(recipe.start)
     if not isinstance(encoder, Encoder):
-        raise RecipeError(f"start: {recipe.start!r} has no layers to train; give an encoder with transformer layers")
+        raise RecipeError(
+            f"start: {recipe.start!r} has no layers to train in spintok (its encoder is {encoder.type_name}): give "
+            "HuBERT, wav2vec 2.0, WavLM or data2vec-audio, or use a K-means recipe, which takes it as it is"
+        )
     if encoder.grid != GRID:
         raise RecipeError(
             f"start: {recipe.start!r} gives {encoder.grid.rate} frames a second; encoders are trained at {GRID.rate}. "
