@@ -15,7 +15,7 @@ from spintok.hub.download import is_offline
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.encoder import Encoder
 from spintok.models.extractors import extractor_from_config
-from spintok.models.importers import CheckpointError, load_extractor, load_spin
+from spintok.models.importers import CheckpointError, load_extractor, load_spidr, load_spin
 from spintok.models.importers.centroids import read_centroids
 from spintok.progress import Progress, no_progress
 from spintok.serialization import TokenizerError, is_tokenizer, load_weights, read_folder
@@ -157,7 +157,8 @@ def import_quantizer(
 
     Args:
         encoder: as in ``load_featurizer``; the layers above ``layer`` are left out.
-        centroids: a file that ``spintok.models.importers.centroids.read_centroids`` reads.
+        centroids: a file that ``spintok.models.importers.centroids.read_centroids`` reads; or the checkpoint of SpidR
+            that is the encoder, for the codes that it predicts itself.
         layer: the layer whose features were clustered, counted from 1; 0 is the input of the first one.
         name: of the tokenizer; by default that of the encoder, the layer and the size, such as "hubert-L6-km100".
         final_norm: as in ``spintok.models.importers.load_encoder``.
@@ -167,6 +168,8 @@ def import_quantizer(
         ValueError: the encoder or the K-means cannot be used, or they do not belong together.
     """
     where = find_source(encoder, offline=offline, progress=progress)
+    if Path(where).is_file() and Path(centroids).exists() and Path(where).samefile(centroids):
+        return _from_spidr(Path(where), layer, name)
     if _is_encoder(os.fspath(where)):
         extractor = load_extractor(where, final_norm=final_norm)
     else:
@@ -234,6 +237,17 @@ def _from_spin(path: Path) -> Tokenizer:
     codebook.load_state_dict(weights)
     encoder = Encoder.from_state(spin.config, spin.encoder_state).truncated(spin.layer)
     return Tokenizer(encoder, [codebook], layer=spin.layer, name=path.stem)
+
+
+def _from_spidr(path: Path, layer: int, name: str | None) -> Tokenizer:
+    """The units of a layer that a SpidR checkpoint predicts."""
+    encoder, units = load_spidr(path, layer)
+    size, width = units.weight.shape
+    codebook = Codebook(CodebookConfig("primary", size, width, size, "dot", projection=True))
+    # The projection is the prediction, and the nearest of the unit vectors that of its largest number.
+    weights = {"codewords": torch.eye(size), "projection.weight": units.weight, "projection.bias": units.bias}
+    codebook.load_state_dict(weights)
+    return Tokenizer(encoder, [codebook], layer=layer, name=name or f"{path.stem}-L{layer}-{size}")
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -19,6 +19,8 @@ EPILOG = """Examples:
 
   spintok import hubert_base_ls960.pt mine/ --centroids centers.npy --layer 9 --name mine
 
+  spintok import spidr_base.pt spidr-256/ --centroids spidr_base.pt --layer 6      the codes of SpidR itself
+
 K-means of scikit-learn (joblib, pickle) is read without running what is in the file. `spintok list --all` shows which
 encoder, layer and K-means are used together in published work."""
 

@@ -64,7 +64,7 @@ def info(
             *(("file", f"{part.url}, {_checksum(part)}") for part in published.parts),
             *([("encoder", f"{published.encoder} (Hub)")] if isinstance(published.encoder, str) else []),
             ("layer", f"{published.layer}, counted from 1"),
-            ("codebook", f"{published.size} codewords, {'cosine' if published.checkpoint else 'L2 distance'}"),
+            ("codebook", f"{published.size} codewords, {published.codes}"),
             ("audio", _audio(published.normalised)),
             ("frames", f"{published.frame_rate} a second"),
             ("licence", published.licence),

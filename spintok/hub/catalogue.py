@@ -53,7 +53,7 @@ class Published:
         source: the document that says what belongs together.
         checkpoint: a checkpoint of Spin, which is the whole tokenizer; or None, and instead
         encoder: the encoder's file, or its repository on the Hugging Face Hub, and
-        centroids: the K-means.
+        centroids: the K-means; the encoder's file again, if it predicts its codes itself (SpidR).
         layer: the layer that the codebook reads, counted from 1; a checkpoint states it itself.
         size: K, the number of codewords.
         frame_rate: frames per second.
@@ -75,22 +75,21 @@ class Published:
     @property
     def parts(self) -> list[Part]:
         """The files to download."""
-        return [one for one in (self.checkpoint, self.encoder, self.centroids) if isinstance(one, Part)]
+        parts = (self.checkpoint, self.encoder, self.centroids)
+        return list(dict.fromkeys(one for one in parts if isinstance(one, Part)))
+
+    @property
+    def codes(self) -> str:
+        """How a frame gets its code."""
+        if self.checkpoint is not None:
+            return "cosine"
+        return "predicted by the encoder" if self.encoder == self.centroids else "L2 distance"
 
     @property
     def folder(self) -> Path:
         """Where the cache keeps the tokenizer once it is put together."""
         said = repr([(part.url, part.sha256) for part in self.parts] + [self.encoder, self.layer])
         return cache_root() / f"{self.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
-
-    @property
-    def recipe(self) -> str:
-        """How it is put together, in one line."""
-        if self.checkpoint is not None:
-            return self.checkpoint.url
-        assert self.centroids is not None
-        encoder = self.encoder.url if isinstance(self.encoder, Part) else f"{self.encoder} on the Hugging Face Hub"
-        return f"layer {self.layer} of {encoder}, {self.centroids.url}"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class EncoderConfig:
         final_norm: with "pre", whether the output of the last layer passes a final layer norm. False gives the layer's
             own output (``hidden_states[-1]`` of transformers 5, torchaudio, Spin); True gives ``last_hidden_state``
             of transformers, ``hidden_states[-1]`` of transformers 4, and the last layer of s3prl.
+        feed_forward_output: the features of a layer are what its feed-forward network adds, before the residual
+            connection and any norm, as SpidR and DinoSR read their layers. Layer 0 is the same.
         positional_kernel, positional_groups: kernel and groups of the positional convolution.
         positional_stack: 0 for the one convolution of HuBERT; else so many, each with a layer norm, as in data2vec.
         position_buckets: rows of WavLM's relative position bias; 0 for models without it.
@@ -68,6 +70,7 @@ class EncoderConfig:
     layers: int = 12
     norm_position: NormPosition = "post"
     final_norm: bool = False
+    feed_forward_output: bool = False
     positional_kernel: int = 128
     positional_groups: int = 16
     positional_stack: int = 0
@@ -112,6 +115,8 @@ class EncoderConfig:
             raise ValueError(f'norm_position is "post" or "pre", got {self.norm_position!r}')
         if self.final_norm and (self.norm_position != "pre" or self.layers == 0):
             raise ValueError('final_norm is for encoders with norm_position "pre" and at least one layer')
+        if self.feed_forward_output and self.final_norm:
+            raise ValueError("final_norm is of the output of the last layer, which feed_forward_output leaves out")
         if self.position_buckets and not 4 <= self.position_buckets < 4 * self.position_max_distance:
             raise ValueError("position_buckets must be at least 4 and less than 4 position_max_distance")
 
@@ -127,6 +132,8 @@ class EncoderConfig:
             raise ValueError("streaming knows no stack of positional convolutions: positional_stack must be 0")
         if self.position_buckets:
             raise ValueError("streaming knows no relative position bias: position_buckets must be 0")
+        if self.feed_forward_output:
+            raise ValueError("streaming reads the output of layers: feed_forward_output must be false")
 
     @property
     def grid(self) -> FrameGrid:
@@ -134,7 +141,14 @@ class EncoderConfig:
         return FrameGrid.of_convolutions(self.conv_kernels, self.conv_strides)
 
     def _check_numbers(self) -> None:
-        for name in ("conv_bias", "feature_norm", "projection", "normalize_waveform", "final_norm"):
+        for name in (
+            "conv_bias",
+            "feature_norm",
+            "projection",
+            "normalize_waveform",
+            "final_norm",
+            "feed_forward_output",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("width", "heads", "feed_forward", "positional_kernel", "positional_groups"):
@@ -153,9 +167,8 @@ class EncoderConfig:
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON. Younger fields, such as ``final_norm``, are left out if they are not set."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        return {
-            name: v for name, v in values.items() if v or name not in ("final_norm", "streaming", "positional_stack")
-        }
+        younger = ("final_norm", "feed_forward_output", "streaming", "positional_stack")
+        return {name: v for name, v in values.items() if v or name not in younger}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EncoderConfig":

@@ -4,7 +4,8 @@ Layer ``n`` is the output of the n-th transformer layer, counted from 1. Layer 0
 projected features plus the positional convolution (and the layer norm, if norms come after the residuals, "post").
 With "pre" norms (Large models) the output of every layer is taken before any norm, also that of the last layer, as in
 fairseq's ``extract_features``, torchaudio, and ``hidden_states`` of transformers 5. In s3prl, in transformers 4, and in
-every ``last_hidden_state``, a final layer norm follows the last layer: ``EncoderConfig.final_norm`` asks for it.
+every ``last_hidden_state``, a final layer norm follows the last layer: ``EncoderConfig.final_norm`` asks for it. SpidR
+and DinoSR read the inside of their layers (``EncoderConfig.feed_forward_output``).
 
 The features of an utterance do not depend on its batch: ``spintok.models.conv_frontend`` normalises each waveform over
 its own samples, padded frames are zero before the positional convolution, and attention masks them.
@@ -270,18 +271,21 @@ class Encoder(FeatureExtractor):
         top = max(layers)
         positions = None if self.positions is None or top == above else self.positions(x.shape[1])
         for index in range(above + 1, top + 1):
-            layer = self.layers[index - 1]
+            layer, added = self.layers[index - 1], None
             skipped = (
                 self.training and self.config.layer_dropout > 0 and bool(torch.rand(()) < self.config.layer_dropout)
             )
             if skipped:
                 pass
+            elif self.config.feed_forward_output:
+                assert isinstance(layer, TransformerLayer)
+                x, added = layer.both(x, keys, positions)
             elif self.recompute and torch.is_grad_enabled():
                 x = checkpoint(layer, x, keys, positions, use_reentrant=False)
             else:
                 x = layer(x, keys, positions)
             if index in layers:
-                found[index] = self.output(x, index)
+                found[index] = self.output(x, index) if added is None else added
         return [zero_padding(found[index], mask) for index in layers]
 
     def _visible(self, keys: Tensor | None, x: Tensor, chunk: int) -> Tensor:

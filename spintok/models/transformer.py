@@ -166,12 +166,19 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, positions: Tensor | None, memory: Memory | None = None) -> Tensor:
         """x (B, T, D) to (B, T, D), with ``mask``, ``positions`` and ``memory`` as in ``Attention``."""
+        return self.both(x, mask, positions, memory)[0]
+
+    def both(
+        self, x: Tensor, mask: Tensor | None, positions: Tensor | None, memory: Memory | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The output, and what the feed-forward network adds to get it; arguments as in ``forward``."""
         if self.norm_position == "pre":
             x = x + self._drop(self.attention(self.attention_norm(x), mask, positions, memory))
-            return x + self._feed_forward(self.feed_forward_norm(x))
+            added = self._feed_forward(self.feed_forward_norm(x))
+            return x + added, added
         x = self.attention_norm(x + self._drop(self.attention(x, mask, positions, memory)))
-        out: Tensor = self.feed_forward_norm(x + self._feed_forward(x))
-        return out
+        added = self._feed_forward(x)
+        return self.feed_forward_norm(x + added), added
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self._drop(

@@ -1,4 +1,4 @@
-"""Encoders with the weights of other libraries: torchaudio, Hugging Face, fairseq, s3prl and Spin's authors."""
+"""Encoders with the weights of other libraries: torchaudio, Hugging Face, fairseq, s3prl, Spin's authors, SpidR."""
 
 import os
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from spintok.models.importers.fairseq import from_fairseq, from_s3prl, is_fairse
 from spintok.models.importers.huggingface import load_huggingface, read_json
 from spintok.models.importers.read import read_checkpoint
 from spintok.models.importers.s3prl import build_upstream, convert_upstream, native_upstream
+from spintok.models.importers.spidr import SpidrUnits, from_spidr, is_spidr, units_of_spidr
 from spintok.models.importers.spin import SpinCheckpoint, from_spin, is_spin
 from spintok.models.importers.torchaudio import from_torchaudio, is_torchaudio, load_bundle
 from spintok.models.importers.upstream import Upstream, load_upstream
@@ -22,11 +23,13 @@ from spintok.models.importers.weights import CheckpointError
 
 __all__ = [
     "CheckpointError",
+    "SpidrUnits",
     "SpinCheckpoint",
     "Upstream",
     "W2vBert",
     "load_encoder",
     "load_extractor",
+    "load_spidr",
     "load_spin",
     "load_upstream",
 ]
@@ -38,11 +41,12 @@ def load_encoder(
     """An encoder with another library's weights, in evaluation mode, on the CPU, in float32.
 
     Args:
-        source: a Hugging Face folder; a checkpoint file of torchaudio, fairseq, s3prl, WavLM's authors or Spin's
-            authors, which is recognised by its content; or a name such as "torchaudio:HUBERT_BASE" or "s3prl:hubert",
-            which is downloaded. "s3prl:hubert_local:FILE" gives an s3prl upstream a local checkpoint.
+        source: a Hugging Face folder; a checkpoint file of torchaudio, fairseq, s3prl, WavLM's authors, Spin's
+            authors, SpidR or DinoSR, which is recognised by its content; or a name such as "torchaudio:HUBERT_BASE" or
+            "s3prl:hubert", which is downloaded. "s3prl:hubert_local:FILE" gives an s3prl upstream a local checkpoint.
         layers: keep only this many of the lowest transformer layers.
-        heads: the number of attention heads, for a torchaudio file of a width that no published model has.
+        heads: the number of attention heads, for a file of torchaudio, SpidR or DinoSR of a width that no published
+            model has.
         final_norm: for encoders with norms before each block (Large models), apply the final layer norm to the output
             of the last layer, as every ``last_hidden_state``, transformers 4 and s3prl do. By default the last
             layer's own output is returned, as in torchaudio, transformers 5 and Spin. See ``EncoderConfig``.
@@ -96,11 +100,37 @@ def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
     """
     try:
         values = _read(Path(path))
+        if is_spidr(values):
+            raise CheckpointError(
+                "it is a checkpoint of SpidR or of DinoSR, which look alike: for SpidR's own units, "
+                f"spintok import {path} FOLDER --centroids {path} --layer 6"
+            )
         if not is_spin(values):
             raise CheckpointError("it is not a Spin checkpoint: it has no loss_module.codebook.weight")
         return from_spin(values)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_spidr(path: str | os.PathLike[str], layer: int, *, heads: int | None = None) -> tuple[Encoder, SpidrUnits]:
+    """The encoder of a SpidR checkpoint up to a layer, counted from 1, and the predictor of its codes.
+
+    A checkpoint of DinoSR cannot be told from one of SpidR, and would give wrong codes.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, is something else, or the layer has no codes.
+    """
+    try:
+        values = _read(Path(path))
+        if not is_spidr(values):
+            raise CheckpointError("it is not a checkpoint of SpidR: it has no student")
+        units = units_of_spidr(values, layer)
+        encoder = Encoder.from_state(*from_spidr(values, heads=heads)).truncated(layer)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if units.weight.shape[1] != encoder.num_features:
+        raise CheckpointError(f"{path}: its predictors of codes do not fit features of width {encoder.num_features}")
+    return encoder, units
 
 
 def _is_w2v_bert(folder: Path) -> bool:
@@ -129,6 +159,10 @@ def _convert(source: str, heads: int | None, final_norm: bool) -> tuple[EncoderC
             raise CheckpointError("final_norm does not apply: the head of Spin reads a layer's own output")
         spin = from_spin(values)
         return spin.config, spin.encoder_state
+    if is_spidr(values):
+        if final_norm:
+            raise CheckpointError("final_norm does not apply: SpidR and DinoSR read the inside of their layers")
+        return from_spidr(values, heads=heads)
     if is_s3prl(values):
         return from_s3prl(values, final_norm=final_norm)
     if is_fairseq(values):
@@ -138,7 +172,7 @@ def _convert(source: str, heads: int | None, final_norm: bool) -> tuple[EncoderC
     if any("encoder.pos_conv_embed." in name for name in values):
         raise CheckpointError("these are Hugging Face weights without their config.json: give the folder that has both")
     raise CheckpointError(
-        "it is not a checkpoint of torchaudio, fairseq, s3prl or Spin; it holds "
+        "it is not a checkpoint of torchaudio, fairseq, s3prl, Spin or SpidR; it holds "
         + ", ".join(name[:60] for name in sorted(values)[:5])
     )
 

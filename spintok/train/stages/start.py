@@ -50,6 +50,11 @@ def open_start(recipe: TrainedRecipe) -> Encoder:
             f"start: {recipe.start!r} has no layers to train in spintok (its encoder is {encoder.type_name}): give "
             "HuBERT, wav2vec 2.0, WavLM or data2vec-audio, or use a K-means recipe, which takes it as it is"
         )
+    if encoder.config.feed_forward_output:
+        raise RecipeError(
+            f"start: {recipe.start!r} gives the inside of its layers (SpidR, DinoSR), which spintok does not train; a "
+            "K-means recipe takes it as it is"
+        )
     if encoder.grid != GRID:
         raise RecipeError(
             f"start: {recipe.start!r} gives {encoder.grid.rate} frames a second; encoders are trained at {GRID.rate}. "

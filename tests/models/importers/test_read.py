@@ -66,7 +66,7 @@ def test_bad_files(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(content)
         refused(path, message)
-    refused(whole, "not a checkpoint of torchaudio, fairseq, s3prl or Spin; it holds weight")
+    refused(whole, "not a checkpoint of torchaudio, fairseq, s3prl, Spin or SpidR; it holds weight")
     torch.save([1, 2], whole)
     refused(whole, "it holds a list")
     refused(tmp_path / "missing.pt", "no such file or folder")
