@@ -16,6 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+import pytest
+
+import spintok.data.remote
+from spintok.data.remote import file_system
+
 
 class S3Server(ThreadingHTTPServer):
     """Objects in memory.
@@ -24,6 +29,8 @@ class S3Server(ThreadingHTTPServer):
         objects: contents by "bucket/key".
         faults: the probability of each of "500", "503", "slow", "truncated", "lost" (done, but the answer is lost).
         met: how often each was injected.
+        asked: the requests, such as "GET bucket/key".
+        denied: buckets that nobody may read.
     """
 
     daemon_threads = True
@@ -33,6 +40,8 @@ class S3Server(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.faults: dict[str, float] = {}
         self.met: Counter[str] = Counter()
+        self.asked: list[str] = []
+        self.denied: set[str] = set()
         self.random = random.Random(0)
         self.guard = threading.Lock()
 
@@ -56,6 +65,31 @@ def s3_server() -> Iterator[S3Server]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def connected_s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A running server that ``s3://`` addresses lead to, asked again without the usual pauses."""
+    pytest.importorskip("s3fs")
+    with s3_server() as running:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", running.url),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            # Botocore and s3fs wait for seconds before their own retries; ours are tested.
+            ("AWS_MAX_ATTEMPTS", "1"),
+        ):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
+        file_system.cache_clear()
+        import s3fs
+
+        monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield running
+        file_system.cache_clear()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -118,8 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _do(self, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         address = urlsplit(self.path)
         name, query = unquote(address.path).strip("/"), parse_qs(address.query)
-        objects = self.server.objects
+        objects, bucket = self.server.objects, name.partition("/")[0]
         with self.server.guard:
+            self.server.asked.append(f"{self.command} {name}")
+            if bucket in self.server.denied:
+                return 403, _error("AccessDenied"), {}
             match self.command:
                 case "PUT":
                     if self.headers.get("If-None-Match") == "*" and name in objects:
@@ -131,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
                     return 204, b"", {}
                 case "GET" if "list-type" in query:
                     return 200, self._list(name, query), {"Content-Type": "application/xml"}
+            if name == bucket and any(key.startswith(f"{bucket}/") for key in objects):
+                return 200, b"", {}
             if name not in objects:
                 return 404, _error("NoSuchKey"), {}
             content = objects[name]

@@ -1,13 +1,9 @@
 """``spintok encode``."""
 
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -17,6 +13,7 @@ from spintok.cli.exit_codes import FAILED
 from spintok.cli.options import Device, Offline, Quiet, TokenizerName, given, load_featurizer, load_tokenizer
 from spintok.cli.output import say
 from spintok.cli.progress import progress_display
+from spintok.cli.source import Source, as_file, check_output, default_folder, is_stream
 from spintok.cli.stats import print_statistics
 
 if TYPE_CHECKING:
@@ -60,7 +57,10 @@ def encode(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(help="A folder, an audio file, a manifest (.tsv, wav.scp, .jsonl), or - for standard input."),
+        typer.Argument(
+            help="A folder, an audio file, a manifest (.tsv, wav.scp, .jsonl), tar or Parquet files, here or at an "
+            "address (s3://bucket/folder), or - for standard input."
+        ),
     ],
     output: Annotated[
         str | None,
@@ -185,10 +185,12 @@ def encode(
         "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite,
         "shard_seconds": shard_seconds, "shared": shared, "lease_seconds": lease_seconds,
     }  # fmt: skip
+    from spintok.data.addresses import located
+
     if not source:
         raise ValueError("the source is an empty string; name a folder, a file or a manifest")
-    path = Path(source)
-    _check_output(path, output)
+    path = located(source)
+    check_output(path, output)
     if features is not None:
         only_tokens = {
             "--plan": plan or None,
@@ -200,7 +202,7 @@ def encode(
                 raise ValueError(f"{option} is for tokens: leave it out with --features")
         if format in ("jsonl", "km", "text"):
             raise ValueError(f"--format {format} is for tokens: features are written as safetensors or parquet")
-        if _is_stream(path):
+        if is_stream(path):
             raise ValueError("features are written to a folder: save the audio to a file and name it")
         settings |= {"layer": features, "dtype": features_dtype or "float16", "format": format or "safetensors"}
         return _features(load_featurizer(tokenizer, loaded_on, offline, quiet), path, output, settings, quiet, run)
@@ -240,20 +242,19 @@ def _runner(engine: str | None, workers: int | None, device: str) -> Run:
     return partial(encode_on_ray, device=device, workers=workers)
 
 
-def _print_change(exact: "Tokenizer", loaded: "Tokenizer", source: Path, codebook: str) -> None:
+def _print_change(exact: "Tokenizer", loaded: "Tokenizer", source: Source, codebook: str) -> None:
     """Say on standard error how many codes of a sample of the source are not those of float32."""
-    from spintok.data.manifest import is_manifest, scan
+    from spintok.data.manifest import is_recording, scan
     from spintok.reduced import changed_codes
 
-    if _is_stream(source):
+    if is_stream(source):
         return
-    one = source.is_file() and not is_manifest(source)
-    paths = [source] if one else [utterance.path for utterance in scan(source)]
+    paths = [source] if is_recording(source) else [utterance.path for utterance in scan(source)]
     change = changed_codes(exact, loaded, paths, None if codebook == "all" else codebook)
     say(f"{loaded.precision}: {change}", file=sys.stderr)
 
 
-def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], price: float, quiet: bool) -> int:
+def _plan(tokenizer: "Tokenizer", source: Source, settings: Mapping[str, Any], price: float, quiet: bool) -> int:
     from spintok.cli.plan import print_plan
     from spintok.corpus.cluster.plan import measure
     from spintok.corpus.tokens import Options, token_writer
@@ -269,7 +270,7 @@ def _plan(tokenizer: "Tokenizer", source: Path, settings: Mapping[str, Any], pri
 
 def _tokens(
     tokenizer: "Tokenizer",
-    source: Path,
+    source: Source,
     output: str | None,
     settings: Mapping[str, Any],
     stats: bool,
@@ -279,21 +280,21 @@ def _tokens(
     text: bool,
 ) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
-    from spintok.data.manifest import is_manifest, scan
+    from spintok.data.manifest import is_recording, scan
 
     for name in settings["codebooks"]:
         tokenizer.size_of(name)
     options = Options(**settings)
-    if _is_stream(source) or (output is None and source.is_file() and not is_manifest(source)):
+    if is_stream(source) or (output is None and is_recording(source)):
         if options.shared:
             raise ValueError("workers share a folder of output: name it as the second argument")
-        with _as_file(source) as path:
+        with as_file(source) as path:
             print(_one_file(tokenizer, path, options, quiet, text=text))
         return 0
     if text:
         raise ValueError("--format text is for one file to standard output; a folder takes jsonl, parquet or km")
     utterances = scan(source)
-    folder = output or str(_default_folder(source, "tokens"))
+    folder = output or str(default_folder(source, "tokens"))
     with progress_display(quiet=quiet, unit="files") as display:
         summary = run(encode_corpus, tokenizer, utterances, folder, options, display)
     if stats and not quiet:
@@ -302,61 +303,26 @@ def _tokens(
 
 
 def _features(
-    tokenizer: "Featurizer", source: Path, output: str | None, settings: Mapping[str, Any], quiet: bool, run: Run
+    tokenizer: "Featurizer",
+    source: Source,
+    output: str | None,
+    settings: Mapping[str, Any],
+    quiet: bool,
+    run: Run,
 ) -> int:
     from spintok.corpus.features import FeatureOptions, encode_features
     from spintok.data.manifest import scan
 
     options = FeatureOptions(**settings)
     utterances = scan(source)
-    folder = output or str(_default_folder(source, "features"))
+    folder = output or str(default_folder(source, "features"))
     with progress_display(quiet=quiet, unit="files") as display:
         summary = run(encode_features, tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"
     return _finish(summary, folder, options, what, quiet)
 
 
-def _check_output(source: Path, output: str | None) -> None:
-    """Refuse an output that is plainly meant as a second input."""
-    if output is None:
-        return
-    if _is_stream(source):
-        raise ValueError("tokens of standard input or a pipe go to standard output: leave the output folder out")
-    if Path(output).is_file():
-        raise ValueError(
-            f"{output}: is a file, but the second argument is the folder to write; to encode several files, name "
-            "their folder or a manifest"
-        )
-
-
-def _default_folder(source: Path, suffix: str) -> Path:
-    resolved = source.resolve()
-    return Path(f"{resolved.stem if source.is_file() else resolved.name}-{suffix}")
-
-
-def _is_stream(source: Path) -> bool:
-    """Return whether the source is standard input, a pipe such as ``<(command)``, or a device."""
-    return str(source) == "-" or (source.exists() and not source.is_file() and not source.is_dir())
-
-
-@contextmanager
-def _as_file(source: Path) -> Iterator[Path]:
-    """A file with the audio of the source, as decoders have to seek; a stream is copied to a temporary file."""
-    if not _is_stream(source):
-        yield source
-        return
-    with TemporaryDirectory(prefix="spintok-") as scratch:
-        copy = Path(scratch, "standard-input")
-        with copy.open("wb") as target:
-            if str(source) == "-":
-                shutil.copyfileobj(sys.stdin.buffer, target)
-            else:
-                with source.open("rb") as stream:
-                    shutil.copyfileobj(stream, target)
-        yield copy
-
-
-def _one_file(tokenizer: "Tokenizer", path: Path, options: "Options", quiet: bool, *, text: bool) -> str:
+def _one_file(tokenizer: "Tokenizer", path: Source, options: "Options", quiet: bool, *, text: bool) -> str:
     """Return the tokens of one file as a line of JSON, or as numbers, a line for each codebook.
 
     Shows the progress of a long file.

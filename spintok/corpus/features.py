@@ -42,8 +42,8 @@ from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
+from spintok.data.location import is_url
 from spintok.data.manifest import Utterance
-from spintok.data.remote import is_url
 from spintok.featurizer import Featurizer
 from spintok.progress import Progress, no_progress
 from spintok.tokenizer import Tokenizer

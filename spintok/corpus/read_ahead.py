@@ -5,13 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from spintok.corpus.shard_record import Source, source_of
+from spintok.data.addresses import source_of
 from spintok.data.audio import Recording
-from spintok.data.manifest import Utterance
+from spintok.data.location import Source
+from spintok.data.remote import RemoteError
+from spintok.data.utterance import Utterance
 from spintok.featurizer import Featurizer
 from spintok.frames import SAMPLE_RATE
 
 __all__ = ["OpenRecording", "ReadAhead"]
+
+_PATIENCE = 16
+"""Recordings in a row that a store does not give after which it is taken to be away, rather than they to be bad."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,15 @@ class ReadAhead:
         """Recordings in portions of about ``seconds``, and long ones alone.
 
         ``fail`` is called for each that cannot be read.
+
+        Raises:
+            RemoteError: the store of the audio does not answer any more.
         """
         pending: deque[tuple[Utterance, Future[OpenRecording]]] = deque()
         portion: dict[Utterance, OpenRecording] = {}
         remaining = iter(utterances)
         held = 0.0
+        unanswered = 0
         while True:
             while len(pending) < self.depth and (utterance := next(remaining, None)) is not None:
                 pending.append((utterance, self.pool.submit(self._open, utterance)))
@@ -50,9 +59,13 @@ class ReadAhead:
             try:
                 opened = future.result()
             except Exception as error:
+                unanswered = unanswered + 1 if isinstance(error.__cause__, RemoteError) else 0
+                if unanswered >= _PATIENCE:
+                    raise RemoteError(f"{error} (and {unanswered - 1} before it)") from None
                 # Whatever a library raises for a damaged file concerns this file only.
                 fail(utterance, error)
                 continue
+            unanswered = 0
             waveform = opened.recording.waveform
             if waveform is None:
                 # What came before it must not wait for it, or a kill would lose that too.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,16 +16,16 @@ from spintok.corpus.partial import Partial, partial_path
 from spintok.corpus.read_ahead import OpenRecording, ReadAhead
 from spintok.corpus.shard_record import (
     ShardRecord,
-    Source,
     checksums,
     read_record,
     record_path,
-    source_of,
     write_failures,
 )
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError
-from spintok.data.manifest import Utterance
+from spintok.data.addresses import source_of, sources_of
+from spintok.data.location import Source
+from spintok.data.utterance import Utterance
 from spintok.frames import SAMPLE_RATE
 
 __all__ = ["ShardJob"]
@@ -84,6 +84,11 @@ class ShardJob(Generic[R]):
             self._count_resumed()
         self.writer.shard_done(self.records)
 
+    @cached_property
+    def _now(self) -> dict[Utterance, Source | None]:
+        """What the audio files are now."""
+        return dict(zip(self.utterances, sources_of([u.path for u in self.utterances]), strict=True))
+
     @property
     def _identity(self) -> dict[str, Any]:
         described = self.writer.describe()
@@ -130,7 +135,7 @@ class ShardJob(Generic[R]):
 
     def _take(self, utterance: Utterance, record: R, source: Source | None) -> None:
         """Take a record of an earlier run, unless its audio file has changed since."""
-        now = source_of(utterance.path)
+        now = self._now[utterance]
         if None not in (source, now) and source != now:
             self.records.pop(utterance, None)
             return
@@ -210,7 +215,8 @@ class ShardJob(Generic[R]):
         # In this order a shard never has a record of other bytes, wherever the process is killed.
         record_path(self.path).unlink(missing_ok=True)
         self.writer.write(self.path, self._ordered())
-        write_failures(self.path, self.failures, {f.key: source_of(Path(f.file_name)) for f in self.failures})
+        failed = {failure.key for failure in self.failures}
+        write_failures(self.path, self.failures, {u.key: source_of(u.path) for u in self.utterances if u.key in failed})
         sources = {self.writer.name(u): self.sources[u] for u in self.utterances if u in self.sources}
         ShardRecord(checksums(self.writer.files(self.path)), sources).write(self.path)
         self.summary.failures += self.failures

@@ -13,11 +13,11 @@ from pathlib import Path
 from spintok._files import sha256_of, write_text
 from spintok.corpus.job_summary import Failure
 from spintok.corpus.token_formats import ShardError
+from spintok.data.location import Source
 
 __all__ = [
     "FailedFile",
     "ShardRecord",
-    "Source",
     "check_shard",
     "checksums",
     "failures_path",
@@ -25,15 +25,11 @@ __all__ = [
     "parse_record",
     "read_record",
     "record_path",
-    "source_of",
     "write_failures",
 ]
 
-FailedFile = tuple[Failure, "Source | None"]
+FailedFile = tuple[Failure, Source | None]
 """A file that could not be encoded, and what it was then."""
-
-Source = tuple[int, int]
-"""Size in bytes and modification time in nanoseconds of an audio file."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +126,3 @@ def check_shard(shard: Path, files: Sequence[Path]) -> bool:
         if found != record.sha256.get(file.name):
             raise ShardError(f"{file}: damaged: its SHA-256 is not the recorded one; delete it and encode again")
     return True
-
-
-def source_of(path: Path) -> Source | None:
-    """Size and time of an audio file; None when it cannot be examined."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns

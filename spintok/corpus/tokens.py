@@ -1,6 +1,5 @@
 """A list of utterances to a folder of token shards, and back; ``spintok.corpus.job`` makes it resumable."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +36,10 @@ from spintok.corpus.token_formats import (
     shard_path,
     write_shard,
 )
+from spintok.data.addresses import absolute
 from spintok.data.audio import Recording
+from spintok.data.location import is_url
 from spintok.data.manifest import Utterance
-from spintok.data.remote import is_url
 from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
 from spintok.progress import Progress, no_progress
 from spintok.stats import TokenCounts, from_json, to_json
@@ -255,7 +255,7 @@ class _TokenWriter(ShardWriter[Record]):
 
     def name(self, utterance: Utterance) -> str:
         """The key; in fairseq's files, which have no keys, the path."""
-        return os.path.abspath(utterance.path) if self.options.format == "km" else utterance.key  # noqa: PTH100
+        return absolute(str(utterance.path)) if self.options.format == "km" else utterance.key
 
     def check(self, utterance: Utterance) -> None:
         names = (utterance.key, str(utterance.path), utterance.speaker or "")

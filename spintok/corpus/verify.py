@@ -27,6 +27,7 @@ from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.shard_record import read_record
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus
+from spintok.data.addresses import absolute, source_of
 from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 
@@ -160,7 +161,7 @@ def compare_codes(
     if not chosen:
         raise CorpusError(f"{folder}: holds no utterances")
     for record in chosen:
-        if not Path(record.file_name).is_file():
+        if source_of(record.file_name) is None:
             raise CorpusError(f"{record.file_name}: not found; run verify where spintok encode ran, with its audio")
     again = Again(tokenizer, source, chosen, rng)
     found = []
@@ -274,7 +275,7 @@ def _job(again: Again) -> Iterator[tuple[list[str], Path]]:
     """A command that encodes the sample in another process, in shards of a few utterances, and its output folder."""
     with tempfile.TemporaryDirectory(prefix="spintok-verify-") as scratch:
         manifest, output = Path(scratch, "sample.jsonl"), Path(scratch, "tokens")
-        rows = ({"id": record.key, "path": os.path.abspath(record.file_name)} for record in again.records)  # noqa: PTH100
+        rows = ({"id": record.key, "path": absolute(record.file_name)} for record in again.records)
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         codebook = again.codebooks[0] if len(again.codebooks) == 1 else "all"
         options = ["--tokenizer", again.source, "--codebook", codebook, "--device", str(again.tokenizer.device)]

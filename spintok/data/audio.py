@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.data import ffmpeg
+from spintok.data.addresses import local_audio, suffix_of
 from spintok.data.containers import ogg_damage, sample_bytes
+from spintok.data.location import LocalAudio, LocationError, Span
 from spintok.data.resampling import StreamResampler
 from spintok.frames import SAMPLE_RATE
 
@@ -64,6 +66,9 @@ LARGEST_SAMPLE = 2.0**31
 
 TAIL_SECONDS = 0.02
 """The longest piece that may be missing at the end of a file; more is an error."""
+
+_EXACT_SEEKING = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Beginnings of libsndfile's subtypes whose samples are the same after a seek as when the file is read to there."""
 
 BLOCK_SECONDS = 30
 _BLOCK_SAMPLES = 1 << 24
@@ -114,13 +119,16 @@ def as_streams(parts: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
 
 def record(path: str | os.PathLike[str], at_most: int, resample: Resampler = by_soxr) -> Recording:
     """Open a file, and hold it in memory if it has ``at_most`` samples at 16 kHz or fewer. Raises ``AudioError``."""
+    name = os.fspath(path)
+    audio = _local(path)
     parts: list[Tensor] = []
     total = 0
-    for block in blocks(path, resample):
+    for block in _blocks(name, audio, resample):
         parts.append(block)
         total += len(block)
         if total > at_most:
-            return Recording(None, lambda: blocks(path, resample), _declared_seconds(path))
+            # A copy of a file that is elsewhere stays as long as this refers to it.
+            return Recording(None, lambda: _blocks(name, audio, resample), _declared_seconds(name, audio))
     waveform = torch.cat(parts)
     return Recording(waveform, lambda: iter([waveform]))
 
@@ -133,19 +141,12 @@ def read(path: str | os.PathLike[str]) -> Tensor:
 def blocks(path: str | os.PathLike[str], resample: Resampler = by_soxr) -> Iterator[Tensor]:
     """Yield the file as consecutive waveforms of about 30 s, each (S,) float32 at 16 kHz, in bounded memory.
 
+    The path may be an address (``spintok.data.location``); what is elsewhere is copied to a temporary file first.
+
     Raises ``AudioError`` if the file is missing, empty, no audio, cut short or damaged, or has samples that are NaN,
     infinite or beyond ``LARGEST_SAMPLE``. Warns with ``AudioWarning`` if at most ``TAIL_SECONDS`` are missing.
     """
-    name = os.fspath(path)
-    with _audio_errors(name):
-        _refuse_no_file(name)
-        if _needs_ffmpeg(name):
-            _refuse_incomplete(name)
-            yield from _to_16_khz(name, ffmpeg.blocks(name, BLOCK_SECONDS), resample)
-            return
-        with _open(name) as file:
-            _refuse_incomplete(name, file)
-            yield from _to_16_khz(name, _libsndfile(name, file), resample)
+    yield from _blocks(os.fspath(path), _local(path), resample)
 
 
 def declared_samples(path: str | os.PathLike[str]) -> int:
@@ -153,14 +154,7 @@ def declared_samples(path: str | os.PathLike[str]) -> int:
 
     Files for ffmpeg are decoded, as their headers only have estimates. Raises ``AudioError``.
     """
-    name = os.fspath(path)
-    with _audio_errors(name):
-        _refuse_no_file(name)
-        if _needs_ffmpeg(name):
-            return sum(map(len, blocks(name)))
-        with _open(name) as file:
-            _refuse_rate(name, file.samplerate)
-            return int(file.frames * SAMPLE_RATE // file.samplerate)
+    return _declared_samples(os.fspath(path), _local(path))
 
 
 def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
@@ -168,7 +162,7 @@ def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
 
     Other versions may decode lossy formats to other samples, so a job that mixes them would mix tokens.
     """
-    return ffmpeg.version() if any(map(_needs_ffmpeg, paths)) else None
+    return ffmpeg.version() if any(suffix_of(path) in ffmpeg.EXTENSIONS for path in paths) else None
 
 
 def from_array(samples: Any, sample_rate: int, resample: Resampler = by_soxr) -> Tensor:
@@ -212,7 +206,10 @@ def _audio_errors(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file") from None
     except OSError as error:
-        raise AudioError(f"{name}: {error.strerror or error}") from None
+        cause = error.strerror or str(error)
+        raise AudioError(cause if cause.startswith(f"{name}: ") else f"{name}: {cause}") from error
+    except LocationError as error:
+        raise AudioError(f"{name}: {error}") from None
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{name}: libsndfile cannot read it: {error.error_string}") from None
     except ffmpeg.FfmpegError as error:
@@ -221,32 +218,101 @@ def _audio_errors(name: str) -> Iterator[None]:
         raise AudioError(f"{name}: cannot be read: {error!r}") from None
 
 
-def _needs_ffmpeg(path: str | os.PathLike[str]) -> bool:
-    return os.path.splitext(path)[1].lower() in ffmpeg.EXTENSIONS  # noqa: PTH122
+def _local(path: str | os.PathLike[str]) -> LocalAudio:
+    with _audio_errors(os.fspath(path)):
+        return local_audio(path)
 
 
-def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+def _blocks(name: str, audio: LocalAudio, resample: Resampler) -> Iterator[Tensor]:
+    """As ``blocks``; ``name`` is for messages."""
+    with _audio_errors(name):
+        _refuse_no_file(name, audio.path)
+        if _needs_ffmpeg(audio):
+            _refuse_incomplete(name, audio.path)
+            found = ffmpeg.blocks(audio.path, BLOCK_SECONDS)
+            yield from _to_16_khz(name, found if audio.span is None else _part(name, found, audio.span), resample)
+            return
+        with _open(audio.path) as file:
+            _refuse_incomplete(name, audio.path, file)
+            yield from _to_16_khz(name, _libsndfile(name, file, audio.span), resample)
+
+
+def _declared_samples(name: str, audio: LocalAudio) -> int:
+    with _audio_errors(name):
+        _refuse_no_file(name, audio.path)
+        if _needs_ffmpeg(audio):
+            return sum(map(len, _blocks(name, audio, by_soxr)))
+        with _open(audio.path) as file:
+            _refuse_rate(name, file.samplerate)
+            frames = file.frames
+            if audio.span is not None:
+                wanted = audio.span.samples(file.samplerate)
+                frames = max(0, min(wanted.stop, frames) - wanted.start)
+            return int(frames * SAMPLE_RATE // file.samplerate)
+
+
+def _declared_seconds(name: str, audio: LocalAudio) -> float | None:
+    return None if _needs_ffmpeg(audio) else _declared_samples(name, audio) / SAMPLE_RATE
+
+
+def _needs_ffmpeg(audio: LocalAudio) -> bool:
+    return os.path.splitext(audio.path)[1].lower() in ffmpeg.EXTENSIONS  # noqa: PTH122
+
+
+def _open(path: str) -> soundfile.SoundFile:
     # libsndfile takes the bytes of the name, which need not be UTF-8.
-    return soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path))
+    return soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
 
 
-def _declared_seconds(path: str | os.PathLike[str]) -> float | None:
-    if _needs_ffmpeg(path):
-        return None
-    return declared_samples(path) / SAMPLE_RATE
-
-
-def _libsndfile(name: str, file: soundfile.SoundFile) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the rate and consecutive blocks (samples, channels); check that all samples came."""
+def _libsndfile(name: str, file: soundfile.SoundFile, span: Span | None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the rate and consecutive blocks (samples, channels) of a span or of all; check that all samples came."""
     _refuse_rate(name, file.samplerate)
+    if span is None:
+        yield from _all_blocks(name, file, 0)
+        return
+    start = 0
+    if file.subtype.startswith(_EXACT_SEEKING):
+        start = min(span.samples(file.samplerate).start, file.frames)
+        file.seek(start)
+    yield from _part(name, _all_blocks(name, file, start), span, start)
+
+
+def _all_blocks(name: str, file: soundfile.SoundFile, start: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the rate and consecutive blocks (samples, channels) of a file that is at sample ``start``."""
     size = max(1, min(BLOCK_SECONDS * file.samplerate, _BLOCK_SAMPLES // file.channels))
-    expected, total = file.frames, 0
+    expected, total = file.frames, start
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         total += len(block)
         yield file.samplerate, block
     # An mp3 without a length header only has an estimate, which may be too low.
     if total and total < expected:
         _refuse_missing(name, (expected - total) / file.samplerate, f"{total} of {expected} samples")
+
+
+def _part(
+    name: str, source: Iterator[tuple[int, NDArray[np.float32]]], span: Span, start: int = 0
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The samples and channels of a span, of consecutive blocks from sample ``start`` on."""
+    rate, at = SAMPLE_RATE, start
+    for rate, block in source:
+        wanted = span.samples(rate)
+        found = block[max(0, wanted.start - at) : max(0, wanted.stop - at)]
+        at += len(block)
+        if len(found):
+            yield rate, _channels(found, span)
+        if at >= wanted.stop:
+            return
+    wanted = span.samples(rate)
+    have = max(0, at - wanted.start)
+    _refuse_missing(name, (len(wanted) - have) / rate, f"{have} of {len(wanted)} samples of this part")
+
+
+def _channels(block: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
+    if span.channels is None:
+        return block
+    if max(span.channels) >= block.shape[1]:
+        raise LocationError(f"channel {max(span.channels)} is wanted, from 0, and the file has {block.shape[1]}")
+    return block[:, span.channels]
 
 
 def _to_16_khz(name: str, source: Iterator[tuple[int, NDArray[np.float32]]], resample: Resampler) -> Iterator[Tensor]:
@@ -267,11 +333,11 @@ def _average(name: str, block: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(mono))
 
 
-def _refuse_no_file(name: str) -> None:
-    status = os.stat(name)  # noqa: PTH116
+def _refuse_no_file(name: str, path: str) -> None:
+    status = os.stat(path)  # noqa: PTH116
     if stat.S_ISDIR(status.st_mode):
         # A scan lists folders that it cannot read; listing this one again raises the cause.
-        with os.scandir(name):
+        with os.scandir(path):
             raise AudioError(f"{name}: is a folder, not an audio file")
     if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"{name}: is a pipe or a device, not an audio file")
@@ -293,11 +359,11 @@ def _refuse_unusable(name: str, samples: NDArray[np.float32]) -> None:
         raise AudioError(f"{name}: samples reach {largest:.3g}, where full scale is 1")
 
 
-def _refuse_incomplete(name: str, file: soundfile.SoundFile | None = None) -> None:
+def _refuse_incomplete(name: str, path: str, file: soundfile.SoundFile | None = None) -> None:
     """Find files that end before their header says and damaged Ogg pages: decoders read such files silently."""
-    if damage := ogg_damage(Path(name)):
+    if damage := ogg_damage(Path(path)):
         raise AudioError(f"{name}: {damage}")
-    declared, found = sample_bytes(Path(name)) or (0, 0)
+    declared, found = sample_bytes(Path(path)) or (0, 0)
     if found < declared:
         seconds = float("inf")
         if file is not None and file.samplerate in RATES:

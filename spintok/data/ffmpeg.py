@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "EXTENSIONS",
+    "HEAD",
     "SHARED_EXTENSIONS",
     "FfmpegError",
+    "begins_transport_stream",
     "blocks",
     "is_transport_stream",
     "program",
@@ -50,6 +52,9 @@ _ADDRESS = re.compile(r"^(\[[^\]]*\] ?)+")
 # Where the first packet begins, and the distance to the next: 192 with a time code of four bytes before each.
 _PACKETS = ((0, 188), (4, 192))
 
+HEAD = 4 + 192 + 1
+"""Bytes at the beginning of a file that tell whether it is a transport stream."""
+
 STALL_SECONDS = 120.0
 """Time without a block of audio after which a decoder is stopped."""
 
@@ -65,9 +70,13 @@ def is_transport_stream(path: str | os.PathLike[str]) -> bool:
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            head = file.read(4 + 192 + 1)
+            return begins_transport_stream(file.read(HEAD))
     except OSError:
         return True
+
+
+def begins_transport_stream(head: bytes) -> bool:
+    """Return whether the first ``HEAD`` bytes of a file are those of a transport stream."""
     return any(head[start : start + 1] == head[start + size : start + size + 1] == b"G" for start, size in _PACKETS)
 
 

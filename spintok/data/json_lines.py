@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
+
+from spintok.data.location import is_url
 
 __all__ = ["KEY_FIELDS", "PATH_FIELDS", "json_objects", "key_of", "path_of"]
 
@@ -38,7 +40,10 @@ def key_of(record: Mapping[str, Any]) -> str | None:
         if record.get(field) is not None:
             return str(record[field])
     path = path_of(record)
-    return None if path is None else PurePath(path).with_suffix("").as_posix()
+    if path is None or not is_url(path):
+        return None if path is None else PurePath(path).with_suffix("").as_posix()
+    # A path would lose one of the slashes.
+    return path.removesuffix(PurePosixPath(path).suffix)
 
 
 def path_of(record: Mapping[str, Any]) -> str | None:

@@ -1,42 +1,26 @@
 """Lists of utterances: a folder of audio, or a manifest of fairseq, Kaldi, or JSON lines."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
+from spintok.data.addresses import located, resolve
 from spintok.data.audio import EXTENSIONS
-from spintok.data.ffmpeg import SHARED_EXTENSIONS, is_transport_stream
+from spintok.data.ffmpeg import HEAD, SHARED_EXTENSIONS, begins_transport_stream, is_transport_stream
 from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
-from spintok.frames import SAMPLE_RATE
+from spintok.data.lhotse import is_lhotse, lhotse_utterance
+from spintok.data.location import Location
+from spintok.data.packed import PACKED, packed_utterances, read_lines, shar_utterances
+from spintok.data.remote import File, RemoteFile, exists, files_below, is_folder
+from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
-__all__ = ["ManifestError", "Utterance", "is_manifest", "read_manifest", "scan"]
+__all__ = ["ManifestError", "Utterance", "is_list", "is_recording", "read_manifest", "scan"]
 
-_SUFFIXES = (".tsv", ".scp", ".jsonl", ".json")
-
-
-class ManifestError(ValueError):
-    """A list of utterances that cannot be used; the message names the file, the line and the cause."""
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording.
-
-    Attributes:
-        key: unique in its list.
-        path: the audio file.
-        speaker: if known.
-        source: the corpus that it is from, if known.
-        seconds: the duration that the list states.
-    """
-
-    key: str
-    path: Path
-    speaker: str | None = None
-    source: str | None = None
-    seconds: float | None = None
+_ENDINGS = (".tsv", ".scp", ".jsonl", ".json", ".jsonl.gz")
+_NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def scan(source: str | os.PathLike[str]) -> list[Utterance]:
@@ -44,30 +28,112 @@ def scan(source: str | os.PathLike[str]) -> list[Utterance]:
 
     A folder is searched at any depth, following links. The key of a file is its path below the folder without the
     extension, or with it if two files would share a key. A subfolder that cannot be read is listed like a file, so
-    that reading it fails with the cause. Manifests: fairseq ``.tsv``, Kaldi ``wav.scp``, ``.jsonl``.
+    that reading it fails with the cause. Manifests: fairseq ``.tsv``, Kaldi ``wav.scp``, ``.jsonl``, Lhotse's cuts.
 
-    Raises ``ManifestError``.
+    Tar and Parquet files hold recordings (``spintok.data.packed``), and a folder without audio files may have such, or
+    be one of Lhotse Shar. ``shard-{000..009}.tar`` stands for ten files. All may be addresses, such as ``s3://...``.
+
+    Raises:
+        ManifestError: there is no such source, it cannot be read, or it lists nothing.
+        MissingPackageError: it needs a package that is not installed.
     """
-    path = Path(source)
-    if path.is_dir():
-        files, unreadable = _audio_below(path)
-        if not files and not unreadable:
-            raise ManifestError(
-                f"{path}: no audio files in this folder: no name ends in .wav, .flac, .mp3, .m4a or another of the "
-                f"{len(EXTENSIONS)} known endings"
-            )
-        folders = [Utterance(_utf8(f"{folder.relative_to(path).as_posix()}/"), folder) for folder in unreadable]
-        return [*_keyed(path, files), *folders]
-    if not path.exists():
-        raise ManifestError(f"{path}: no such file or folder")
-    if is_manifest(path):
-        return read_manifest(path)
-    return [Utterance(key=_utf8(path.stem), path=path)]
+    try:
+        return _scan(source)
+    except OSError as error:
+        raise _explained(source, error) from None
 
 
-def is_manifest(path: Path) -> bool:
-    """Return whether a file is a manifest rather than audio, by its name."""
-    return path.suffix.lower() in _SUFFIXES
+def _scan(source: str | os.PathLike[str]) -> list[Utterance]:
+    found = located(source)
+    if isinstance(found, Location) and not isinstance(found, RemoteFile):
+        # A recording inside of a file.
+        return [Utterance(as_utf8(str(found)), found)]
+    if isinstance(found, Path) and found.is_dir():
+        return _folder(found)
+    if (files := _numbered(found)) is not None:
+        return packed_utterances(files)
+    if isinstance(found, Path) and not found.exists():
+        raise ManifestError(f"{found}: no such file or folder")
+    if found.name.lower().endswith(PACKED):
+        return packed_utterances({found.name: found})
+    if found.name.lower().endswith(_ENDINGS):
+        return read_manifest(found)
+    if isinstance(found, RemoteFile) and is_folder(found.url):
+        return _remote_folder(found)
+    return [Utterance(as_utf8(PurePosixPath(found.name).stem), found)]
+
+
+def is_list(source: Path | Location) -> bool:
+    """Return whether a file is a manifest or holds recordings, rather than being one, by its name."""
+    return isinstance(source, Path | RemoteFile) and source.name.lower().endswith((*_ENDINGS, *PACKED))
+
+
+def is_recording(source: Path | Location) -> bool:
+    """Return whether a source is one recording. Raises ``ManifestError`` when its store does not answer."""
+    if is_list(source):
+        return False
+    if isinstance(source, Path):
+        return source.is_file()
+    try:
+        return not (isinstance(source, RemoteFile) and is_folder(source.url))
+    except OSError as error:
+        raise _explained(source, error) from None
+
+
+def _explained(source: str | os.PathLike[str], error: OSError) -> ManifestError:
+    cause = "no such file, folder or bucket" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+    return ManifestError(cause if cause.startswith(f"{source}: ") else f"{source}: {cause}")
+
+
+def _numbered(pattern: File) -> dict[str, File] | None:
+    """The files that ``{000..009}`` in a name stands for; None if there is none, or a file is called so."""
+    match = _NUMBERS.search(str(pattern))
+    if match is None or (isinstance(pattern, Path) and pattern.exists()):
+        return None
+    first, last = int(match[1]), int(match[2])
+    if not pattern.name.lower().endswith(PACKED):
+        raise ManifestError(f"{pattern}: numbers in braces are for {' and '.join(PACKED)} files")
+    if last < first or _NUMBERS.search(str(pattern), match.end()):
+        raise ManifestError(f"{pattern}: expected one range of numbers, such as {{000..009}}")
+    width = len(match[1]) if match[1].startswith("0") else 0
+    found: dict[str, File] = {}
+    for number in range(first, last + 1):
+        name = str(pattern)[: match.start()] + str(number).zfill(width) + str(pattern)[match.end() :]
+        file = RemoteFile(name) if isinstance(pattern, RemoteFile) else Path(name)
+        # Asked for once, not for each recording in it.
+        found[name] = RemoteFile(name, file.examine()) if isinstance(file, RemoteFile) else file
+    return found
+
+
+def _folder(folder: Path) -> list[Utterance]:
+    files, unreadable = _audio_below(folder)
+    folders = [Utterance(as_utf8(f"{where.relative_to(folder).as_posix()}/"), where) for where in unreadable]
+    if files or unreadable:
+        return [*_keyed(folder, files), *folders]
+    found = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)[0]}
+    return _others(folder, found)
+
+
+def _remote_folder(folder: RemoteFile) -> list[Utterance]:
+    files = files_below(folder.url)
+    audio = [name for name in sorted(files, key=lambda name: name.split("/")) if _is_remote_audio(files[name])]
+    if not audio:
+        return _others(folder, files)
+    keys = _keys([PurePosixPath(name) for name in audio])
+    return [Utterance(as_utf8(key), files[name]) for key, name in zip(keys, audio, strict=True)]
+
+
+def _others(folder: File, files: Mapping[str, File]) -> list[Utterance]:
+    """The utterances of a folder without audio files."""
+    if (cuts := shar_utterances(files, folder)) is not None:
+        return _unique(folder, enumerate(cuts, start=1), "cuts")
+    for ending in PACKED:
+        if packed := {name: file for name, file in files.items() if name.lower().endswith(ending)}:
+            return packed_utterances(packed)
+    raise ManifestError(
+        f"{folder}: no audio files in this folder: no name ends in .wav, .flac, .mp3, .m4a or another of the "
+        f"{len(EXTENSIONS)} known endings, or in {' or '.join(PACKED)}"
+    )
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -75,43 +141,48 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
 
     Raises ``ManifestError``.
     """
-    path = Path(path)
-    lines = _lines(path)
-    match path.suffix.lower():
-        case ".tsv":
-            rows = list(_fairseq(path, lines))
-        case ".scp":
-            rows = list(_kaldi(path, lines))
-        case ".jsonl" | ".json":
-            rows = list(_json_lines(path, lines))
+    found = located(path)
+    if not isinstance(found, Path | RemoteFile):
+        raise ManifestError(f"{path}: not a manifest")
+    lines = read_lines(found)
+    name = found.name.lower()
+    match name.removesuffix(".gz").rpartition(".")[2]:
+        case "tsv":
+            rows = list(_fairseq(found, lines))
+        case "scp":
+            rows = list(_kaldi(found, lines))
+        case "jsonl" | "json":
+            rows = list(_json_lines(found, lines))
         case _:
-            raise ManifestError(f"{path}: a manifest is a .tsv (fairseq), .scp (Kaldi) or .jsonl file")
+            raise ManifestError(f"{found}: a manifest is a .tsv (fairseq), .scp (Kaldi) or .jsonl file")
     if not rows:
-        raise ManifestError(f"{path}: the manifest lists no utterances")
-    first_line: dict[str, int] = {}
+        raise ManifestError(f"{found}: the manifest lists no utterances")
+    return _unique(found, rows, "lines")
+
+
+def _unique(where: File, rows: Iterable[tuple[int, Utterance]], what: str) -> list[Utterance]:
+    """The utterances, whose keys must differ."""
+    first: dict[str, int] = {}
+    found = []
     for number, utterance in rows:
-        if utterance.key in first_line:
+        if utterance.key in first:
             raise ManifestError(
-                f"{path}: lines {first_line[utterance.key]} and {number} have the same key {utterance.key!r}; "
+                f"{where}: {what} {first[utterance.key]} and {number} have the same key {utterance.key!r}; "
                 "keys must be unique"
             )
-        first_line[utterance.key] = number
-    return [utterance for _, utterance in rows]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not a text file in UTF-8") from None
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}") from None
+        first[utterance.key] = number
+        found.append(utterance)
+    return found
 
 
 def _audio_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the audio files at any depth, and the folders that cannot be read.
+    """Return the audio files at any depth, and the folders that cannot be read."""
+    files, unreadable = _files_below(folder)
+    return [file for file in files if _is_audio(file)], unreadable
+
+
+def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files at any depth that are not hidden, and the folders that cannot be read.
 
     Each real folder is visited once, so that a circle of links ends.
     """
@@ -125,24 +196,28 @@ def _audio_below(folder: Path) -> tuple[list[Path], list[Path]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(where, name) for name in names if _is_audio(where, name)]
+        found += [Path(where, name) for name in names if not name.startswith(".")]
     unreadable = [Path(error.filename) for error in errors]
     if folder in unreadable:
         raise ManifestError(f"{folder}: {errors[unreadable.index(folder)].strerror}")
     return sorted(found, key=lambda file: file.relative_to(folder).parts), sorted(unreadable)
 
 
-def _is_audio(folder: str, name: str) -> bool:
-    """Whether a file that is not hidden is audio or video, by its name and, where that is ambiguous, its content."""
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
-    if name.startswith(".") or ending not in EXTENSIONS:
-        return False
-    return ending not in SHARED_EXTENSIONS or is_transport_stream(Path(folder, name))
+def _is_audio(file: Path) -> bool:
+    """Whether a file is audio or video, by its name and, where that is ambiguous, its content."""
+    ending = file.suffix.lower()
+    return ending in EXTENSIONS and (ending not in SHARED_EXTENSIONS or is_transport_stream(file))
+
+
+def _is_remote_audio(file: RemoteFile) -> bool:
+    if file.suffix in SHARED_EXTENSIONS:
+        return begins_transport_stream(file.read(0, min(HEAD, file.source()[0])))
+    return file.suffix in EXTENSIONS
 
 
 def _keyed(root: Path, files: Sequence[Path]) -> list[Utterance]:
     names = [file.relative_to(root) if file.is_relative_to(root) else file for file in files]
-    return [Utterance(_utf8(key), file) for key, file in zip(_keys(names), files, strict=True)]
+    return [Utterance(as_utf8(key), file) for key, file in zip(_keys(names), files, strict=True)]
 
 
 def _keys(names: Sequence[PurePath]) -> list[str]:
@@ -156,32 +231,29 @@ def _keys(names: Sequence[PurePath]) -> list[str]:
     ]
 
 
-def _seconds(record: Mapping[str, object]) -> float | None:
-    """The duration that a line states as NeMo (``duration``, in seconds) or this library (``num_samples``) does."""
-    for field, rate in (("duration", 1), ("num_samples", SAMPLE_RATE)):
-        value = record.get(field)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
-            return value / rate
-    return None
-
-
 def _text(value: object) -> str | None:
-    return None if value is None else _utf8(str(value))
+    return None if value is None else as_utf8(str(value))
 
 
-def _utf8(text: str) -> str:
-    """Return the text with bytes and surrogates that are not UTF-8 in hexadecimal, as shards are UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _fairseq(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]:
-    root = path.parent / lines[0].strip()
+def _fairseq(path: File, lines: Sequence[str]) -> Iterator[tuple[int, Utterance]]:
+    root = resolve(_parent(path), lines[0].strip())
     rows = {number: line.split("\t")[0].strip("\r") for number, line in enumerate(lines[1:], start=2) if line.strip()}
-    yield from zip(rows, _keyed(root, [root / name for name in rows.values()]), strict=True)
+    if isinstance(root, Path):
+        yield from zip(rows, _keyed(root, [root / name for name in rows.values()]), strict=True)
+        return
+    if not isinstance(root, RemoteFile):
+        raise ManifestError(f"{path}: its first line is no folder: {root}")
+    keys = _keys([PurePosixPath(name) for name in rows.values()])
+    for number, key in zip(rows, keys, strict=True):
+        yield number, Utterance(as_utf8(key), resolve(root, rows[number]))
 
 
-def _kaldi(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]:
-    speakers = _two_columns(path.with_name("utt2spk"))
+def _parent(path: File) -> File:
+    return RemoteFile(path.url.rpartition("/")[0]) if isinstance(path, RemoteFile) else path.parent
+
+
+def _kaldi(path: File, lines: Sequence[str]) -> Iterator[tuple[int, Utterance]]:
+    speakers = _two_columns(resolve(_parent(path), "utt2spk"))
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -193,23 +265,34 @@ def _kaldi(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]:
             raise ManifestError(
                 f"{path}:{number}: spintok does not run commands of a wav.scp; write the audio to a file"
             )
-        yield number, Utterance(key=key, path=path.parent / where, speaker=speakers.get(key))
+        yield number, Utterance(key=key, path=resolve(_parent(path), where), speaker=speakers.get(key))
 
 
-def _two_columns(path: Path) -> dict[str, str]:
-    if not path.exists():
+def _two_columns(path: Path | Location) -> dict[str, str]:
+    if not isinstance(path, Path | RemoteFile) or not exists(path):
         return {}
-    rows: Iterable[list[str]] = (line.split(maxsplit=1) for line in _lines(path))
+    rows: Iterable[list[str]] = (line.split(maxsplit=1) for line in read_lines(path))
     return {row[0]: row[1].strip() for row in rows if len(row) == 2}
 
 
-def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, Utterance]]:
+def _json_lines(path: File, lines: Sequence[str]) -> Iterator[tuple[int, Utterance]]:
+    folder = _parent(path)
     try:
         for number, record in json_objects(lines):
+            if is_lhotse(record):
+                yield number, _of_lhotse(number, record, folder)
+                continue
             where, key = path_of(record), key_of(record)
             speaker, source = (_text(record.get(field)) for field in ("speaker", "source"))
             if where is None or key is None:
                 raise ValueError(f"{number}: no path; one of the fields {', '.join(PATH_FIELDS)} must hold it")
-            yield number, Utterance(_utf8(key), path.parent / where, speaker, source, _seconds(record))
+            yield number, Utterance(as_utf8(key), resolve(folder, where), speaker, source, stated_duration(record))
     except ValueError as error:
         raise ManifestError(f"{path}:{error}") from None
+
+
+def _of_lhotse(number: int, record: Mapping[str, Any], folder: File) -> Utterance:
+    try:
+        return lhotse_utterance(record, folder)
+    except ValueError as error:
+        raise ValueError(f"{number}: {error}") from None

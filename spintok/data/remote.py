@@ -1,34 +1,63 @@
 """Files of object stores and web servers by fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://`` and others."""
 
+import io
 import os
 import random
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
 
 from spintok._files import MissingPackageError
+from spintok.data.location import LocalAudio, Location, Source, TemporaryCopy, source_from
 
-__all__ = ["RemoteError", "file_system", "is_url", "retried"]
+__all__ = [
+    "File",
+    "RemoteError",
+    "RemoteFile",
+    "exists",
+    "file_source",
+    "file_system",
+    "files_below",
+    "is_folder",
+    "open_file",
+    "read_range",
+    "retried",
+]
 
 T = TypeVar("T")
 
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry, each made up to half longer at random, so that many workers do not return together."""
 
+PART = 1 << 25
+"""Bytes of one request; a larger file is read in several."""
+
+_BUFFER = 1 << 18
+"""Bytes that are read at once where a file is read here and there."""
+
 _PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs", "abfs": "adlfs"
-}  # fmt: skip
+    "s3": ("s3fs", "'spintok[s3]'"),
+    "s3a": ("s3fs", "'spintok[s3]'"),
+    "gs": ("gcsfs", "'spintok[gs]'"),
+    "gcs": ("gcsfs", "'spintok[gs]'"),
+    "hf": ("huggingface_hub", "'spintok[hub]'"),
+    "az": ("adlfs", "adlfs"),
+    "abfs": ("adlfs", "adlfs"),
+}
+"""The package of a protocol, and what pip installs it."""
+
+_VERSIONS = (
+    "md5Hash", "ETag", "etag", "blob_id", "checksum", "LastModified", "last_modified", "updated", "mtime", "created"
+)  # fmt: skip
+"""Fields that tell versions of a file apart; stores have different ones. The first is taken that there is."""
 
 
 class RemoteError(OSError):
     """A store that does not answer as it should, after all retries."""
-
-
-def is_url(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is an address (``s3://...``) rather than a local path."""
-    name = os.fspath(source)
-    return "://" in name and name.partition("://")[0].isalnum()
 
 
 @cache
@@ -45,10 +74,11 @@ def file_system(url: str) -> tuple[Any, str]:
 
     protocol = url.partition("://")[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        # Listings that are kept would hide what changes.
+        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        package = _PACKAGES.get(protocol, protocol)
-        raise MissingPackageError(f"{protocol}:// needs {package} ({error}): pip install {package}") from None
+        package, install = _PACKAGES.get(protocol, (protocol, protocol))
+        raise MissingPackageError(f"{protocol}:// needs {package} ({error}): pip install {install}") from None
     return filesystem, str(path).rstrip("/")
 
 
@@ -56,24 +86,216 @@ def _transient_errors() -> tuple[type[Exception], ...]:
     # Imported once a call has failed, or every `spintok encode` would wait for it.
     import aiohttp
 
-    return OSError, TimeoutError, aiohttp.ClientError
+    found: list[type[Exception]] = [OSError, aiohttp.ClientError]
+    # Those of packages that are in use and have errors of their own.
+    if "botocore.exceptions" in sys.modules:
+        botocore = sys.modules["botocore.exceptions"]
+        found += [botocore.HTTPClientError, botocore.ConnectionError, botocore.IncompleteReadError]
+    if "httpx" in sys.modules:
+        found.append(sys.modules["httpx"].HTTPError)
+    return tuple(found)
 
 
 def retried(call: Callable[[], T], name: str) -> T:
     """The result of a call that may fail for a moment: it is repeated after pauses that double.
 
     Raises:
-        FileNotFoundError, FileExistsError, PermissionError: at once, from the first call that raises them.
-        RemoteError: all tries failed; the message names ``name`` and the last cause.
+        FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError: at once, from the first call that
+            raises them.
+        RemoteError: all tries failed, or one in a way that another cannot mend, such as for want of credentials; the
+            message names ``name`` and the last cause.
     """
     for pause in (*PAUSES, None):
         try:
             return call()
-        except (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError):
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, NotImplementedError):
             raise
-        except _transient_errors() as error:
+        except Exception as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            if not isinstance(error, _transient_errors()):
+                if type(error).__module__ == "builtins":
+                    raise
+                raise RemoteError(f"{name}: {cause}") from None
             if pause is None:
-                cause = " ".join(str(error).split()) or type(error).__name__
                 raise RemoteError(f"{name}: {cause} (after {len(PAUSES) + 1} tries)") from None
             time.sleep(pause * random.uniform(1.0, 1.5))
     raise AssertionError
+
+
+@dataclass(frozen=True)
+class RemoteFile(Location):
+    """A file by its address.
+
+    Attributes:
+        url: the address.
+        listed: its source, from the list of its folder, which spares asking for it.
+    """
+
+    url: str
+    listed: Source | None = field(default=None, compare=False)
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.url.partition("?")[0]).suffix.lower()
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
+
+    def source(self) -> Source:
+        return self.listed or self.examine()
+
+    def examine(self) -> Source:
+        """Its source now. Raises ``OSError``."""
+        filesystem, path = file_system(self.url)
+        return _source(self.url, retried(lambda: filesystem.info(path), self.url))
+
+    def local(self) -> LocalAudio:
+        copy = TemporaryCopy(self.suffix)
+        self.copy_to(Path(copy.name))
+        return LocalAudio(copy.name, copy=copy)
+
+    def copy_to(self, target: Path) -> None:
+        """Write the contents to a local file.
+
+        Raises ``OSError``: ``FileNotFoundError``, ``PermissionError``, or ``RemoteError`` as ``retried`` does, also
+        when the file changes meanwhile.
+        """
+        before = self.examine()
+        with target.open("wb") as file:
+            for start in range(0, before[0], PART):
+                file.write(self.read(start, min(PART, before[0] - start)))
+        if before[0] > PART and self.examine() != before:
+            raise RemoteError(f"{self.url}: changed while it was read")
+
+    def content(self) -> bytes:
+        """All of a small file. Raises ``OSError``."""
+        return self.read(0, self.examine()[0])
+
+    def read(self, start: int, size: int) -> bytes:
+        """``size`` bytes from ``start`` on. Raises ``OSError``; too few bytes are an error after all retries."""
+        filesystem, path = file_system(self.url)
+        # Servers of the web need not know ranges, so they are asked for all of the file.
+        whole = start == 0 and self.url.startswith("http") and size == self.source()[0]
+        part = {} if whole else {"start": start, "end": start + size}
+
+        def get() -> bytes:
+            data = bytes(filesystem.cat_file(path, **part))
+            if len(data) != size:
+                raise OSError(f"{len(data)} of {size} bytes arrived")
+            return data
+
+        return retried(get, self.url) if size else b""
+
+    def open(self) -> BinaryIO:
+        """A file to be read here and there. Raises ``OSError``."""
+        return io.BufferedReader(_Reader(self, self.examine()[0]), _BUFFER)
+
+
+File = Path | RemoteFile
+"""A file in which recordings are: local, or by its address."""
+
+
+def open_file(file: File) -> BinaryIO:
+    """A file to be read here and there. Raises ``OSError``."""
+    return file.open("rb") if isinstance(file, Path) else file.open()
+
+
+def read_range(file: File, start: int, size: int) -> bytes:
+    """``size`` bytes of a file from ``start`` on; a local one gives fewer at its end. Raises ``OSError``."""
+    if isinstance(file, RemoteFile):
+        return file.read(start, size)
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(size)
+
+
+def file_source(file: File) -> Source:
+    """What changes with a file. Raises ``OSError``."""
+    if isinstance(file, RemoteFile):
+        return file.source()
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def exists(file: File) -> bool:
+    """Whether there is such a file. Raises ``OSError`` when its store does not answer."""
+    if isinstance(file, Path):
+        return file.exists()
+    try:
+        file.examine()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_folder(url: str) -> bool:
+    """Whether an address is that of a folder. Raises ``OSError``, such as when there is nothing."""
+    filesystem, path = file_system(url)
+    return bool(retried(lambda: filesystem.info(path), url)["type"] == "directory")
+
+
+def files_below(url: str) -> dict[str, RemoteFile]:
+    """The files at any depth below a folder, by their names below it; none that are hidden, or in hidden folders.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be listed.
+    """
+    filesystem, root = file_system(url)
+    # Where a file system has no list of its own, fsspec walks, and would skip folders that it cannot read.
+    options = {} if any(name in vars(type(filesystem)) for name in ("find", "_find")) else {"on_error": "raise"}
+    entries: Mapping[str, Mapping[str, Any]] = retried(
+        lambda: filesystem.find(root, detail=True, **options),
+        url,
+    )
+    base, found = root.rstrip("/") + "/", {}
+    for name, info in entries.items():
+        below = name.removeprefix(base)
+        if below == name or info.get("type") == "directory" or any(p.startswith(".") for p in below.split("/")):
+            continue
+        address = f"{url.rstrip('/')}/{below}"
+        found[below] = RemoteFile(address, _source(address, info))
+    if not entries and not retried(lambda: filesystem.exists(root), url):
+        raise FileNotFoundError(url)
+    return found
+
+
+def _source(url: str, info: Mapping[str, Any]) -> Source:
+    """From what a store says of a file."""
+    if info.get("type") == "directory":
+        raise IsADirectoryError(f"{url}: is a folder")
+    if not isinstance(size := info.get("size"), int):
+        raise RemoteError(f"{url}: the server does not say how long the file is, so its end could be missing unnoticed")
+    return source_from(size, *[info[name] for name in _VERSIONS if info.get(name)][:1])
+
+
+class _Reader(io.RawIOBase):
+    """A remote file as Python's files are."""
+
+    def __init__(self, file: RemoteFile, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        buffer[:count] = self._file.read(self._at, count)
+        self._at += count
+        return count

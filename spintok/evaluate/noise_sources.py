@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ class NoiseSources:
     """The sounds that conditions mix in: other utterances for babble, noise files, and impulse responses."""
 
     def __init__(
-        self, utterances: Sequence[Utterance] = (), noise: Sequence[Path] = (), rooms: Sequence[Path] = ()
+        self,
+        utterances: Sequence[Utterance] = (),
+        noise: Sequence[str | PathLike[str]] = (),
+        rooms: Sequence[str | PathLike[str]] = (),
     ) -> None:
         self._utterances = list(utterances)
         self._noise = list(noise)

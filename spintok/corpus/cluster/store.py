@@ -19,7 +19,8 @@ from typing import Any
 from spintok._files import atomic, sync_folder
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.folder import WORK
-from spintok.data.remote import file_system, is_url, retried
+from spintok.data.location import is_url
+from spintok.data.remote import file_system, retried
 
 __all__ = ["FolderStore", "ObjectStore", "Store", "open_store"]
 

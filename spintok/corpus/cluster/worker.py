@@ -25,10 +25,10 @@ from spintok.corpus.shard_record import (
     parse_record,
     read_record,
     record_path,
-    source_of,
 )
 from spintok.corpus.shard_writer import ShardWriter
-from spintok.data.manifest import Utterance
+from spintok.data.addresses import source_of
+from spintok.data.utterance import Utterance
 from spintok.featurizer import Featurizer
 
 __all__ = ["Worker", "open_worker"]
@@ -112,7 +112,7 @@ class Worker(Generic[R]):
                 continue
             content = self.store.read(name)
             failed = [] if content is None else parse_failures(content)
-            if any(source_of(Path(failure.file_name)) != source for failure, source in failed):
+            if any(source_of(failure.file_name) != source for failure, source in failed):
                 shard = Path(match[1])
                 self.store.reopen([file.name for file in self.writer.files(shard)], record_path(shard).name)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spintok._files import atomic
 from spintok.corpus.token_formats.record import Record, ShardError
+from spintok.data.location import is_url
 from spintok.tokens import Tokens
 
 __all__ = ["codes_line", "manifest_line", "read_km", "write_km"]
@@ -61,7 +62,7 @@ def read_km(tsv: Path, km: Path) -> Iterator[tuple[str, int, NDArray[np.int32]]]
                     raise ShardError(f"{km}: {lines} lines for {files} files in its .tsv")
                 path, _, samples = row.rstrip("\n").rpartition("\t")
                 array = np.array(line.split(), dtype=np.int32)
-                yield path if root == "." else os.path.join(root, path), int(samples), array  # noqa: PTH118
+                yield path if root == "." or is_url(path) else os.path.join(root, path), int(samples), array  # noqa: PTH118
     except FileNotFoundError as error:
         raise ShardError(f"{error.filename}: missing; a .km file and its .tsv belong together") from None
     except (ValueError, OverflowError) as error:

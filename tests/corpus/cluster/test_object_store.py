@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, s3_server
+from s3_server import S3Server, connected_s3_server
 
 import spintok.data.remote
 from spintok.corpus import CorpusError, Options, encode_corpus
 from spintok.corpus.cluster.store import ObjectStore
-from spintok.data.remote import RemoteError, file_system
+from spintok.data.remote import RemoteError
 from tests.corpus.jobs import encode
 from tests.corpus.scale_faults import shards
 
@@ -23,26 +23,8 @@ pytestmark = [
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    pytest.importorskip("s3fs")
-    with s3_server() as running:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", running.url),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            # Botocore and s3fs wait for seconds before their own retries; ours are tested.
-            ("AWS_MAX_ATTEMPTS", "1"),
-        ):
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
-        file_system.cache_clear()
-        import s3fs
-
-        monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with connected_s3_server(monkeypatch) as running:
         yield running
-        file_system.cache_clear()
 
 
 def stored(server: S3Server) -> dict[str, bytes]:
