@@ -21,6 +21,8 @@ COST = 0.02
 """The part of the machine's time that checkpoints may take: the copy, and the thread's share of the processors."""
 WRITING = 0.1
 """The part of the time that the thread may be writing, so that others can use the disk too."""
+FIRST = 0.5
+"""Seconds until the first checkpoint of a process, so that one that is killed again and again gets on."""
 SHORTEST = 2.0
 """Seconds between two checkpoints that cost nothing."""
 LONGEST = 600.0
@@ -41,7 +43,7 @@ class CheckpointWriter:
     def __init__(self, checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizer, minutes: float | None) -> None:
         self._checkpoints = checkpoints
         self._model, self._optimizer = model, optimizer
-        self._interval = SHORTEST if minutes is None else 60 * minutes
+        self._interval = FIRST if minutes is None else 60 * minutes
         self._adapts = minutes is None
         self._tensors: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None

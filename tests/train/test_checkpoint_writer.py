@@ -93,9 +93,9 @@ def test_checkpoints_are_as_frequent_as_their_cost_permits(cost, writing, second
     assert checkpoint_writer._interval(cost, writing) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(("minutes", "intervals"), [(None, (2, 40)), (5, (300, 300))])
+@pytest.mark.parametrize(("minutes", "intervals"), [(None, (0.5, 40)), (5, (300, 300))])
 def test_when_a_checkpoint_is_due(run, tmp_path, monkeypatch, minutes, intervals) -> None:
-    """The first after 2 s, the next by what the one before took; or at fixed intervals, counted from the copy."""
+    """The first after 0.5 s, the next by what the one before took; or at fixed intervals, counted from the copy."""
     now, write = [100.0], Checkpoints.write
     monkeypatch.setattr(checkpoint_writer.time, "monotonic", lambda: now[0])
 

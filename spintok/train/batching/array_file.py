@@ -14,8 +14,8 @@ from spintok._files import atomic
 
 __all__ = ["ArrayFile"]
 
-SAVE_EVERY = 2.0
-"""Seconds of writing that a killed process loses."""
+FIRST_SAVE, SAVE_EVERY = 0.2, 2.0
+"""Seconds of writing that a killed process loses: at first, so that processes killed again and again get on, and later."""
 
 
 class ArrayFile:
@@ -49,7 +49,7 @@ class ArrayFile:
         with path.open("r+b" if path.exists() else "wb") as file:
             file.truncate(index.size)
             file.seek(index.size)
-            saved = time.monotonic()
+            saved, wait = time.monotonic(), FIRST_SAVE
             for pieces in arrays_after(len(index.offsets) - 1):
                 rows = index.offsets[-1]
                 for piece in pieces:
@@ -57,12 +57,12 @@ class ArrayFile:
                     file.write(np.ascontiguousarray(piece).tobytes())
                     rows += len(piece)
                 index.offsets.append(rows)
-                if time.monotonic() >= saved + SAVE_EVERY:
+                if time.monotonic() >= saved + wait:
                     # The index names only what is on disk.
                     file.flush()
                     os.fsync(file.fileno())
                     index.write(path)
-                    saved = time.monotonic()
+                    saved, wait = time.monotonic(), min(2 * wait, SAVE_EVERY)
             file.flush()
             os.fsync(file.fileno())
         index.complete = True

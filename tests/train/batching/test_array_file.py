@@ -33,7 +33,7 @@ def test_arrays_come_back(tmp_path) -> None:
 @pytest.mark.parametrize("ends", range(len(ARRAYS)))
 def test_writing_goes_on_where_it_ended(tmp_path, monkeypatch, ends) -> None:
     """With the bytes of a file that was written in one go, whatever follows the arrays that are on disk."""
-    monkeypatch.setattr(array_file, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(array_file, "FIRST_SAVE", 0.0)
     ArrayFile.write(tmp_path / "whole", after)
     asked: list[int] = []
 
@@ -58,8 +58,27 @@ def test_writing_goes_on_where_it_ended(tmp_path, monkeypatch, ends) -> None:
         assert Path(f"{path}{name}").read_bytes() == Path(f"{tmp_path / 'whole'}{name}").read_bytes()
 
 
+def test_a_process_that_is_killed_early_has_saved_something(tmp_path, monkeypatch) -> None:
+    """Arrays that take 0.15 s each: the first two are on disk when the third fails."""
+    now = [0.0]
+
+    def slowly(count: int) -> Iterator[list[np.ndarray]]:
+        for number, pieces in enumerate(after(count), start=count):
+            if number == 2:
+                _end()
+            now[0] += 0.15
+            yield pieces
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="ended"):
+        patch.setattr(array_file.time, "monotonic", lambda: now[0])
+        ArrayFile.write(tmp_path / "p", slowly)
+    asked: list[int] = []
+    ArrayFile.write(tmp_path / "p", lambda count: asked.append(count) or after(count))
+    assert asked == [2]
+
+
 def test_a_file_that_has_lost_its_end_is_written_anew(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(array_file, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(array_file, "FIRST_SAVE", 0.0)
 
     def ending(count: int) -> Iterator[list[np.ndarray]]:
         yield from after(count)[:3]
