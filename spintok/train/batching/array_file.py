@@ -15,7 +15,7 @@ from spintok._files import atomic
 __all__ = ["ArrayFile"]
 
 FIRST_SAVE, SAVE_EVERY = 0.2, 2.0
-"""Seconds of writing that a killed process loses: at first, so that processes killed again and again get on, and later."""
+"""Seconds of writing that a killed process loses: at first, so that one killed again and again gets on, and later."""
 
 
 class ArrayFile:
