@@ -31,6 +31,8 @@ def test_config_round_trip() -> None:
         ({"norm_eps": float("nan")}, "norm_eps"),
         ({"waveform_eps": 0}, "above 0"),
         ({"final_norm": True}, "final_norm"),
+        ({"final_norm": True, "norm_position": "pre", "feed_forward_output": True}, "feed_forward_output leaves out"),
+        ({"feed_forward_output": "yes"}, "feed_forward_output must be true or false"),
         ({"position_buckets": 3}, "position_buckets"),
         ({"projection": 1}, "true or false"),
     ],

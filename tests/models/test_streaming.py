@@ -36,6 +36,7 @@ def test_old_configurations_are_written_as_before() -> None:
     "values",
     [
         {"front_end": "waveform", "streaming": {}},
+        {"feed_forward_output": True, "streaming": {}},
         {"streaming": {"pasts": 3}},
         {"streaming": {"past": -1}},
         {"streaming": {"prior": 0}},
