@@ -49,13 +49,20 @@ inline int best_isa() {
 #define SPINTOK_PASSES(name) {portable::name, portable::name, portable::name}
 #endif
 
+// GOMP_parallel of the OpenMP that torch has loaded, or null.
+using Team = void (*)(void (*work)(void *), void *context, unsigned threads, unsigned flags);
+std::atomic<Team> torch_team{nullptr};
+
 // Calls work(i, state) for every i in [0, count) on at most `threads` threads, this one included. Every thread has its
 // own `State`. Throws std::bad_alloc if work does; work must throw nothing else.
+//
+// The threads are those of torch, if it has any: they wait for work in a loop for some time after each operation of
+// torch, and threads of our own would have to wait for their cores.
 template <class State, class Work>
 void parallel(int64_t count, int threads, const Work &work) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
-    const auto loop = [&] {
+    auto loop = [&] {
         try {
             State state;
             for (int64_t i; (i = next++) < count;) work(i, state);
@@ -63,14 +70,22 @@ void parallel(int64_t count, int threads, const Work &work) {
             failed = true;
         }
     };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < std::min<int64_t>(threads, count); ++i) others.emplace_back(loop);
-    } catch (const std::system_error &) {
-        // The system has no more threads: those that started do all the work.
+    const Team team = torch_team;
+    if (threads < 2 || count < 2) {
+        loop();
+    } else if (team) {
+        // All threads, as torch does, even if there is not work for all: GNU's OpenMP ends threads that are left out.
+        team([](void *context) { (*static_cast<decltype(loop) *>(context))(); }, &loop, static_cast<unsigned>(threads), 0);
+    } else {
+        std::vector<std::thread> others;
+        try {
+            for (int64_t i = 1; i < std::min<int64_t>(threads, count); ++i) others.emplace_back(loop);
+        } catch (const std::system_error &) {
+            // The system has no more threads: those that started do all the work.
+        }
+        loop();
+        for (auto &thread : others) thread.join();
     }
-    loop();
-    for (auto &thread : others) thread.join();
     if (failed) throw std::bad_alloc();
 }
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-__all__ = ["LEVELS", "Core", "NativeLibrary"]
+import torch
+
+__all__ = ["LEVELS", "Core", "NativeLibrary", "share_threads", "torch_team"]
 
 Core = Literal["avx512", "avx2", "portable", "torch"]
 
@@ -90,3 +92,37 @@ class NativeLibrary:
 @cache
 def _warn(name: str, why_not: str) -> None:
     warnings.warn(f"spintok_kernels runs {name} with torch, at half the speed or less: {why_not}", stacklevel=2)
+
+
+_sharing: list[Any] = []
+_forked = False
+
+
+def share_threads(use: Any) -> None:
+    """Let a library compute on the threads of torch's OpenMP, where torch has one; ``use`` takes ``GOMP_parallel``.
+
+    Forked processes start threads of their own: OpenMP's did not come with them, but GNU's waits for them.
+    """
+    use.argtypes, use.restype = [ctypes.c_void_p], None
+    if not _forked:
+        use(torch_team())
+        _sharing.append(use)
+
+
+@cache
+def torch_team() -> int | None:
+    """The address of ``GOMP_parallel``, which LLVM's and Intel's OpenMP have too."""
+    # The module's own libraries are searched: other packages load other copies of OpenMP.
+    team = getattr(ctypes.CDLL(torch._C.__file__), "GOMP_parallel", None)
+    return ctypes.cast(team, ctypes.c_void_p).value if team else None
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+    for use in _sharing:
+        use(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,16 +1,20 @@
 """Assignment on the CPU, every core, against the float64 definition."""
 
 import copy
+import ctypes
 import math
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 import torch
+from forks import ended, fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spintok_kernels import Assignment, assign, backends, native, prepare, reference
@@ -120,6 +124,59 @@ def test_threads_give_the_same_ids(core: str) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_forked_processes_and_threads_give_the_same_ids_after_torch_has_used_its_threads() -> None:
+    z, codebook = make("near_ties", 1500, 300, 64)
+    before = torch.get_num_threads()
+
+    def same() -> bool:
+        with ThreadPoolExecutor(2) as pool:
+            found = [assign(z, book), *pool.map(lambda _: assign(z, book), range(4))]
+        return all(torch.equal(one, expected) for one in found)
+
+    def forked() -> int:
+        # Torch itself would wait forever for the threads that did not come along.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+        torch.set_num_threads(3)
+        return int(not same())
+
+    try:
+        torch.set_num_threads(3)
+        torch.randn(1000, 1000).exp().sum()
+        book = prepare(codebook)
+        expected = assign(z, book)
+        assert ended(fork(forked)) == 0
+        assert same()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="torch has no OpenMP")
+def test_the_threads_are_those_of_torch() -> None:
+    z, codebook = make("near_ties", 1500, 300, 64)
+    team = native.torch_team()
+    assert team is not None
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    used = []
+
+    @kind
+    def recorded(work: int, context: int, threads: int, flags: int) -> None:
+        used.append(threads)
+        kind(team)(work, context, threads, flags)
+
+    before = torch.get_num_threads()
+    use = cpu.ASSIGN.functions().spintok_assign_use
+    try:
+        torch.set_num_threads(3)
+        book = prepare(codebook)
+        use(ctypes.cast(recorded, ctypes.c_void_p))
+        assert torch.equal(assign(z, book), reference.assign(z, codebook)[0])
+    finally:
+        use(team)
+        torch.set_num_threads(before)
+    assert used == [3]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -36,7 +36,7 @@ constexpr float INF = std::numeric_limits<float>::infinity();
 // that are kept.
 constexpr int64_t STRIP = 96, BLOCK = 512, PANEL_BYTES = 32 << 10;
 constexpr int FEW = 6;
-// Starting a thread takes as long as about a million products.
+// Handing work to a thread that waits for it takes as long as some 100,000 products, waking one several million.
 constexpr double PRODUCTS_FOR_THREADS = 2e6;
 
 using Floats = std::unique_ptr<float[], decltype(&std::free)>;
@@ -145,9 +145,11 @@ using Solve = void (*)(const Problem &, int threads);
 extern "C" {
 
 // Increased when the arguments of the functions change, so that a stale build is noticed.
-SPINTOK_EXPORT int spintok_assign_abi() { return 3; }
+SPINTOK_EXPORT int spintok_assign_abi() { return 4; }
 
 SPINTOK_EXPORT int spintok_assign_isa() { return best_isa(); }
+
+SPINTOK_EXPORT void spintok_assign_use(Team team) { torch_team = team; }
 
 // The number of codewords in a panel.
 SPINTOK_EXPORT int spintok_assign_panel(int isa) { return isa == AVX512 ? 32 : isa == AVX2 ? 16 : 8; }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from spintok_kernels.native import LEVELS, NativeLibrary
+from spintok_kernels.native import LEVELS, NativeLibrary, share_threads
 
 __all__ = ["ASSIGN", "Found", "assign", "empty_codebook", "on", "prepare"]
 
@@ -25,6 +25,7 @@ class _Packed(ctypes.Structure):
 
 
 def _declare(library: ctypes.CDLL) -> None:
+    share_threads(library.spintok_assign_use)
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.spintok_assign_panel.argtypes = [number]
     library.spintok_assign_pack.argtypes = [pointer, number]
@@ -32,7 +33,7 @@ def _declare(library: ctypes.CDLL) -> None:
 
 
 # The matrix product of torch is faster than the portable core.
-ASSIGN = NativeLibrary("assign", abi=3, declare=_declare, portable=False)
+ASSIGN = NativeLibrary("assign", abi=4, declare=_declare, portable=False)
 
 
 def empty_codebook(codebook: Tensor, layout: str) -> list[Tensor]:

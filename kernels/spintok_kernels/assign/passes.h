@@ -290,10 +290,10 @@ void strip(const Problem &p, int64_t first_row, int64_t count, Scratch &scratch)
 }
 
 void solve(const Problem &p, int threads) {
-    // Strips of similar size, a multiple of the threads, of whole tiles.
-    const int64_t count = (p.n + STRIP * threads - 1) / (STRIP * threads) * threads;
-    const int64_t rows = std::min<int64_t>(STRIP, ((p.n + count - 1) / std::max<int64_t>(count, 1) + R - 1) / R * R);
     if (p.n == 0) return;
+    // Strips of similar size, a multiple of the threads, of whole tiles, if only of the smaller ones.
+    const int64_t count = (p.n + STRIP * threads - 1) / (STRIP * threads) * threads;
+    const int64_t rows = std::min<int64_t>(STRIP, ((p.n + count - 1) / count + REST - 1) / REST * REST);
     parallel<Scratch>((p.n + rows - 1) / rows, threads, [&](int64_t i, Scratch &scratch) {
         // The error bound and the float64 sums rely on subnormal numbers, whatever the caller has set.
         const FloatModes modes(FloatModes::DEFAULT);

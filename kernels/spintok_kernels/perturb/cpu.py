@@ -9,7 +9,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from spintok_kernels.native import LEVELS, NativeLibrary
+from spintok_kernels.native import LEVELS, NativeLibrary, share_threads
 from spintok_kernels.perturb.tables import LAGS, LOW_HOP, PITCH_HOP
 
 __all__ = ["PERTURB", "candidates", "cascade", "choose", "decimate", "overlap_add"]
@@ -25,6 +25,7 @@ _DTYPES = {
 
 
 def _declare(library: ctypes.CDLL) -> None:
+    share_threads(library.spintok_perturb_use)
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
     run: list[type] = [number, number]
     waves: list[type] = [pointer, size, size, pointer]
@@ -35,7 +36,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.spintok_cascade.argtypes = [pointer, size, size, pointer, size, *run, pointer]
 
 
-PERTURB = NativeLibrary("perturb", abi=1, declare=_declare, portable=True)
+PERTURB = NativeLibrary("perturb", abi=2, declare=_declare, portable=True)
 
 
 def decimate(waveforms: Tensor, lengths: Tensor, kernel: Tensor) -> Tensor:

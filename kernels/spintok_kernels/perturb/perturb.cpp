@@ -125,9 +125,11 @@ int run(const Task &task, const Pass<Task> (&passes)[3], int64_t batch, int isa,
 
 extern "C" {
 
-SPINTOK_EXPORT int spintok_perturb_abi() { return 1; }
+SPINTOK_EXPORT int spintok_perturb_abi() { return 2; }
 
 SPINTOK_EXPORT int spintok_perturb_isa() { return best_isa(); }
+
+SPINTOK_EXPORT void spintok_perturb_use(Team team) { torch_team = team; }
 
 SPINTOK_EXPORT int spintok_decimate(const float *waveforms, int64_t batch, int64_t samples, const int64_t *lengths,
                                     const float *kernel, int isa, int threads, float *low, int64_t columns) {

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from spintok_kernels.native import LEVELS, NativeLibrary
+from spintok_kernels.native import LEVELS, NativeLibrary, share_threads
 
 __all__ = ["LOSS", "column_logsumexp", "column_totals", "swap"]
 
@@ -14,6 +14,7 @@ LOG2_E = 1 / math.log(2)
 
 
 def _declare(library: ctypes.CDLL) -> None:
+    share_threads(library.spintok_loss_use)
     pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
     scores: list[type] = [pointer, size, size]
     run: list[type] = [number, number]
@@ -24,7 +25,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.spintok_swap.argtypes = [*scores, real, pointer, real, number, number, *run, *[pointer] * 3]
 
 
-LOSS = NativeLibrary("loss", abi=1, declare=_declare, portable=True)
+LOSS = NativeLibrary("loss", abi=2, declare=_declare, portable=True)
 
 
 def column_logsumexp(scores: Tensor, scale: float) -> Tensor:

@@ -59,9 +59,11 @@ int run(const Task &task, const Pass (&passes)[3], int isa, int threads) {
 
 extern "C" {
 
-SPINTOK_EXPORT int spintok_loss_abi() { return 1; }
+SPINTOK_EXPORT int spintok_loss_abi() { return 2; }
 
 SPINTOK_EXPORT int spintok_loss_isa() { return best_isa(); }
+
+SPINTOK_EXPORT void spintok_loss_use(Team team) { torch_team = team; }
 
 SPINTOK_EXPORT int64_t spintok_loss_groups(int64_t n) { return group_count(n); }
 
