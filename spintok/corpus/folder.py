@@ -143,6 +143,8 @@ def read_description(folder: Path, stem: str) -> dict[str, Any]:
     try:
         content = (folder / marker).read_bytes()
     except FileNotFoundError:
+        if re.fullmatch(r"\w+:", folder.parts[0] if folder.parts else ""):
+            raise CorpusError(f"{folder}: folders of {stem} are read from a disk: copy it here first") from None
         raise CorpusError(f"{folder}: no {marker}, so this is not a folder of {stem}") from None
     return parse_description(content, f"{folder}/{marker}", stem)
 

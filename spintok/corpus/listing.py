@@ -14,7 +14,9 @@ from typing import Any
 
 from spintok._files import digest
 from spintok.corpus.errors import CorpusError
-from spintok.data.manifest import Utterance
+from spintok.data.parquet import ParquetRow
+from spintok.data.tar import TarMember
+from spintok.data.utterance import Utterance
 
 __all__ = ["LIST_PATTERN", "arranged", "list_bytes", "list_digest", "list_name"]
 
@@ -65,8 +67,14 @@ def arranged(
             f"{name}: holds another list of files, and its own is missing or of an earlier version; name another "
             "output folder, or add --overwrite"
         )
-    known = {_short_row(utterance): utterance for utterance in utterances}
+    known: dict[tuple[str | None, str], Utterance] = {
+        (key, str(utterance.path)): utterance for utterance in utterances for key in _earlier_keys(utterance)
+    }
     known |= {_row(utterance): utterance for utterance in utterances}
+    for row in rows:
+        # The key of what is in a tar or Parquet file gets longer when another file has the same.
+        if row not in known and (inside := known.get((None, row[1]))) is not None:
+            known[row] = inside
     # A subfolder that could not be read was listed last, and had no place for its files.
     while rows and rows[-1] not in known and rows[-1][0].endswith("/"):
         rows.pop()
@@ -77,18 +85,18 @@ def arranged(
             f"{name}: also holds {missing[0]}{more}, not listed now; list what it holds, name another output folder, "
             "or add --overwrite"
         )
-    first = [replace(known[row], key=row[0]) for row in rows]
-    listed = set(rows)
-    return first + [u for u in utterances if _row(u) not in listed and _short_row(u) not in listed]
+    taken = {_row(known[row]) for row in rows}
+    return [replace(known[row], key=row[0]) for row in rows] + [u for u in utterances if _row(u) not in taken]
 
 
 def _row(utterance: Utterance) -> _Row:
     return utterance.key, str(utterance.path)
 
 
-def _short_row(utterance: Utterance) -> _Row:
-    """As ``_row``, with the key that a file has as long as no other differs from it in its ending only."""
-    return utterance.key.removesuffix(utterance.path.suffix), str(utterance.path)
+def _earlier_keys(utterance: Utterance) -> list[str | None]:
+    """The keys that it has as long as no other is called so; None for any, where the path alone tells it apart."""
+    short: list[str | None] = [utterance.key.removesuffix(utterance.path.suffix)]
+    return [*short, None] if isinstance(utterance.path, TarMember | ParquetRow) else short
 
 
 def _rows(content: bytes | None) -> list[_Row] | None:

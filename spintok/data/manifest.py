@@ -14,7 +14,7 @@ from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
 from spintok.data.lhotse import is_lhotse, lhotse_utterance
 from spintok.data.location import Location
 from spintok.data.packed import PACKED, packed_utterances, read_lines, shar_utterances
-from spintok.data.remote import File, RemoteFile, exists, files_below, is_folder
+from spintok.data.remote import File, RemoteFile, exists, file_source, files_below, is_folder
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
 __all__ = ["ManifestError", "Utterance", "is_list", "is_recording", "read_manifest", "scan"]
@@ -100,8 +100,12 @@ def _numbered(pattern: File) -> dict[str, File] | None:
     for number in range(first, last + 1):
         name = str(pattern)[: match.start()] + str(number).zfill(width) + str(pattern)[match.end() :]
         file = RemoteFile(name) if isinstance(pattern, RemoteFile) else Path(name)
+        try:
+            source = file_source(file)
+        except FileNotFoundError:
+            raise ManifestError(f"{name}: no such file") from None
         # Asked for once, not for each recording in it.
-        found[name] = RemoteFile(name, file.examine()) if isinstance(file, RemoteFile) else file
+        found[name] = RemoteFile(name, source) if isinstance(file, RemoteFile) else file
     return found
 
 

@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
@@ -36,7 +37,7 @@ PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 PART = 1 << 25
 """Bytes of one request; a larger file is read in several."""
 
-_BUFFER = 1 << 18
+_BUFFER = 1 << 16
 """Bytes that are read at once where a file is read here and there."""
 
 _PACKAGES = {
@@ -60,7 +61,7 @@ class RemoteError(OSError):
     """A store that does not answer as it should, after all retries."""
 
 
-@cache
+@lru_cache(1024)
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the address in its terms.
 
@@ -270,7 +271,11 @@ def _source(url: str, info: Mapping[str, Any]) -> Source:
         raise IsADirectoryError(f"{url}: is a folder")
     if not isinstance(size := info.get("size"), int):
         raise RemoteError(f"{url}: the server does not say how long the file is, so its end could be missing unnoticed")
-    return source_from(size, *[info[name] for name in _VERSIONS if info.get(name)][:1])
+    version: object = next((info[name] for name in _VERSIONS if info.get(name)), "")
+    # Lists may have times as numbers that are objects in the answer for one file.
+    if isinstance(version, datetime):
+        version = (version if version.tzinfo else version.replace(tzinfo=UTC)).timestamp()
+    return source_from(size, round(version * 1e6) if isinstance(version, int | float) else version)
 
 
 class _Reader(io.RawIOBase):

@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,8 @@ def test_foreign_and_damaged_folders_are_refused(tokenizer, audio, tmp_path) -> 
     (out / "tokenizer.json").unlink()
     with pytest.raises(CorpusError, match=r"without a tokenizer\.json"):
         encode(tokenizer, audio, out)
+    with pytest.raises(CorpusError, match=r"^s3:/bucket/tokens: folders of tokens are read from a disk"):
+        read_corpus(Path("s3://bucket/tokens"))
     with pytest.raises(CorpusError, match="not a folder of tokens"):
         read_corpus(out)
 
