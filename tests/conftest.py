@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import gc
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,19 @@ import pytest
 # of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+MEMORY = Path("/dev/shm")
+"""Linux's file system in memory; containers often have too little of it, or run no programs there."""
+
+if (
+    "TMPDIR" not in os.environ
+    and os.access(MEMORY, os.W_OK)
+    and shutil.disk_usage(MEMORY).free > 2 << 30
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+):
+    # Tests flush thousands of small files, for which a disk takes minutes. Commands that they start follow.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 def pytest_configure(config: pytest.Config) -> None:
