@@ -4,6 +4,7 @@ The codes were recorded before the package was rearranged. Record them again onl
 definition change on purpose, and say so in the changelog.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def synthetic(seconds: float, seed: int) -> np.ndarray:
     return (0.1 * (wave * voiced + breath)).astype(np.float32)
 
 
+@cache
 def recordings() -> dict[str, str | np.ndarray]:
     """The sample speech, and synthetic recordings of 3 to 70 s, so that some need several chunks."""
     found: dict[str, str | np.ndarray] = {path.stem: str(path) for path in sorted(SPEECH.glob("*.flac"))}

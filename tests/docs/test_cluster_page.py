@@ -4,24 +4,29 @@ import os
 import subprocess
 from pathlib import Path
 
+import command_line
 import pytest
 from markdown_blocks import ROOT, blocks
 
 from tests.corpus.scale_faults import shards
 
+SETTINGS = {"OMP_NUM_THREADS": "1", "SPINTOK_TOKENIZER": "mfcc-kmeans-100", "SPINTOK_DEVICE": "cpu"}
 SCRIPTS = [block.text for block in blocks(ROOT / "docs/guides/cluster.md") if block.language == "bash"]
 
 
 @pytest.fixture
 def environment(tmp_path: Path, speech: Path) -> dict[str, str]:
     (tmp_path / "wav").symlink_to(speech)
-    settings = {"OMP_NUM_THREADS": "1", "SPINTOK_TOKENIZER": "mfcc-kmeans-100", "SPINTOK_DEVICE": "cpu"}
-    return {**os.environ, **settings}
+    return {**os.environ, **SETTINGS}
 
 
-def encode(folder: Path, environment: dict[str, str]) -> dict[str, bytes]:
+def encode(folder: Path) -> dict[str, bytes]:
     """The files that one process writes for the folder ``wav``."""
-    subprocess.run(["spintok", "encode", "wav", "alone", "--quiet"], cwd=folder, env=environment, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        assert command_line.call("encode", "wav", "alone", "--quiet") == 0
     return shards(folder / "alone")
 
 
@@ -43,7 +48,7 @@ def test_the_slurm_script(tmp_path: Path, environment: dict[str, str]) -> None:
         for number in range(2)
     ]
     assert [task.wait() for task in tasks] == [0, 0]
-    assert shards(tmp_path / "tokens") == encode(tmp_path, environment)
+    assert shards(tmp_path / "tokens") == encode(tmp_path)
 
 
 @pytest.mark.slow
@@ -51,4 +56,4 @@ def test_the_line_for_torchrun(tmp_path: Path, environment: dict[str, str]) -> N
     line = SCRIPTS[1].replace("--nproc-per-node 8", "--nproc-per-node 2 --master-port 0")
     assert line != SCRIPTS[1]
     subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=True)
-    assert shards(tmp_path / "tokens") == encode(tmp_path, environment)
+    assert shards(tmp_path / "tokens") == encode(tmp_path)

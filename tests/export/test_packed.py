@@ -1,11 +1,13 @@
 """Packed files against megatron-core's own reader, and the data sets made of them."""
 
-import subprocess
-import sys
+import json
+import warnings
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from forks import ended, fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,28 +47,27 @@ def test_plain_memmap_reads_the_data(tmp_path):
     np.testing.assert_array_equal(np.memmap(tmp_path / "x.bin", dtype="<u2", mode="r"), np.concatenate(SEQUENCES))
 
 
-MEGATRON = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import numpy
-from megatron.core.datasets.indexed_dataset import IndexedDataset
-for prefix in sys.argv[1:]:
-    data = IndexedDataset(prefix, multimodal=False, mmap=True)
-    print(data.document_indices.tolist())
-    print([data[i].tolist() for i in range(len(data))])
-"""
+def read_with_megatron(prefixes, output):
+    warnings.simplefilter("ignore")
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    found = []
+    for prefix in prefixes:
+        data = IndexedDataset(str(prefix), multimodal=False, mmap=True)
+        found.append([data.document_indices.tolist(), [data[i].tolist() for i in range(len(data))]])
+    output.write_text(json.dumps(found))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("megatron") is None, reason="needs megatron-core")
 def test_megatron_reads_it(tmp_path):
-    """One process for both types, because importing megatron takes most of the time."""
+    """In one forked process for both types: importing megatron takes most of the time, and changes this process."""
     prefixes = [tmp_path / dtype for dtype in ("uint16", "uint32")]
     for prefix in prefixes:
         write(prefix, prefix.name)
-    run = [sys.executable, "-c", MEGATRON, *map(str, prefixes)]
-    lines = subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines()[-4:]
-    assert lines == [str([0, 1, 2, 3, 4]), str([sequence.tolist() for sequence in SEQUENCES])] * 2
+    assert ended(fork(partial(read_with_megatron, prefixes, tmp_path / "found.json"))) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found == [[[0, 1, 2, 3, 4], [sequence.tolist() for sequence in SEQUENCES]]] * 2
 
 
 def test_many_sequences_cross_the_index_blocks(tmp_path, monkeypatch):

@@ -25,13 +25,14 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 @dataclass(frozen=True)
 class Machine:
-    """One kernel's machine code: registers of a thread, bytes of stack (spills) and shared memory, and the binary."""
+    """One kernel's machine code: registers of a thread, bytes of stack (spills) and shared memory, PTX and binary."""
 
     name: str
     capability: int
     registers: int
     stack_bytes: int
     shared_bytes: int
+    ptx: str = field(repr=False)
     cubin: bytes = field(repr=False)
 
     @cached_property
@@ -47,6 +48,11 @@ class Machine:
     def matrix_instructions(self) -> int:
         """The number of instructions for the tensor cores of this GPU: mma.sync, wgmma or tcgen05."""
         return self.count({80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}[self.capability])
+
+    @property
+    def uses_tensor_cores(self) -> bool:
+        """Whether the PTX has such instructions, which ptxas only translates: needs no disassembly."""
+        return {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}[self.capability] in self.ptx
 
     def problems(self) -> list[str]:
         """Report what keeps the kernel from launching or makes it slow: spills, too much shared memory."""
@@ -100,6 +106,7 @@ def compile_kernel(
         registers=int(fields["REG"]),
         stack_bytes=int(fields["STACK"]),
         shared_bytes=int(compiled.metadata.shared),
+        ptx=compiled.asm["ptx"],
         cubin=cubin,
     )
 

@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import math
+import os
 import pickle
 import shutil
 import signal
@@ -322,24 +323,35 @@ def test_backends_name_what_runs(core: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert shown()[0] in _runnable()
 
 
-@pytest.mark.parametrize("library", [None, b"not a library"])
-def test_a_core_that_is_missing_or_broken_is_said_once(tmp_path: Path, library: bytes | None) -> None:
-    # The package as installed without a compiler, or with a library that does not load.
-    package = tmp_path / "spintok_kernels"
-    shutil.copytree(Path(native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
-    if library is not None:
-        (package / f"_assign_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(library)
-    program = f"""
-import sys, warnings
-sys.path.insert(0, {str(tmp_path)!r})
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_core_that_is_missing_or_broken_is_said_once(tmp_path: Path) -> None:
+    # The package as installed without a compiler, and with a library that does not load.
+    packages = [tmp_path / name / "spintok_kernels" for name in ("missing", "broken")]
+    for package in packages:
+        shutil.copytree(Path(native.__file__).parent, package, ignore=shutil.ignore_patterns("_assign_cpu*"))
+    (packages[1] / f"_assign_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
+    # One process imports torch, and its forks the packages.
+    program = """
+import os, sys, warnings
 import torch
-from spintok_kernels import assign, backends
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    ids = [assign(torch.eye(3), torch.eye(3)).tolist() for _ in range(2)]
-assert ids == [[0, 1, 2]] * 2
-assert len(caught) == 1 and "reinstall spintok" in str(caught[0].message), caught
-assert backends()[0].implementation == "torch" and "reinstall spintok" in backends()[0].reason
-assert "triton" not in sys.modules
+
+def check():
+    from spintok_kernels import assign, backends
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ids = [assign(torch.eye(3), torch.eye(3)).tolist() for _ in range(2)]
+    assert ids == [[0, 1, 2]] * 2
+    assert len(caught) == 1 and "reinstall spintok" in str(caught[0].message), caught
+    assert backends()[0].implementation == "torch" and "reinstall spintok" in backends()[0].reason
+    assert "triton" not in sys.modules
+
+for folder in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        sys.path.insert(0, folder)
+        check()
+        sys.exit()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    folders = [str(package.parent) for package in packages]
+    subprocess.run([sys.executable, "-c", program, *folders], check=True, timeout=120)

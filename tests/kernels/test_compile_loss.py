@@ -83,18 +83,21 @@ def test_passes(name: str, k: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("k", [2048, 4095, 4096, 8191])
+@pytest.mark.parametrize("k", [4095, 8191])
 @pytest.mark.parametrize("name", NAMES)
 def test_passes_of_other_sizes(name: str, k: int) -> None:
+    # The longest rows of either number of warps, with a mask.
     assert build(name, k).problems() == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "capability"), [("*fp16", 80), ("*fp16", 100), ("*fp32", 90)])
-@pytest.mark.parametrize("k", [500, 4095, 8191])
+@pytest.mark.parametrize(
+    ("k", "dtype", "capability"),
+    [(500, "*fp16", 80), (8191, "*fp16", 80), (8191, "*fp16", 100), (500, "*fp32", 90), (8191, "*fp32", 90)],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_passes_of_other_scores_and_gpus(name: str, k: int, dtype: str, capability: int) -> None:
-    # Several rows a program, and the longest rows of either tile, with a mask.
+    # Several rows a program, and the longest rows, with a mask.
     assert build(name, k, dtype, capability).problems() == []
 
 
