@@ -27,7 +27,8 @@ class S3Server(ThreadingHTTPServer):
 
     Attributes:
         objects: contents by "bucket/key".
-        faults: the probability of each of "500", "503", "slow", "truncated", "lost" (done, but the answer is lost).
+        faults: the probability of each of "500", "503", "slow", "truncated", "lost" (done, but the answer is lost),
+            "damaged" (a PUT stores another byte).
         met: how often each was injected.
         asked: the requests, such as "GET bucket/key".
         denied: buckets that nobody may read.
@@ -94,6 +95,8 @@ def connected_s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Or each small answer waits 40 ms for an acknowledgement.
+    disable_nagle_algorithm = True
     server: S3Server
 
     def log_message(self, *_: object) -> None:
@@ -119,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "slow":
             time.sleep(0.3)
+        if fault == "damaged" and self.command == "PUT" and body:
+            body = bytes([body[0] ^ 1]) + body[1:]
         status, content, headers = self._do(body)
         if fault == "lost":
             self.close_connection = True

@@ -6,6 +6,7 @@ object store it is a conditional PUT.
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -16,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from spintok._files import atomic, sync_folder
+from spintok._files import atomic, sha256_of, sync_folder
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.folder import WORK
 from spintok.data.location import is_url
-from spintok.data.remote import file_system, retried
+from spintok.data.remote import RemoteFile, file_system, retried
 
 __all__ = ["FolderStore", "ObjectStore", "Store", "open_store"]
 
@@ -196,7 +197,8 @@ class FolderStore(Store):
 class ObjectStore(Store):
     """A folder of an object store: ``s3://bucket/folder``, ``gs://``, ``hf://``, and others that fsspec knows.
 
-    A PUT is atomic. Unfinished shards are in temporary folders of their hosts, so a killed worker loses its shard.
+    A PUT is atomic, and what was written is read back and compared. Unfinished shards are in temporary folders of their
+    hosts, so a killed worker loses its shard.
     """
 
     def __init__(self, url: str) -> None:
@@ -224,10 +226,14 @@ class ObjectStore(Store):
         return bool(retried(put, f"{self.name}/{name}"))
 
     def write(self, name: str, data: bytes) -> None:
-        retried(lambda: self._fs.pipe_file(self._path(name), data), f"{self.name}/{name}")
+        def put() -> None:
+            self._fs.pipe_file(self._path(name), data)
+            self._compare(name, hashlib.sha256(data).hexdigest())
+
+        retried(put, f"{self.name}/{name}")
 
     def grow(self, name: str, size: int) -> bool:
-        self.write(name, b"." * size)
+        retried(lambda: self._fs.pipe_file(self._path(name), b"." * size), f"{self.name}/{name}")
         return True
 
     def read(self, name: str) -> bytes | None:
@@ -261,16 +267,19 @@ class ObjectStore(Store):
                 continue
 
     def publish(self, path: Path) -> None:
-        retried(lambda: self._put(path), f"{self.name}/{path.name}")
+        def put() -> None:
+            self._fs.put_file(str(path), self._path(path.name))
+            self._compare(path.name, sha256_of(path))
+
+        retried(put, f"{self.name}/{path.name}")
         path.unlink()
 
-    def _put(self, path: Path) -> None:
-        """Upload a file, and compare its size there: a store that lost the end of it must not go unnoticed."""
-        self._fs.put_file(str(path), self._path(path.name))
-        self._fs.invalidate_cache()
-        size = self._fs.info(self._path(path.name))["size"]
-        if size != path.stat().st_size:
-            raise OSError(f"{size} of {path.stat().st_size} bytes arrived")
+    def _compare(self, name: str, sha256: str) -> None:
+        """Read back what was written: bytes that were lost or damaged on their way must not go unnoticed."""
+        with RemoteFile(f"{self.name}/{name}").open() as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        if found != sha256:
+            raise OSError("other bytes are there than were written")
 
     def fetch(self, name: str, folder: Path) -> Path:
         copy = folder / name

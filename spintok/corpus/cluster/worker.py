@@ -20,6 +20,7 @@ from spintok.corpus.read_ahead import ReadAhead
 from spintok.corpus.shard_job import ShardJob
 from spintok.corpus.shard_record import (
     ShardRecord,
+    checksums,
     failures_path,
     parse_failures,
     parse_record,
@@ -123,9 +124,19 @@ class Worker(Generic[R]):
                 yield content
 
     def records(self, folder: Path) -> Iterator[tuple[Sequence[Utterance], dict[str, R]]]:
-        """The utterances of each shard and its records by name; ``folder`` is for copies."""
-        for part, shard in zip(self.parts, self._shards, strict=True):
+        """The utterances of each shard and its records by name; ``folder`` is for copies.
+
+        Raises:
+            CorpusError: a shard is not what was written.
+        """
+        for index, (part, shard) in enumerate(zip(self.parts, self._shards, strict=True)):
             files = [self.store.fetch(file.name, folder) for file in self.writer.files(Path(shard))]
+            content = self.store.read(self._record_name(index))
+            if content is None or parse_record(content, shard).sha256 != checksums(files):
+                raise CorpusError(
+                    f"{self.store.name}: {shard} is damaged: its SHA-256 is not the recorded one; delete it and "
+                    f"{self._record_name(index)} to encode it again"
+                )
             yield part, self.writer.read(files[-1])
             for file in files:
                 if file.parent == folder:

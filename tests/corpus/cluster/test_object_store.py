@@ -62,6 +62,26 @@ def test_the_bytes_are_those_of_a_local_folder(
     assert again.counts == summary.counts
 
 
+def test_bytes_that_are_damaged_on_their_way_are_written_again(
+    mfcc, recordings, tmp_path: Path, server: S3Server
+) -> None:
+    encode(mfcc, recordings, tmp_path / "alone")
+    server.faults = {"damaged": 0.3}
+    encode_corpus(mfcc, recordings, URL, Options(shard_size=2))
+    assert server.met["damaged"] > 3
+    assert stored(server) == shards(tmp_path / "alone")
+
+
+def test_a_shard_that_is_damaged_later_is_an_error(mfcc, recordings, server: S3Server) -> None:
+    encode_corpus(mfcc, recordings, URL, Options(shard_size=2))
+    server.objects["bucket/tokens/tokens-00001.jsonl"] += b"\n"
+    with pytest.raises(CorpusError, match=r"tokens-00001.jsonl is damaged: .* delete it and \.tokens-00001.jsonl.rec"):
+        encode_corpus(mfcc, recordings, URL, Options(shard_size=2))
+    for name in ("tokens-00001.jsonl", ".tokens-00001.jsonl.record.json"):
+        del server.objects[f"bucket/tokens/{name}"]
+    assert encode_corpus(mfcc, recordings, URL, Options(shard_size=2)).encoded == 2
+
+
 def test_ranks_need_no_leases(mfcc, recordings, tmp_path: Path, server: S3Server) -> None:
     encode(mfcc, recordings, tmp_path / "alone")
     for rank in (1, 0):
