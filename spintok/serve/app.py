@@ -132,7 +132,7 @@ class _Server:
         turns = find_spec("silero_vad") is not None and find_spec("onnxruntime") is not None
         text = page(
             name=self.tokenizer.name,
-            fingerprint=self.tokenizer.fingerprint,
+            fingerprint=self.sessions.fingerprint,
             latency=f"{milliseconds}\u00a0ms",
             latency_option=f"{milliseconds}ms",
             turns=turns,

@@ -116,7 +116,8 @@ class LiveSession:
         if self._detector is not None:
             # Turns are told as soon as they are heard.
             return bool(self._inbox)
-        return self._samples >= self._missing() or self._samples > self._backlog
+        # At least one: rounding may find none missing where one is.
+        return self._samples >= max(1.0, self._missing()) or self._samples > self._backlog
 
     def _missing(self) -> float:
         """How many samples have to come before the chunk can be complete."""

@@ -53,6 +53,8 @@ class Sessions:
         self.options = options
         self.metrics = metrics
         self.frame_rate = tokenizer.frame_rate
+        # Computed once, for it reads all weights: longer than a step.
+        self.fingerprint = tokenizer.fingerprint
         self.pool = tokenizer.stream_pool(options.sessions, options.latency, codebook=options.codebook)
         self._open: list[LiveSession] = []
         self._thread = ThreadPoolExecutor(1, "spintok-serve")
@@ -95,7 +97,7 @@ class Sessions:
         return {
             "type": "ready",
             "tokenizer": self.tokenizer.name,
-            "fingerprint": self.tokenizer.fingerprint,
+            "fingerprint": self.fingerprint,
             "codebook": codebook.name,
             "codebook_size": codebook.size,
             "latency": self.options.latency,
