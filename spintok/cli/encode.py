@@ -293,8 +293,8 @@ def _tokens(
         return 0
     if text:
         raise ValueError("--format text is for one file to standard output; a folder takes jsonl, parquet or km")
-    utterances = scan(source)
     folder = output or str(default_folder(source, "tokens"))
+    utterances = scan(source, f"{folder}/.index")
     with progress_display(quiet=quiet, unit="files") as display:
         summary = run(encode_corpus, tokenizer, utterances, folder, options, display)
     if stats and not quiet:
@@ -314,8 +314,8 @@ def _features(
     from spintok.data.manifest import scan
 
     options = FeatureOptions(**settings)
-    utterances = scan(source)
     folder = output or str(default_folder(source, "features"))
+    utterances = scan(source, f"{folder}/.index")
     with progress_display(quiet=quiet, unit="files") as display:
         summary = run(encode_features, tokenizer, utterances, folder, options, display)
     what = f"tokenizer {tokenizer.name}, features of layer {options.layer} in {options.dtype}"

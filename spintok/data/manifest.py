@@ -11,10 +11,12 @@ from spintok.data.addresses import located, resolve
 from spintok.data.audio import EXTENSIONS
 from spintok.data.ffmpeg import HEAD, SHARED_EXTENSIONS, begins_transport_stream, is_transport_stream
 from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
+from spintok.data.kept_index import KeptIndexes
 from spintok.data.lhotse import is_lhotse, lhotse_utterance
 from spintok.data.location import Location
-from spintok.data.packed import PACKED, packed_utterances, read_lines, shar_utterances
+from spintok.data.packed import PACKED, Index, packed_utterances, read_lines, shar_utterances
 from spintok.data.remote import File, RemoteFile, exists, file_source, files_below, is_folder
+from spintok.data.tar import tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
 __all__ = ["ManifestError", "Utterance", "is_list", "is_recording", "read_manifest", "scan"]
@@ -23,7 +25,7 @@ _ENDINGS = (".tsv", ".scp", ".jsonl", ".json", ".jsonl.gz")
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-def scan(source: str | os.PathLike[str]) -> list[Utterance]:
+def scan(source: str | os.PathLike[str], indexes: str | None = None) -> list[Utterance]:
     """Return the utterances of a file, a folder, or a manifest, in an order that depends on their names only.
 
     A folder is searched at any depth, following links. The key of a file is its path below the folder without the
@@ -33,33 +35,37 @@ def scan(source: str | os.PathLike[str]) -> list[Utterance]:
     Tar and Parquet files hold recordings (``spintok.data.packed``), and a folder without audio files may have such, or
     be one of Lhotse Shar. ``shard-{000..009}.tar`` stands for ten files. All may be addresses, such as ``s3://...``.
 
+    Args:
+        source: what to list.
+        indexes: a folder or address in which the indexes of tar files on object stores are kept for the next call.
+
     Raises:
         ManifestError: there is no such source, it cannot be read, or it lists nothing.
         MissingPackageError: it needs a package that is not installed.
     """
     try:
-        return _scan(source)
+        return _scan(source, tar_index if indexes is None else KeptIndexes(indexes))
     except OSError as error:
         raise _explained(source, error) from None
 
 
-def _scan(source: str | os.PathLike[str]) -> list[Utterance]:
+def _scan(source: str | os.PathLike[str], index: Index) -> list[Utterance]:
     found = located(source)
     if isinstance(found, Location) and not isinstance(found, RemoteFile):
         # A recording inside of a file.
         return [Utterance(as_utf8(str(found)), found)]
     if isinstance(found, Path) and found.is_dir():
-        return _folder(found)
+        return _folder(found, index)
     if (files := _numbered(found)) is not None:
-        return packed_utterances(files)
+        return packed_utterances(files, index)
     if isinstance(found, Path) and not found.exists():
         raise ManifestError(f"{found}: no such file or folder")
     if found.name.lower().endswith(PACKED):
-        return packed_utterances({found.name: found})
+        return packed_utterances({found.name: found}, index)
     if found.name.lower().endswith(_ENDINGS):
         return read_manifest(found)
     if isinstance(found, RemoteFile) and is_folder(found.url):
-        return _remote_folder(found)
+        return _remote_folder(found, index)
     return [Utterance(as_utf8(PurePosixPath(found.name).stem), found)]
 
 
@@ -109,31 +115,31 @@ def _numbered(pattern: File) -> dict[str, File] | None:
     return found
 
 
-def _folder(folder: Path) -> list[Utterance]:
+def _folder(folder: Path, index: Index) -> list[Utterance]:
     files, unreadable = _audio_below(folder)
     folders = [Utterance(as_utf8(f"{where.relative_to(folder).as_posix()}/"), where) for where in unreadable]
     if files or unreadable:
         return [*_keyed(folder, files), *folders]
     found = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)[0]}
-    return _others(folder, found)
+    return _others(folder, found, index)
 
 
-def _remote_folder(folder: RemoteFile) -> list[Utterance]:
+def _remote_folder(folder: RemoteFile, index: Index) -> list[Utterance]:
     files = files_below(folder.url)
     audio = [name for name in sorted(files, key=lambda name: name.split("/")) if _is_remote_audio(files[name])]
     if not audio:
-        return _others(folder, files)
+        return _others(folder, files, index)
     keys = _keys([PurePosixPath(name) for name in audio])
     return [Utterance(as_utf8(key), files[name]) for key, name in zip(keys, audio, strict=True)]
 
 
-def _others(folder: File, files: Mapping[str, File]) -> list[Utterance]:
+def _others(folder: File, files: Mapping[str, File], index: Index) -> list[Utterance]:
     """The utterances of a folder without audio files."""
-    if (cuts := shar_utterances(files, folder)) is not None:
+    if (cuts := shar_utterances(files, folder, index)) is not None:
         return _unique(folder, enumerate(cuts, start=1), "cuts")
     for ending in PACKED:
         if packed := {name: file for name, file in files.items() if name.lower().endswith(ending)}:
-            return packed_utterances(packed)
+            return packed_utterances(packed, index)
     raise ManifestError(
         f"{folder}: no audio files in this folder: no name ends in .wav, .flac, .mp3, .m4a or another of the "
         f"{len(EXTENSIONS)} known endings, or in {' or '.join(PACKED)}"

@@ -1,6 +1,7 @@
 """Lists of what is packed: tar files (WebDataset), Parquet files (Hugging Face) and Shar folders (Lhotse)."""
 
 import gzip
+import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +15,11 @@ from spintok.data.json_lines import KEY_FIELDS, json_objects
 from spintok.data.lhotse import lhotse_utterance
 from spintok.data.location import Location, LocationError
 from spintok.data.parquet import ParquetRow, parquet_rows
-from spintok.data.remote import File, RemoteFile
-from spintok.data.tar import TarMember, tar_index
+from spintok.data.remote import File, RemoteError, RemoteFile
+from spintok.data.tar import TarIndex, TarMember, tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
-__all__ = ["PACKED", "packed_utterances", "read_lines", "shar_utterances"]
+__all__ = ["PACKED", "Index", "packed_utterances", "read_lines", "shar_utterances"]
 
 PACKED = (".tar", ".parquet")
 """Endings of files that hold recordings."""
@@ -45,7 +46,11 @@ class _Item:
     seconds: float | None = None
 
 
-def packed_utterances(files: Mapping[str, File]) -> list[Utterance]:
+Index = Callable[[File], TarIndex]
+"""What lists a tar file: ``tar_index``, or one that keeps indexes."""
+
+
+def packed_utterances(files: Mapping[str, File], index: Index = tar_index) -> list[Utterance]:
     """The recordings in tar or Parquet files, in the order of the files' names and in their own.
 
     The key is that of the sample in a tar file (its name up to the first dot), and in a Parquet file that of a column
@@ -55,18 +60,23 @@ def packed_utterances(files: Mapping[str, File]) -> list[Utterance]:
 
     Args:
         files: by their names below a folder, which are in those keys.
+        index: lists tar files.
 
     Raises:
         ManifestError: none holds any audio.
+        RemoteError: their store does not answer.
         MissingPackageError: Parquet needs pyarrow, which is not installed.
     """
     names = sorted(files, key=lambda name: name.split("/"))
+    # Workers that start together make indexes for each other.
+    shuffled = random.sample(names, len(names))
     with ThreadPoolExecutor(_READERS) as pool:
-        listed = list(pool.map(lambda name: _items(name, files[name]), names))
-    items = [item for found, _ in listed for item in found]
-    damaged = [(name, found[1]) for name, found in zip(names, listed, strict=True) if found[1] is not None]
+        found = dict(zip(shuffled, pool.map(lambda name: _items(name, files[name], index), shuffled), strict=True))
+    listed = [found[name] for name in names]
+    items = [item for held, _ in listed for item in held]
+    damaged = [(name, broken) for name, (_, broken) in zip(names, listed, strict=True) if broken is not None]
     if not items:
-        cause = str(damaged[0][1][1]) if damaged and damaged[0][1] else f"{files[names[0]]}: holds no audio"
+        cause = str(damaged[0][1][1]) if damaged else f"{files[names[0]]}: holds no audio"
         raise ManifestError(cause)
     count = Counter(item.key for item in items)
     utterances = [
@@ -76,27 +86,32 @@ def packed_utterances(files: Mapping[str, File]) -> list[Utterance]:
         for item in items
     ]
     # As an unreadable subfolder is.
-    return utterances + [Utterance(as_utf8(f"{name}/"), found[0]) for name, found in damaged if found]
+    return utterances + [Utterance(as_utf8(f"{name}/"), where) for name, (where, _) in damaged]
 
 
 _Damage = tuple[Location, Exception] | None
 
 
-def _items(name: str, file: File) -> tuple[list[_Item], _Damage]:
+def _items(name: str, file: File, index: Index) -> tuple[list[_Item], _Damage]:
     """The recordings in a file, and what stands for the rest of it if it is damaged."""
     stem = name.rpartition(".")[0]
     found: list[_Item] = []
     if name.lower().endswith(".tar"):
         whole: Location = TarMember(file, "")
         try:
-            index = tar_index(file)
-            found += _members(stem, index.members, index.notes)
-            return found, None if index.damage is None else (whole, LocationError(f"{file}: {index.damage}"))
+            listed = index(file)
+            found += _members(stem, listed.members, listed.notes)
+            return found, None if listed.damage is None else (whole, LocationError(f"{file}: {listed.damage}"))
+        except RemoteError:
+            # A store that is away says nothing of the file.
+            raise
         except OSError as error:
             return found, (whole, LocationError(f"{file}: {error.strerror or error}"))
     try:
         for row, values in parquet_rows(file, (*KEY_FIELDS, *_SPEAKERS, "duration")):
             found.append(_row(stem, row, values))
+    except RemoteError:
+        raise
     except (OSError, LocationError) as error:
         return found, (ParquetRow(file, "audio", -1), error)
     return found, None
@@ -124,7 +139,7 @@ def _speaker(values: Mapping[str, Any]) -> str | None:
     return next((as_utf8(str(values[field])) for field in _SPEAKERS if values.get(field) is not None), None)
 
 
-def shar_utterances(files: Mapping[str, File], folder: File) -> list[Utterance] | None:
+def shar_utterances(files: Mapping[str, File], folder: File, index: Index = tar_index) -> list[Utterance] | None:
     """The cuts of a Shar folder, in its order; None if the files are not those of one.
 
     Raises:
@@ -134,13 +149,13 @@ def shar_utterances(files: Mapping[str, File], folder: File) -> list[Utterance] 
     found: list[Utterance] = []
     for name in cuts:
         number = name.split(".")[1]
-        member = _shar_members(files.get(f"recording.{number}.tar"), name)
+        member = _shar_members(files.get(f"recording.{number}.tar"), name, index)
         for _, utterance in _cuts(files[name], folder, member):
             found.append(utterance)
     return found if cuts else None
 
 
-def _shar_members(archive: File | None, cuts: str) -> Callable[[str], Location]:
+def _shar_members(archive: File | None, cuts: str, index: Index) -> Callable[[str], Location]:
     """Finds the audio of a cut in the tar file beside a list of cuts."""
     members: dict[str, TarMember] | None = None
 
@@ -149,7 +164,7 @@ def _shar_members(archive: File | None, cuts: str) -> Callable[[str], Location]:
         if archive is None:
             raise ValueError(f"there is no recording.{cuts.split('.')[1]}.tar with the audio of these cuts")
         if members is None:
-            found = tar_index(archive).members
+            found = index(archive).members
             members = {name.rpartition(".")[0]: member for name, member in found.items() if not name.endswith(".json")}
         # One that is not there fails when it is read.
         return members.get(key) or TarMember(archive, key)

@@ -192,6 +192,11 @@ class RemoteFile(Location):
 
         return retried(get, self.url) if size else b""
 
+    def write(self, data: bytes) -> None:
+        """Make or replace the file. Raises ``OSError``."""
+        filesystem, path = file_system(self.url)
+        retried(lambda: filesystem.pipe_file(path, data), self.url)
+
     def open(self) -> BinaryIO:
         """A file to be read here and there. Raises ``OSError``."""
         return io.BufferedReader(_Reader(self, self.examine()[0]), _BUFFER)

@@ -12,10 +12,11 @@ import soundfile
 from packed_speech import parquet_of, samples_of, tar_of
 from s3_server import S3Server, connected_s3_server
 
+import spintok.data.remote
 from spintok.corpus import Options, encode_corpus, read_corpus
 from spintok.corpus.verify import check_folder, compare_codes
 from spintok.data.addresses import absolute
-from spintok.data.manifest import Utterance, scan
+from spintok.data.manifest import ManifestError, Utterance, scan
 from tests.corpus.jobs import encode
 
 RATE = 22_050
@@ -104,7 +105,7 @@ def test_no_code_differs(mfcc, plain: list[Utterance], tmp_path: Path, form: str
 
 @pytest.mark.parametrize("form", PACK)
 def test_no_code_differs_on_a_store_that_fails(
-    mfcc, plain: list[Utterance], tmp_path: Path, server: S3Server, form: str
+    mfcc, plain: list[Utterance], tmp_path: Path, server: S3Server, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode(mfcc, plain, tmp_path / "plain-tokens")
     files = PACK[form](plain)
@@ -115,6 +116,10 @@ def test_no_code_differs_on_a_store_that_fails(
     assert codes(tmp_path / "tokens") == codes(tmp_path / "plain-tokens")
     server.faults = {}
     assert encode_corpus(mfcc, scan(source), tmp_path / "tokens", Options(shard_size=2)).encoded == 0
+    monkeypatch.setattr(spintok.data.remote, "PAUSES", ())
+    server.faults = {"503": 1.0}
+    with pytest.raises(ManifestError, match=r"^s3://bucket.*\(after 1 tries\)$"):
+        scan(source)
 
 
 @pytest.mark.parametrize("form", PACK)

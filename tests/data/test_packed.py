@@ -12,9 +12,10 @@ from packed_speech import parquet_of, samples_of, tar_of
 
 from spintok.data.addresses import located, source_of
 from spintok.data.audio import AudioError, declared_samples, decoder_version, read
+from spintok.data.location import Recent
 from spintok.data.manifest import ManifestError, Utterance, scan
 from spintok.data.parquet import ParquetRow
-from spintok.data.remote import file_system
+from spintok.data.remote import RemoteFile, file_system
 
 SPEECH = sorted(Path("tests/speech").glob("*.flac"))
 KEYS = [path.stem for path in SPEECH]
@@ -83,6 +84,37 @@ def test_keys_that_several_files_share_are_told_apart(folder: str) -> None:
     assert [u.key for u in scan(folder)] == ["a", "x/b.clean.flac", "x/b.noisy.flac"]
     put(f"{folder}/y.tar", tar_of({"a.flac": SPEECH[1].read_bytes()}))
     assert [u.key for u in scan(folder)] == ["x/a.flac", "x/b.clean.flac", "x/b.noisy.flac", "y/a.flac"]
+
+
+@pytest.mark.parametrize("kept", ["local", "memory://kept/deep"])
+def test_indexes_of_remote_tars_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
+    file_system.cache_clear()
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    for number in range(3):
+        store.pipe(f"/packed/s-{number}.tar", tar_of(samples_of(SPEECH[2 * number : 2 * number + 2])))
+    kept = str(tmp_path / "kept") if kept == "local" else kept
+    first = scan("memory://packed", kept)
+    opened: list[str] = []
+    open_ = RemoteFile.open
+    monkeypatch.setattr(RemoteFile, "open", lambda self: (opened.append(self.name), open_(self))[1])
+    monkeypatch.setattr("spintok.data.tar._INDEXES", Recent(8))
+    assert scan("memory://packed", kept) == first
+    assert [(u.speaker, u.seconds) for u in first] == [(key[0], 1.5) for key in KEYS]
+    assert opened == []
+    assert equal(scan("memory://packed", kept), SPEECH)
+    opened.clear()
+    # Others are made of what was replaced, and instead of damaged ones.
+    store.pipe("/packed/s-1.tar", tar_of(samples_of(SPEECH[:1])))
+    assert len(scan("memory://packed", kept)) == 5
+    assert opened == ["s-1.tar"]
+    for name in fsspec.open_files(f"{kept}/*"):
+        put(f"{'memory:/' if kept.startswith('memory') else ''}{name.path}", b"damaged")
+    opened.clear()
+    monkeypatch.setattr("spintok.data.tar._INDEXES", Recent(8))
+    assert len(scan("memory://packed", kept)) == 5
+    assert sorted(opened) == ["s-0.tar", "s-1.tar", "s-2.tar"]
+    store.store.clear()
 
 
 @pytest.mark.parametrize("style", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
