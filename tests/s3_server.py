@@ -32,6 +32,7 @@ class S3Server(ThreadingHTTPServer):
         met: how often each was injected.
         asked: the requests, such as "GET bucket/key".
         denied: buckets that nobody may read.
+        sent: bytes of contents in answers.
     """
 
     daemon_threads = True
@@ -43,6 +44,7 @@ class S3Server(ThreadingHTTPServer):
         self.met: Counter[str] = Counter()
         self.asked: list[str] = []
         self.denied: set[str] = set()
+        self.sent = 0
         self.random = random.Random(0)
         self.guard = threading.Lock()
 
@@ -216,6 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD" and status != 204:
+            self.server.sent += len(content)
             self.wfile.write(content[: len(content) // 2] if truncated else content)
         if truncated:
             self.close_connection = True

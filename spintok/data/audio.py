@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.data import ffmpeg
-from spintok.data.addresses import local_audio, suffix_of
+from spintok.data.addresses import local_audio, located, suffix_of
 from spintok.data.containers import ogg_damage, sample_bytes
 from spintok.data.location import LocalAudio, LocationError, Span
+from spintok.data.remote import RemoteFile
 from spintok.data.resampling import StreamResampler
 from spintok.frames import SAMPLE_RATE
 
@@ -69,6 +70,9 @@ TAIL_SECONDS = 0.02
 
 _EXACT_SEEKING = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 """Beginnings of libsndfile's subtypes whose samples are the same after a seek as when the file is read to there."""
+
+_HEADED = (".wav", ".flac")
+"""Endings of files whose headers declare their lengths."""
 
 BLOCK_SECONDS = 30
 _BLOCK_SAMPLES = 1 << 24
@@ -152,9 +156,16 @@ def blocks(path: str | os.PathLike[str], resample: Resampler = by_soxr) -> Itera
 def declared_samples(path: str | os.PathLike[str]) -> int:
     """Return the length in samples at 16 kHz that a file's header declares, rounded down.
 
-    Files for ffmpeg are decoded, as their headers only have estimates. Raises ``AudioError``.
+    Files for ffmpeg are decoded, as their headers only have estimates. Of a wav or flac file on an object store only
+    the header is read. Raises ``AudioError``.
     """
-    return _declared_samples(os.fspath(path), _local(path))
+    name = os.fspath(path)
+    with _audio_errors(name):
+        found = located(path)
+        if isinstance(found, RemoteFile) and found.suffix in _HEADED:
+            with found.open() as stream, soundfile.SoundFile(stream) as file:
+                return _samples_of(name, file, None)
+    return _declared_samples(name, _local(path))
 
 
 def decoder_version(paths: Iterable[str | os.PathLike[str]]) -> str | None:
@@ -243,12 +254,16 @@ def _declared_samples(name: str, audio: LocalAudio) -> int:
         if _needs_ffmpeg(audio):
             return sum(map(len, _blocks(name, audio, by_soxr)))
         with _open(audio.path) as file:
-            _refuse_rate(name, file.samplerate)
-            frames = file.frames
-            if audio.span is not None:
-                wanted = audio.span.samples(file.samplerate)
-                frames = max(0, min(wanted.stop, frames) - wanted.start)
-            return int(frames * SAMPLE_RATE // file.samplerate)
+            return _samples_of(name, file, audio.span)
+
+
+def _samples_of(name: str, file: soundfile.SoundFile, span: Span | None) -> int:
+    _refuse_rate(name, file.samplerate)
+    frames = file.frames
+    if span is not None:
+        wanted = span.samples(file.samplerate)
+        frames = max(0, min(wanted.stop, frames) - wanted.start)
+    return int(frames * SAMPLE_RATE // file.samplerate)
 
 
 def _declared_seconds(name: str, audio: LocalAudio) -> float | None:

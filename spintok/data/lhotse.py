@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spintok.data.addresses import resolve
+from spintok.data.audio import RATES
 from spintok.data.cut import Cut
 from spintok.data.location import Location, Span
 from spintok.data.remote import File
@@ -41,7 +42,7 @@ def lhotse_utterance(
         if record.get("type") not in _CUTS:
             return Utterance(as_utf8(str(record["id"])), _whole(record, folder), seconds=float(record["duration"]))
         return _of_cut(record, folder, member)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"a damaged line of Lhotse: {error!r}") from None
 
 
@@ -66,13 +67,13 @@ def _of_cut(cut: Mapping[str, Any], folder: File, member: Callable[[str], Path |
 
 def _part(cut: Mapping[str, Any], recording: Mapping[str, Any], folder: File, duration: float) -> Path | Location:
     rate, start = int(recording["sampling_rate"]), float(cut["start"])
+    if rate not in RATES:
+        raise ValueError(f"the recording {recording['id']!r} has a sampling rate of {rate} Hz")
     wanted = cut["channel"] if isinstance(cut["channel"], list) else [cut["channel"]]
     path, channels = _file(recording, folder, wanted)
     span = Span(start, duration, channels)
     if channels is None and span.samples(rate) == range(int(recording["num_samples"])):
         return path
-    if not (start >= 0 and duration > 0):
-        raise ValueError(f"the cut {cut['id']!r} starts at {start} s and takes {duration} s")
     return Cut(path, span)
 
 

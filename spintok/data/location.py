@@ -38,6 +38,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_LONGEST = 1e9
+"""Seconds that are taken for real."""
+
 Source = tuple[int, int]
 """What changes with a file: its size in bytes, and the time in nanoseconds or a number of its version."""
 
@@ -51,13 +54,21 @@ class Span:
     """A part of a recording.
 
     Attributes:
-        start, duration: in seconds, at least 0; each is rounded to samples at the rate of the recording.
+        start, duration: in seconds; each is rounded to samples at the rate of the recording.
         channels: those that are read, from 0; None for all.
+
+    Raises ``ValueError`` if these are no part of any recording.
     """
 
     start: float
     duration: float
     channels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.start <= _LONGEST and 0 < self.duration <= _LONGEST):
+            raise ValueError(f"a part cannot start at {self.start} s and take {self.duration} s")
+        if min(self.channels or (0,)) < 0:
+            raise ValueError(f"channels are counted from 0, got {self.channels}")
 
     def samples(self, rate: int) -> range:
         """The samples at a rate; rounded as Lhotse does, half up."""

@@ -133,7 +133,7 @@ def test_recordings_are_a_list_too(long: Path, tmp_path: Path) -> None:
         ({"type": "MixedCut"}, "a MixedCut has no audio of its own"),
         ({"recording": None}, "has no recording"),
         ({"duration": "x"}, "could not convert string to float"),
-        ({"duration": -1.0}, "starts at 0.0 s and takes -1.0 s"),
+        ({"duration": -1.0}, "a part cannot start at 0.0 s and take -1.0 s"),
         ({"channel": 5}, r"channels \[5\] of the recording 'long' are not in one file"),
         ({"id": None, "recording": {}}, "'sources'"),
     ],

@@ -7,13 +7,15 @@ from pathlib import Path
 from threading import Thread
 
 import fsspec
+import numpy as np
 import pytest
+import soundfile
 import torch
 from s3_server import S3Server, connected_s3_server
 
 import spintok.data.remote
 from spintok.data.addresses import source_of
-from spintok.data.audio import AudioError, read, record
+from spintok.data.audio import AudioError, declared_samples, read, record
 from spintok.data.manifest import ManifestError, Utterance, read_manifest, scan
 from spintok.data.remote import file_system
 
@@ -102,6 +104,20 @@ def test_the_copy_of_a_long_recording_is_deleted_after_use(
     assert len(list(tmp_path.iterdir())) == 1
     del recording
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "mp3"])
+def test_lengths_are_read_from_headers(server: S3Server, tmp_path: Path, ending: str) -> None:
+    soundfile.write(tmp_path / f"a.{ending}", np.random.default_rng(0).standard_normal(400_000) * 0.1, 16_000)
+    content = (tmp_path / f"a.{ending}").read_bytes()
+    server.objects[f"bucket/a.{ending}"] = content
+    url = f"s3://bucket/a.{ending}"
+    assert declared_samples(url) == declared_samples(tmp_path / f"a.{ending}")
+    assert (server.sent < len(content)) == (ending != "mp3")
+    if ending != "mp3":
+        server.objects[f"bucket/a.{ending}"] = b"no audio"
+        with pytest.raises(AudioError, match=rf"^{url}: libsndfile cannot read it"):
+            declared_samples(url)
 
 
 def test_a_file_that_is_replaced_has_another_source(speech: S3Server) -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from packed_speech import parquet_of, samples_of, tar_of
 from voices import SPEECH, mfcc_tokenizer, small_encoder, voices
 
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features, read_corpus, read_features
 from spintok.corpus.journal import Journal
+from spintok.data.addresses import source_of
 from spintok.data.manifest import scan
 from spintok.stats import read_counts, to_json
 from spintok.tokenizer import Tokenizer
@@ -297,6 +299,40 @@ def _read_manifests(folder: Path) -> None:
         scan(path)
 
 
+def _build_tar(folder: Path) -> None:
+    names = {f"{'long/' * 30}{path.name}": path.read_bytes() for path in sorted(SPEECH.glob("*.flac"))[-1:]}
+    (folder / "a.tar").write_bytes(tar_of({**names, **samples_of(sorted(SPEECH.glob("*.flac"))[-2:])}))
+
+
+def _build_parquet(folder: Path) -> None:
+    paths = sorted(SPEECH.glob("*.flac"))[-2:]
+    (folder / "a.parquet").write_bytes(parquet_of([*paths, None], group=1, id=["a", "b", "c"]))
+
+
+def _build_cuts(folder: Path) -> None:
+    path = SPEECH / "fred_yes.flac"
+    source = {"type": "file", "channels": [0], "source": str(path)}
+    recording = {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 14080, "duration": 0.88}
+    cut = {"type": "MonoCut", "channel": 0, "duration": 0.3, "recording": recording, "supervisions": [{"speaker": "s"}]}
+    lines = [json.dumps({**cut, "id": f"c{start}", "start": start}) for start in (0.0, 0.2, 0.5)]
+    (folder / "cuts.jsonl").write_text("\n".join([*lines, json.dumps(recording)]) + "\n")
+
+
+def _read_packed_audio(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    for utterance in scan(path):
+        _MFCC.encode(utterance.path)
+        source_of(str(utterance.path))
+
+
+def _read_packed_audio_of_parquet(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    for utterance in scan(path):
+        # The last row holds no audio.
+        if not str(utterance.path).startswith("parquet://2/"):
+            _MFCC.encode(utterance.path)
+
+
 def _build_transcripts(folder: Path) -> None:
     lines = [json.dumps({"id": f"u{i}", "text": "the river ran past the old mill"}) for i in range(4)]
     (folder / "text.jsonl").write_text("\n".join(lines) + "\n")
@@ -397,6 +433,9 @@ TARGETS: dict[str, Target] = {
     "recipes": Target(_build_recipes, _read_recipes, ("*",), text=True),
     "alignments": Target(_build_alignments, _read_alignments, ("*",), text=True),
     "manifests": Target(_build_manifests, _read_manifests, ("*",), text=True),
+    "audio-tar": Target(_build_tar, _read_packed_audio, ("*",)),
+    "audio-parquet": Target(_build_parquet, _read_packed_audio_of_parquet, ("*",)),
+    "cuts": Target(_build_cuts, _read_packed_audio, ("*",), text=True),
     "transcripts": Target(_build_transcripts, _read_transcripts, ("*",), text=True),
     "export-slamkit": Target(_build_export("slamkit"), _read_export, ("*.json*",), text=True),
     "export-fairseq": Target(_build_export("fairseq"), _read_export, ("tokens*", "utterances.jsonl"), text=True),
