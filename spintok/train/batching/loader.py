@@ -1,5 +1,6 @@
 """Load batches ahead of time in worker processes."""
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 
@@ -47,6 +48,9 @@ def load_batches(
     Raises:
         ValueError: a recording cannot be read, or another error of ``examples``.
     """
+    if workers:
+        # Imported once, before workers are forked: each would take seconds to import torch.
+        multiprocessing.set_forkserver_preload(["__main__", __name__])
     loader = DataLoader(
         _Batches(examples),
         batch_size=None,
