@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from judged import needs_judges
+from judged import needs_judges, one_window, sample
 from torch import Tensor
 from voices import mfcc_tokenizer, voices
 
@@ -22,21 +23,27 @@ from spintok.evaluate.resynthesis.metric import METRIC, resynthesize
 from spintok.evaluate.resynthesis.recognizer import words_of
 from spintok.evaluate.robustness import METRIC as ROBUSTNESS
 from spintok.evaluate.run import _digest, evaluate
+from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 
 NAMES = ("eve_bus", "fred_yes")
-TEXTS = {"eve_bus": "Nine people waited in the rain for the last bus home."}
+TEXTS = {"eve_bus": "Nine people waited in the rain for the last bus."}
 
 
 class Parrot:
     """A decoder that knows the recording of every token sequence, and plays what ``change`` makes of it."""
 
-    def __init__(self, tokenizer: Tokenizer, change: Callable[[np.ndarray], np.ndarray] = lambda sound: sound) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        spoken: list[Utterance],
+        change: Callable[[np.ndarray], np.ndarray] = lambda sound: sound,
+    ) -> None:
         self.fingerprint = f"parrot {change(np.arange(4.0)).tolist()}"
         self.calls = 0
         self._change = change
-        self._known = {tokenizer.encode(one.path).codes.tobytes(): one.path for one in utterances()}
+        self._known = {tokenizer.encode(one.path).codes.tobytes(): one.path for one in spoken}
 
     def decode(self, tokens: Tokens) -> Tensor:
         self.calls += 1
@@ -44,8 +51,13 @@ class Parrot:
         return torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32))
 
 
-def utterances() -> list[Utterance]:
-    return [one for one in voices() if one.key in NAMES]
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    """Two recordings of so many samples that DNSMOS has one window of each, where those of tests/speech have ten."""
+    folder = tmp_path_factory.mktemp("spoken")
+    paths = {"eve_bus": folder / "eve_bus.flac", "fred_yes": one_window(folder)}
+    soundfile.write(paths["eve_bus"], sample("eve_bus")[:36_800], SAMPLE_RATE)
+    return [replace(one, path=paths[one.key]) for one in voices() if one.key in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +66,9 @@ def tokenizer() -> Tokenizer:
 
 
 @needs_judges
-def test_a_perfect_decoder(tokenizer: Tokenizer) -> None:
-    target = [one for one in utterances() if one.key == "eve_bus"]
-    found = resynthesize(tokenizer, Parrot(tokenizer), utterances(), texts=TEXTS, target=target)
+def test_a_perfect_decoder(tokenizer: Tokenizer, spoken: list[Utterance]) -> None:
+    target = [one for one in spoken if one.key == "eve_bus"]
+    found = resynthesize(tokenizer, Parrot(tokenizer, spoken), spoken, texts=TEXTS, target=target)
     values = found.values()
     assert found.units == NAMES
     for name in ("wer", "cer", "dnsmos", "dnsmos_signal", "dnsmos_background"):
@@ -70,10 +82,10 @@ def test_a_perfect_decoder(tokenizer: Tokenizer) -> None:
 
 
 @needs_judges
-def test_a_bad_decoder_and_error_rates_against_jiwer(tokenizer: Tokenizer) -> None:
+def test_a_bad_decoder_and_error_rates_against_jiwer(tokenizer: Tokenizer, spoken: list[Utterance]) -> None:
     import jiwer
 
-    found = resynthesize(tokenizer, Parrot(tokenizer, lambda sound: sound[::-1]), utterances(), texts=TEXTS)
+    found = resynthesize(tokenizer, Parrot(tokenizer, spoken, lambda sound: sound[::-1]), spoken, texts=TEXTS)
     values = found.values()
     heard = [found.heard[key]["tokens"] for key in TEXTS]
     texts = [" ".join(words_of(text)) for text in TEXTS.values()]
@@ -92,11 +104,11 @@ def test_a_bad_decoder_and_error_rates_against_jiwer(tokenizer: Tokenizer) -> No
 
 
 @needs_judges
-def test_in_an_evaluation(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    one_voice = tuple(Utterance(one.key, one.path, "anyone") for one in utterances())
+def test_in_an_evaluation(tokenizer: Tokenizer, spoken: list[Utterance], tmp_path: Path) -> None:
+    one_voice = tuple(Utterance(one.key, one.path, "anyone") for one in spoken)
     dataset = Dataset(one_voice, {}, NoiseSources(), TEXTS)
     options = EvaluationOptions(draws=20, resynthesis_utterances=2)
-    parrot = Parrot(tokenizer)
+    parrot = Parrot(tokenizer, spoken)
     for _ in range(2):
         # The second run reads what the first one kept.
         report = evaluate(
@@ -111,13 +123,13 @@ def test_in_an_evaluation(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == report
 
 
-def test_results_depend_on_the_decoder_the_texts_and_the_target(tokenizer: Tokenizer) -> None:
-    dataset = Dataset(tuple(utterances()), {}, NoiseSources(), TEXTS)
-    inputs = MetricInputs(tokenizer, dataset, EvaluationOptions(), decoder=Parrot(tokenizer))
+def test_results_depend_on_the_decoder_the_texts_and_the_target(tokenizer: Tokenizer, spoken: list[Utterance]) -> None:
+    dataset = Dataset(tuple(spoken), {}, NoiseSources(), TEXTS)
+    inputs = MetricInputs(tokenizer, dataset, EvaluationOptions(), decoder=Parrot(tokenizer, spoken))
     changed = [
         inputs,
-        replace(inputs, decoder=Parrot(tokenizer, lambda sound: -sound)),
-        replace(inputs, dataset=replace(dataset, target=tuple(utterances()[:1]))),
+        replace(inputs, decoder=Parrot(tokenizer, spoken, lambda sound: -sound)),
+        replace(inputs, dataset=replace(dataset, target=tuple(spoken[:1]))),
         replace(inputs, dataset=replace(dataset, texts={**TEXTS, "fred_yes": "Yes."})),
     ]
     assert len({_digest(METRIC, one) for one in changed}) == 4
@@ -125,20 +137,22 @@ def test_results_depend_on_the_decoder_the_texts_and_the_target(tokenizer: Token
     assert _digest(ROBUSTNESS, changed[0]) == _digest(ROBUSTNESS, changed[1])
 
 
-def test_without_a_decoder(tokenizer: Tokenizer) -> None:
-    dataset = Dataset(tuple(utterances()), {}, NoiseSources())
+def test_without_a_decoder(tokenizer: Tokenizer, spoken: list[Utterance]) -> None:
+    dataset = Dataset(tuple(spoken), {}, NoiseSources())
     with pytest.raises(ValueError, match="no decoder of its codebook 'primary'; name one with --decoder"):
         evaluate([tokenizer], dataset, EvaluationOptions(), ["resynthesis"])
 
 
-def test_missing_packages_are_named_in_one_line(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_in_one_line(
+    tokenizer: Tokenizer, spoken: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = packages.importlib.util.find_spec
     monkeypatch.setattr(
         packages.importlib.util, "find_spec", lambda name: None if name in ("speechmos", "resemblyzer") else there(name)
     )
     monkeypatch.setattr(packages, "PACKAGES", {"speechmos": "speechmos", "resemblyzer": "Resemblyzer", "json": "json"})
-    dataset = Dataset(tuple(utterances()), {}, NoiseSources())
-    decoders = {tokenizer.name: Parrot(tokenizer)}
+    dataset = Dataset(tuple(spoken), {}, NoiseSources())
+    decoders = {tokenizer.name: Parrot(tokenizer, spoken)}
     expected = r"speechmos, Resemblyzer are not installed: pip install 'spintok\[resynthesis\]'$"
     with pytest.raises(ValueError, match=expected):
         evaluate([tokenizer], dataset, EvaluationOptions(), ["resynthesis"], decoders=decoders)

@@ -77,13 +77,14 @@ def test_heads_are_asked_for(tmp_path: Path) -> None:
         load_encoder(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize(("name", "layers"), [("HUBERT_BASE", 12), ("WAVLM_BASE_PLUS", 12)])
+@pytest.mark.parametrize(("name", "layers"), [("HUBERT_BASE", 12), ("WAVLM_BASE_PLUS", 2)])
 def test_bundle(name: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle with random weights in place of the download, at full size."""
+    """A bundle with random weights in place of the download, at full width and, of HuBERT, with all layers."""
     pipelines = pytest.importorskip("torchaudio.pipelines")
     bundle = getattr(pipelines, name)
+    monkeypatch.setitem(bundle._params, "encoder_num_layers", layers)
     torch.manual_seed(0)
-    model = models.wavlm_base() if "WAVLM" in name else models.hubert_base()
+    model = (models.wavlm_model if "WAVLM" in name else models.wav2vec2_model)(**bundle._params)
     state = model.eval().state_dict()
     monkeypatch.setattr("torchaudio.pipelines._wav2vec2.utils.load_state_dict_from_url", lambda *_, **__: state)
     encoder = load_encoder(f"torchaudio:{name}")
