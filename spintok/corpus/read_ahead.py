@@ -1,10 +1,13 @@
 """Read audio ahead in threads, in portions of a few seconds."""
 
+import errno
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from spintok.corpus.errors import CorpusError
 from spintok.data.addresses import source_of
 from spintok.data.audio import Recording
 from spintok.data.location import Source
@@ -43,6 +46,7 @@ class ReadAhead:
         ``fail`` is called for each that cannot be read.
 
         Raises:
+            CorpusError: the disk of temporary files is full.
             RemoteError: the store of the audio does not answer any more.
         """
         pending: deque[tuple[Utterance, Future[OpenRecording]]] = deque()
@@ -59,6 +63,10 @@ class ReadAhead:
             try:
                 opened = future.result()
             except Exception as error:
+                if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise CorpusError(
+                        f"{tempfile.gettempdir()}: no space left for copies of audio that is elsewhere; set TMPDIR"
+                    ) from None
                 unanswered = unanswered + 1 if isinstance(error.__cause__, RemoteError) else 0
                 if unanswered >= _PATIENCE:
                     raise RemoteError(f"{error} (and {unanswered - 1} before it)") from None

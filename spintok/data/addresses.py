@@ -70,7 +70,7 @@ def absolute(name: str) -> str:
 def local_audio(path: str | os.PathLike[str]) -> LocalAudio:
     """A local file with the audio of a path or address. Raises ``OSError`` or ``ValueError``."""
     found = located(path)
-    return found.local() if isinstance(found, Location) else LocalAudio(os.fspath(path))
+    return found.local() if isinstance(found, Location) else LocalAudio(os.fspath(path), found.suffix.lower())
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:

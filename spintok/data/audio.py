@@ -271,7 +271,7 @@ def _declared_seconds(name: str, audio: LocalAudio) -> float | None:
 
 
 def _needs_ffmpeg(audio: LocalAudio) -> bool:
-    return os.path.splitext(audio.path)[1].lower() in ffmpeg.EXTENSIONS  # noqa: PTH122
+    return audio.suffix in ffmpeg.EXTENSIONS
 
 
 def _open(path: str) -> soundfile.SoundFile:

@@ -35,6 +35,6 @@ class Cut(Location):
 
     def local(self) -> LocalAudio:
         if isinstance(self.recording, Path):
-            return LocalAudio(str(self.recording), self.span)
+            return LocalAudio(str(self.recording), self.suffix, self.span)
         whole = _RECORDINGS.get((str(self.recording), self.source()), self.recording.local)
-        return LocalAudio(whole.path, self.span, whole.copy)
+        return LocalAudio(whole.path, whole.suffix, self.span, whole.copy)

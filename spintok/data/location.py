@@ -17,7 +17,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -85,11 +85,13 @@ class LocalAudio:
 
     Attributes:
         path: of the file.
+        suffix: the ending of the audio file's name, in lower case.
         span: the part that is meant; None for all of it.
         copy: what deletes the file when nothing refers to it any more; None if the file is no copy.
     """
 
     path: str
+    suffix: str
     span: Span | None = None
     copy: "TemporaryCopy | None" = None
 
@@ -119,19 +121,33 @@ class Location(ABC):
 
 
 class TemporaryCopy:
-    """A new, empty file, which is deleted when nothing refers to this object any more."""
+    """A new, empty file, which is deleted when nothing refers to this object any more.
 
-    def __init__(self, suffix: str = "") -> None:
-        descriptor, self.name = tempfile.mkstemp(prefix="spintok-", suffix=suffix)
-        os.close(descriptor)
-        self._delete = weakref.finalize(self, Path(self.name).unlink, missing_ok=True)
+    Where there is ``/proc`` it has no name in its folder, so a process that is killed leaves nothing behind.
+
+    Attributes:
+        name: by which it can be opened, also by programs that this process starts.
+    """
+
+    def __init__(self) -> None:
+        descriptor, self.name = tempfile.mkstemp(prefix="spintok-")
+        opened = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        if opened.exists():
+            Path(self.name).unlink()
+            self.name = str(opened)
+            weakref.finalize(self, os.close, descriptor)
+        else:
+            os.close(descriptor)
+            weakref.finalize(self, Path(self.name).unlink, missing_ok=True)
 
     @classmethod
-    def of(cls, data: bytes, suffix: str = "") -> LocalAudio:
-        """A copy of bytes."""
-        copy = cls(suffix)
-        Path(copy.name).write_bytes(data)
-        return LocalAudio(copy.name, copy=copy)
+    def of(cls, blocks: Iterable[bytes], suffix: str) -> LocalAudio:
+        """A copy of consecutive blocks of bytes; ``suffix`` is the ending of the audio file's name."""
+        copy = cls()
+        with Path(copy.name).open("wb") as file:
+            for block in blocks:
+                file.write(block)
+        return LocalAudio(copy.name, suffix, copy=copy)
 
 
 class Recent(Generic[T]):

@@ -55,7 +55,7 @@ class ParquetRow(Location):
         data = found.get("bytes") if found else None
         if not isinstance(data, bytes):
             raise ParquetError(f"row {self.row} of {self.file} holds no bytes of audio")
-        return TemporaryCopy.of(data, PurePosixPath(found.get("path") or "").suffix.lower())
+        return TemporaryCopy.of([data], PurePosixPath(found.get("path") or "").suffix.lower())
 
     def _value(self) -> dict[str, Any]:
         source = file_source(self.file)

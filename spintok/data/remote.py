@@ -5,7 +5,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -156,21 +156,19 @@ class RemoteFile(Location):
         return _source(self.url, retried(lambda: filesystem.info(path), self.url))
 
     def local(self) -> LocalAudio:
-        copy = TemporaryCopy(self.suffix)
-        self.copy_to(Path(copy.name))
-        return LocalAudio(copy.name, copy=copy)
+        return TemporaryCopy.of(self.blocks(), self.suffix)
 
-    def copy_to(self, target: Path) -> None:
-        """Write the contents to a local file.
+    def blocks(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        """``size`` bytes from ``start`` on, by default all, in blocks.
 
         Raises ``OSError``: ``FileNotFoundError``, ``PermissionError``, or ``RemoteError`` as ``retried`` does, also
         when the file changes meanwhile.
         """
-        before = self.examine()
-        with target.open("wb") as file:
-            for start in range(0, before[0], PART):
-                file.write(self.read(start, min(PART, before[0] - start)))
-        if before[0] > PART and self.examine() != before:
+        before = self.examine() if size is None else self.source()
+        end = before[0] if size is None else start + size
+        for at in range(start, end, PART):
+            yield self.read(at, min(PART, end - at))
+        if end - start > PART and self.examine() != before:
             raise RemoteError(f"{self.url}: changed while it was read")
 
     def content(self) -> bytes:
@@ -211,13 +209,15 @@ def open_file(file: File) -> BinaryIO:
     return file.open("rb") if isinstance(file, Path) else file.open()
 
 
-def read_range(file: File, start: int, size: int) -> bytes:
-    """``size`` bytes of a file from ``start`` on; a local one gives fewer at its end. Raises ``OSError``."""
+def read_range(file: File, start: int, size: int) -> Iterator[bytes]:
+    """``size`` bytes of a file from ``start`` on, in blocks; a local one gives fewer at its end. Raises ``OSError``."""
     if isinstance(file, RemoteFile):
-        return file.read(start, size)
+        yield from file.blocks(start, size)
+        return
     with file.open("rb") as opened:
         opened.seek(start)
-        return opened.read(size)
+        for at in range(0, size, PART):
+            yield opened.read(min(PART, size - at))
 
 
 def file_source(file: File) -> Source:

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -52,24 +53,25 @@ class TarMember(Location):
         return source_from(found.size, found.start, *file_source(self.archive))
 
     def local(self) -> LocalAudio:
-        return TemporaryCopy.of(self.content(), self.suffix)
+        return TemporaryCopy.of(self._blocks(), self.suffix)
 
-    def content(self) -> bytes:
-        """Its bytes. Raises ``OSError`` or ``TarError``."""
+    def _blocks(self) -> Iterator[bytes]:
         found = self._found()
         left = file_source(self.archive)[0] - found.start
         if left < found.size:
             raise TarError(f"the tar file is cut short: it has {max(0, left)} of the {found.size} bytes of this member")
         # With its header: it is another one if the file was replaced since it was listed.
-        data = read_range(self.archive, found.start - _BLOCK, _BLOCK + found.size)
+        blocks = read_range(self.archive, found.start - _BLOCK, _BLOCK + found.size)
+        first = next(blocks)
         try:
-            header = tarfile.TarInfo.frombuf(data[:_BLOCK], tarfile.ENCODING, "surrogateescape")
+            header = tarfile.TarInfo.frombuf(first[:_BLOCK], tarfile.ENCODING, "surrogateescape")
         except tarfile.HeaderError as error:
             raise TarError(f"the tar file is damaged, or was replaced meanwhile: {error}") from None
         long = len(self.name.encode("utf-8", "surrogateescape")) > _SHORT
         if header.size != found.size or not (long or header.name.removeprefix("./") == self.name.removeprefix("./")):
             raise TarError("the tar file was replaced meanwhile: it has another member here")
-        return data[_BLOCK:]
+        yield first[_BLOCK:]
+        yield from blocks
 
     def _found(self) -> "TarMember":
         if self.start >= 0:

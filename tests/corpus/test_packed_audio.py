@@ -1,5 +1,6 @@
 """Runs over recordings in tar and Parquet files, and over parts of long ones: 0 codes differ from plain files."""
 
+import errno
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from packed_speech import parquet_of, samples_of, tar_of
 from s3_server import S3Server, connected_s3_server
 
 import spintok.data.remote
-from spintok.corpus import Options, encode_corpus, read_corpus
+from spintok.corpus import CorpusError, Options, encode_corpus, read_corpus
 from spintok.corpus.verify import check_folder, compare_codes
 from spintok.data.addresses import absolute
 from spintok.data.manifest import ManifestError, Utterance, scan
@@ -111,6 +112,8 @@ def test_no_code_differs_on_a_store_that_fails(
     files = PACK[form](plain)
     server.objects |= {f"bucket/{name}": content for name, content in files.items()}
     server.faults = {"500": 0.05, "truncated": 0.1, "lost": 0.05}
+    # In several requests for a recording.
+    monkeypatch.setattr(spintok.data.remote, "PART", 100_000)
     source = "s3://bucket/cuts.jsonl" if form == "cuts" else "s3://bucket"
     assert encode_corpus(mfcc, scan(source), tmp_path / "tokens", Options(shard_size=2)).failures == []
     assert codes(tmp_path / "tokens") == codes(tmp_path / "plain-tokens")
@@ -135,6 +138,21 @@ def test_verify_finds_the_audio_by_its_addresses(
     assert (row.utterances, row.differ) == (6, 0)
     names = [absolute(record.file_name) for record in read_corpus(Path("tokens"))[1]]
     assert all(str(tmp_path / "packed") in name for name in names)
+
+
+def test_a_full_disk_of_temporary_files_ends_the_run(
+    mfcc, plain: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = scan(put(tmp_path / "packed", tars(plain)))
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spintok.data.location.tempfile.mkstemp", full)
+        with pytest.raises(CorpusError, match="no space left for copies of audio that is elsewhere; set TMPDIR"):
+            encode(mfcc, found, tmp_path / "tokens")
+    assert encode(mfcc, found, tmp_path / "tokens").encoded == 6
 
 
 def test_files_that_are_added_or_replaced(mfcc, plain: list[Utterance], tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def test_recordings_elsewhere_are_copied_once_for_all_their_cuts(
     lines[1]["recording"]["sources"][0] |= {"type": "file", "source": "wavs/long.flac"}
     store.pipe("/corpus/cuts.jsonl.gz", gzip.compress("\n".join(map(json.dumps, lines)).encode()))
     copies = []
-    copy = RemoteFile.copy_to
-    monkeypatch.setattr(RemoteFile, "copy_to", lambda self, target: (copies.append(self.url), copy(self, target)))
+    copy = RemoteFile.local
+    monkeypatch.setattr(RemoteFile, "local", lambda self: (copies.append(self.url), copy(self))[1])
     found = scan("memory://corpus/cuts.jsonl.gz")
     for utterance, cut in zip(found, cuts, strict=True):
         assert torch.equal(read(utterance.path), expected(cut, tmp_path))

@@ -17,7 +17,7 @@ import spintok.data.remote
 from spintok.data.addresses import source_of
 from spintok.data.audio import AudioError, declared_samples, read, record
 from spintok.data.manifest import ManifestError, Utterance, read_manifest, scan
-from spintok.data.remote import file_system
+from spintok.data.remote import RemoteFile, file_system
 
 SPEECH = sorted(Path("tests/speech").glob("*.flac"))
 
@@ -101,8 +101,20 @@ def test_the_copy_of_a_long_recording_is_deleted_after_use(
     assert recording.seconds == pytest.approx(len(read(path)) / 16_000)
     for _ in range(2):
         assert torch.equal(torch.cat(list(recording.blocks())), read(path))
-    assert len(list(tmp_path.iterdir())) == 1
+    # A kill would leave nothing behind.
+    assert list(tmp_path.iterdir()) == []
+    copies = len(list(Path("/proc/self/fd").iterdir()))
     del recording
+    assert len(list(Path("/proc/self/fd").iterdir())) == copies - 1
+
+
+def test_copies_without_proc_are_deleted_too(speech: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda self: not str(self).startswith("/proc") and exists(self))
+    audio = RemoteFile("s3://bucket/wavs/fred_yes.flac").local()
+    assert [Path(audio.path)] == list(tmp_path.iterdir())
+    del audio
     assert list(tmp_path.iterdir()) == []
 
 
