@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from spintok.frames import FRAME_RATE
 from spintok.models.streaming import StreamingConfig
 
-__all__ = ["MELS_PER_FRAME", "BandStatistics", "RunningNorm"]
+__all__ = ["MELS_PER_FRAME", "QUIET", "VARIANCE_FLOOR", "BandStatistics", "RunningNorm"]
 
 MELS_PER_FRAME = 2
 """Log-mel frames in a frame of the encoder."""
 
-# The amplitude below which nothing counts as loud: about -75 dB of full scale, the noise of 16-bit recordings.
-_QUIET = 3e-3
-# Added to the variance of each band, which is 3 to 10 for speech.
-_VARIANCE_FLOOR = 1e-2
+QUIET = 3e-3
+"""The amplitude below which nothing counts as loud: about -75 dB of full scale, the noise of 16-bit recordings."""
+
+VARIANCE_FLOOR = 1e-2
+"""Added to the variance of each band, which is 3 to 10 for speech."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,13 @@ class RunningNorm(nn.Module):
     def normalise(self, state: BandStatistics, power: Tensor) -> Tensor:
         """Energies (B, M, bands) of zero mean and unit variance by the given statistics, without scale and shift."""
         mean, variance = self.moments(state)
-        scale = (variance + _VARIANCE_FLOOR).rsqrt()
+        scale = (variance + VARIANCE_FLOOR).rsqrt()
         return ((self._logs(state, power).double() - mean[:, None]) * scale[:, None]).to(self.scale.dtype)
 
     @torch.no_grad()
     def moments(self, state: BandStatistics) -> tuple[Tensor, Tensor]:
         """Mean and variance of the bands, each (B, bands) float64: of what was heard, and of the prior."""
-        loudest = state.peak.clamp(min=_QUIET)[:, None]
+        loudest = state.peak.clamp(min=QUIET)[:, None]
         weight = state.weight[:, None] / loudest
         total = state.bands / loudest
         level = total.mean(1, keepdim=True)
@@ -149,7 +150,7 @@ class RunningNorm(nn.Module):
 
     def _logs(self, state: BandStatistics, power: Tensor) -> Tensor:
         """Log-energies of the bands, with the floor at a fixed distance below the level of the speech."""
-        loudest = state.peak.clamp(min=_QUIET)
+        loudest = state.peak.clamp(min=QUIET)
         prior = self._weights()[1]
         level = (prior * self.prior_energy.double() + state.energy / loudest) / (prior + state.weight / loudest)
         floor = (self.config.floor * level.exp()).to(power.dtype)

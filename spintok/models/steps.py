@@ -133,19 +133,15 @@ class EncoderSteps:
         features (frames, D) of each layer and the state, for each stream.
         """
         assert self.compiled is not None
-        parts = []
-        for state, waveform, count in zip(states, waveforms, valid, strict=True):
-            counts = torch.tensor([count])
-            mask = length_mask(counts, self.frames)
-            parts.append(self._local(state.statistics, waveform[None], counts, mask))
-        locals_ = torch.cat([local for local, _ in parts])
+        heard = [(s.peak, s.weight, s.energy, s.bands, s.squares) for s in (state.statistics for state in states)]
+        locals_, after = self.compiled.front_end.run(waveforms, valid, heard, self.frames, self.chunk)
         kernel = self.encoder.config.positional_kernel
-        after = locals_.new_zeros(kernel - 1 - kernel // 2, locals_.shape[2])
-        positions = [
-            self.compiled.positional.run(torch.cat([state.local[0], local, after]))
-            for state, local in zip(states, locals_, strict=True)
-        ]
-        x = self.encoder.transformer_input(locals_ + torch.stack(positions))
+        tails = torch.cat([state.local for state in states])
+        signal = torch.cat(
+            [tails, locals_, locals_.new_zeros(len(states), kernel - 1 - kernel // 2, tails.shape[2])], 1
+        )
+        positions = self.compiled.positional.run(signal)
+        x = self.encoder.transformer_input(locals_ + positions)
         found = {0: x.clone()} if 0 in layers else {}
         keys, values = [state.keys[:, 0] for state in states], [state.values[:, 0] for state in states]
         gone = [int(state.frames) for state in states]
@@ -153,8 +149,11 @@ class EncoderSteps:
         outputs = self.compiled.layers.run(x, keys, values, gone, valid, self.chunk, above)
         found |= {layer: self.encoder.output(output, layer) for layer, output in outputs.items()}
         return [
-            ([found[layer][row] for layer in layers], self._after(state, statistics, local))
-            for row, (state, (local, statistics)) in enumerate(zip(states, parts, strict=True))
+            (
+                [found[layer][row] for layer in layers],
+                self._after(state, BandStatistics(*after[row]), locals_[row : row + 1]),
+            )
+            for row, state in enumerate(states)
         ]
 
     def _local(

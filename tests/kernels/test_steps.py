@@ -102,15 +102,17 @@ def test_company_changes_no_bit(core) -> None:
 @pytest.mark.parametrize(("groups", "inner", "outputs", "taps", "frames"), [(4, 16, 64, 64, 16), (2, 3, 10, 8, 1)])
 def test_convolution_equals_the_definition(groups, inner, outputs, taps, frames, core) -> None:
     weight, bias = torch.randn(outputs, inner, taps) * (inner * taps) ** -0.5, torch.randn(outputs)
-    x = torch.randn(frames + taps - 1, groups * inner)
-    found = PackedConvolution(weight, bias, groups).run(x)
-    want = F.gelu(F.conv1d(x.double().T[None], weight.double(), bias.double(), groups=groups)[0].T)
+    x = torch.randn(3, frames + taps - 1, groups * inner)
+    packed = PackedConvolution(weight, bias, groups)
+    found = packed.run(x)
+    want = F.gelu(F.conv1d(x.double().mT, weight.double(), bias.double(), groups=groups).mT)
     assert (found - want).norm() < 1e-6 * want.norm()
+    assert torch.equal(packed.run(x[1:2])[0], found[1])
 
 
 def test_gelu_is_exact_to_rounding(core) -> None:
     x = torch.linspace(-12, 12, 20_001)[:, None]
-    found = PackedConvolution(torch.ones(1, 1, 1), torch.zeros(1), 1).run(x)
+    (found,) = PackedConvolution(torch.ones(1, 1, 1), torch.zeros(1), 1).run(x[None])
     assert (found - F.gelu(x.double())).abs().max() < 5e-7
 
 

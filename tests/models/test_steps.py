@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from spintok_kernels.steps import STEPS
+from torch.nn import functional as F
 
 from spintok.frames import num_samples
+from spintok.masks import length_mask
 from spintok.models.steps import EncoderSteps
 from tests.models.test_log_mel import speechlike
 from tests.models.test_streaming import STREAMING
@@ -84,6 +86,63 @@ def test_compiled_steps_compute_the_same_in_any_company(norm_position: str) -> N
         states = [state for _, state in found]
 
 
+@pytest.mark.parametrize("core", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("options", [{}, {"feature_norm": False}, {"projection": False, "conv_bias": True}])
+@torch.inference_mode()
+def test_the_compiled_front_end_is_the_definition(
+    core: str, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STEPS.variable, core)
+    try:
+        STEPS.choose()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    config = replace(STREAMING, **options)
+    if not config.projection:
+        config = replace(config, width=config.conv_channels[-1])
+    encoder = tiny_encoder(config=config)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in encoder.front_end.state_dict().items():
+        # Also what is zero or one in an untrained model.
+        tensor += 0.3 * torch.rand(tensor.shape, generator=generator) * (0.01 if name.endswith("weight") else 1)
+    steps = EncoderSteps(encoder, layer=1, chunk=10, look=3)
+    assert steps.compiled is not None
+    state = steps.start(2)
+    speech = torch.stack([speechlike(16_000, seed) for seed in (1, 2)])
+    for start, valid in ((0, [13, 13]), (10, [13, 4]), (20, [11, 1])):
+        waveforms = torch.stack(
+            [
+                F.pad(row[start * 320 :][: num_samples(count)], (0, num_samples(13) - num_samples(count)))
+                for row, count in zip(speech, valid, strict=True)
+            ]
+        )
+        counts = torch.tensor(valid)
+        want, after = steps._local(state.statistics, waveforms, counts, length_mask(counts, 13))
+        names = ("peak", "weight", "energy", "bands", "squares")
+        peak, weight, energy, bands, squares = (getattr(state.statistics, name).split(1) for name in names)
+        before = list(zip(peak, weight, energy, bands, squares, strict=True))
+        found, sums = steps.compiled.front_end.run(list(waveforms), valid, before, 13, 10)
+        torch.testing.assert_close(found, want, atol=2e-5, rtol=2e-5)
+        for row, one in enumerate(sums):
+            for name, got in zip(names, one, strict=True):
+                torch.testing.assert_close(got[0], getattr(after, name)[row], atol=1e-5, rtol=1e-5)
+        state = replace(state, statistics=after)
+
+
+def test_wrong_samples_and_statistics_are_refused() -> None:
+    compiled = EncoderSteps(tiny_encoder(config=STREAMING), layer=1, chunk=4, look=0).compiled
+    if compiled is None:
+        pytest.skip(STEPS.choose()[1])
+    bands = STREAMING.conv_channels[0]
+    one = torch.zeros(1, dtype=torch.float64)
+    heard = (one, one, one, torch.zeros(1, bands, dtype=torch.float64), torch.zeros(1, bands, dtype=torch.float64))
+    samples = torch.zeros(num_samples(4))
+    with pytest.raises(ValueError, match="1360 samples"):
+        compiled.front_end.run([samples[1:]], [4], [heard], 4, 4)
+    with pytest.raises(ValueError, match="float64 numbers"):
+        compiled.front_end.run([samples], [4], [(*heard[:4], heard[4].float())], 4, 4)
+
+
 def test_weights_that_change_are_packed_again() -> None:
     encoder = tiny_encoder(config=STREAMING)
     first = EncoderSteps(encoder, layer=2, chunk=4, look=0).compiled
@@ -91,4 +150,7 @@ def test_weights_that_change_are_packed_again() -> None:
         pytest.skip(STEPS.choose()[1])
     assert EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled is first
     encoder.layers[1].expand.weight.data[0, 0] += 1
-    assert EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled is not first
+    second = EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled
+    assert second is not first
+    encoder.front_end.norm.shift.data[0] += 1
+    assert EncoderSteps(encoder, layer=2, chunk=8, look=0).compiled is not second

@@ -1,4 +1,4 @@
-"""The compiled CPU core of ``steps``."""
+"""The compiled CPU core of ``steps``: transformer layers and convolutions."""
 
 import ctypes
 from collections.abc import Sequence
@@ -9,7 +9,16 @@ from torch import Tensor
 
 from spintok_kernels.native import LEVELS, NativeLibrary
 
-__all__ = ["STEPS", "LayerWeights", "PackedConvolution", "PackedLayers"]
+__all__ = [
+    "STEPS",
+    "LayerWeights",
+    "PackedConvolution",
+    "PackedLayers",
+    "chosen_isa",
+    "pack",
+    "pointers",
+    "raise_for",
+]
 
 
 def _declare(library: ctypes.CDLL) -> None:
@@ -19,11 +28,12 @@ def _declare(library: ctypes.CDLL) -> None:
     library.spintok_steps_pack.restype = None
     shape: list[type] = [*[size] * 7, number, ctypes.c_float]
     library.spintok_steps.argtypes = [*shape, pointer, size, *[pointer] * 6, number]
-    library.spintok_steps_convolve.argtypes = [pointer, *[size] * 5, *[pointer] * 3, number]
+    library.spintok_steps_convolve.argtypes = [pointer, *[size] * 6, *[pointer] * 3, number]
+    library.spintok_steps_front_end.argtypes = [pointer, *[size] * 3, *[pointer] * 5, number]
 
 
 # Torch's products are faster than the portable core's.
-STEPS = NativeLibrary("steps", abi=1, declare=_declare, portable=False)
+STEPS = NativeLibrary("steps", abi=2, declare=_declare, portable=False)
 
 
 class LayerWeights(NamedTuple):
@@ -63,17 +73,17 @@ class PackedLayers:
     """
 
     def __init__(self, layers: Sequence[LayerWeights], heads: int, *, pre: bool, eps: float) -> None:
-        self._isa = _isa()
+        self._isa = chosen_isa()
         self.width, self.heads = layers[0].qkv.shape[1], heads
         self.hidden = layers[0].expand.shape[0]
         self._pre, self._eps = pre, eps
-        self._packed = [[_packed(weight.detach().float(), self._isa) for weight in layer] for layer in layers]
-        self._pointers = _pointers([tensor for layer in self._packed for tensor in layer])
+        self._packed = [[pack(weight.detach().float(), self._isa) for weight in layer] for layer in layers]
+        self._pointers = pointers([tensor for layer in self._packed for tensor in layer])
 
     def equals(self, layers: Sequence[LayerWeights]) -> bool:
         """Whether these are the weights that were packed."""
         return len(layers) == len(self._packed) and all(
-            torch.equal(_packed(weight.detach().float(), self._isa), packed)
+            torch.equal(pack(weight.detach().float(), self._isa), packed)
             for layer, own in zip(layers, self._packed, strict=True)
             for weight, packed in zip(layer, own, strict=True)
         )
@@ -123,14 +133,14 @@ class PackedLayers:
             self._pointers,
             batch,
             x.data_ptr(),
-            _pointers(keys),
-            _pointers(values),
+            pointers(keys),
+            pointers(values),
             (ctypes.c_int64 * batch)(*gone),
             (ctypes.c_int64 * batch)(*valid),
-            _pointers(outputs),
+            pointers(outputs),
             self._isa,
         )
-        _raise(status)
+        raise_for(status)
         return found
 
 
@@ -147,15 +157,15 @@ class PackedConvolution:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, groups: int) -> None:
-        self._isa = _isa()
+        self._isa = chosen_isa()
         self.groups = groups
         self.outputs, self.inner, self.taps = weight.shape
         self._panels, self._bias = self._pack(weight, bias)
 
     def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         rows = weight.detach().float().transpose(1, 2).reshape(self.groups, self.outputs // self.groups, -1)
-        panels = torch.stack([_packed(group.contiguous(), self._isa) for group in rows])
-        return panels, torch.stack([_packed(own, self._isa) for own in bias.detach().float().view(self.groups, -1)])
+        panels = torch.stack([pack(group.contiguous(), self._isa) for group in rows])
+        return panels, torch.stack([pack(own, self._isa) for own in bias.detach().float().view(self.groups, -1)])
 
     def equals(self, weight: Tensor, bias: Tensor) -> bool:
         """Whether these are the weights that were packed."""
@@ -163,13 +173,14 @@ class PackedConvolution:
         return torch.equal(panels, self._panels) and torch.equal(biases, self._bias)
 
     def run(self, x: Tensor) -> Tensor:
-        """(T - taps + 1, N) from x (T, groups * inner) float32."""
-        frames = len(x) - self.taps + 1
-        signal = x.view(len(x), self.groups, self.inner).transpose(0, 1).contiguous()
-        out = x.new_empty(frames, self.outputs)
+        """(B, T - taps + 1, N) from x (B, T, groups * inner) float32."""
+        batch, frames = x.shape[0], x.shape[1] - self.taps + 1
+        signal = x.view(batch, x.shape[1], self.groups, self.inner).permute(2, 0, 1, 3).contiguous()
+        out = x.new_empty(batch, frames, self.outputs)
         status = STEPS.functions().spintok_steps_convolve(
             signal.data_ptr(),
             self.groups,
+            batch,
             frames,
             self.taps,
             self.inner,
@@ -179,18 +190,19 @@ class PackedConvolution:
             out.data_ptr(),
             self._isa,
         )
-        _raise(status)
+        raise_for(status)
         return out
 
 
-def _isa() -> int:
+def chosen_isa() -> int:
+    """The number of the core that runs here. Raises ``RuntimeError`` if none does."""
     core, why = STEPS.choose()
     if core == "torch":
         raise RuntimeError(f"steps: the compiled core cannot run here: {why}")
     return LEVELS.index(core)
 
 
-def _packed(weight: Tensor, isa: int) -> Tensor:
+def pack(weight: Tensor, isa: int) -> Tensor:
     """The panels of a matrix (N, K), or a vector padded to whole panels."""
     library = STEPS.functions()
     width = library.spintok_steps_panel(isa)
@@ -203,10 +215,12 @@ def _packed(weight: Tensor, isa: int) -> Tensor:
     return packed
 
 
-def _pointers(tensors: Sequence[Tensor | None]) -> "ctypes.Array[ctypes.c_void_p]":
+def pointers(tensors: Sequence[Tensor | None]) -> "ctypes.Array[ctypes.c_void_p]":
+    """The addresses of tensors, which have to outlive them."""
     return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
-def _raise(status: int) -> None:
+def raise_for(status: int) -> None:
+    """Raise the error of a status of the core, if it is one."""
     if status:
         raise MemoryError("steps: out of memory") if status == 1 else RuntimeError("steps: this CPU lacks the core")

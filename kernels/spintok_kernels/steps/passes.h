@@ -97,7 +97,7 @@ void product(const float *a, int64_t a_stride, int64_t m, int64_t k, const float
         }
     for (int64_t start = 0; start < n; start += P)
         for (int64_t t = 0; t < count; ++t)
-            tiles(size, packed + t * k * size, 1, size, panels + start * k, P, k, bias + start, mode,
+            tiles(size, packed + t * k * size, 1, size, panels + start * k, P, k, bias ? bias + start : bias, mode,
                   c + t * size * c_stride + start, c_stride, m - t * size, n - start);
 }
 
@@ -248,12 +248,15 @@ void run(const Task &t) {
     }
 }
 
-void convolve(const float *signal, int64_t groups, int64_t frames, int64_t taps, int64_t inner, int64_t n,
+void convolve(const float *signal, int64_t groups, int64_t streams, int64_t frames, int64_t taps, int64_t inner, int64_t n,
               const float *panels, const float *bias, float *out) {
-    const int64_t k = taps * inner, wide = padded(n);
-    for (int64_t g = 0; g < groups; ++g, signal += (frames + taps - 1) * inner, panels += wide * k, bias += wide)
-        product(signal, inner, frames, k, panels, bias, n, GELU, out + g * n, groups * n);
+    const int64_t k = taps * inner, wide = padded(n), size = (frames + taps - 1) * inner;
+    for (int64_t g = 0; g < groups; ++g, panels += wide * k, bias += wide)
+        for (int64_t s = 0; s < streams; ++s, signal += size)
+            product(signal, inner, frames, k, panels, bias, n, GELU, out + (s * frames * groups + g) * n, groups * n);
 }
+
+#include "front_end.h"
 
 }  // namespace
 }  // namespace SPINTOK_ISA

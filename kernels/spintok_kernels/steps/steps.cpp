@@ -1,4 +1,4 @@
-// The transformer layers of an encoder that streams, on the CPU: a chunk of each of some streams.
+// The front end and the transformer layers of an encoder that streams, on the CPU: a chunk of each of some streams.
 //
 // Plain C interface, called through ctypes. One thread computes a call.
 //
@@ -38,9 +38,40 @@ struct Task {
     float *const *outputs;            // (layers): (streams, frames, width) or null
 };
 
+// Windows of the front end in a frame.
+constexpr int64_t PER_FRAME = 2;
+
+// The front end, as front_end.py declares it.
+struct FrontEnd {
+    int64_t length, hop, fft, bands;  // samples of a window, between windows and of a transform
+    int64_t channels, width;          // of the convolution and of the result
+    double half_life, prior, level_prior;  // in windows
+    double floor, quiet, variance_floor, prior_energy;
+    const double *prior_mean, *prior_variance;  // (bands)
+    const float *window;              // (length)
+    const float *waves;               // (2, fft / 2 + 1): cosines and sines of parts of a turn
+    const float *mel;                 // (bands, fft / 2 + 1)
+    const int64_t *ends;              // (bands, 2): where the bands are not zero
+    const float *scale, *shift;       // (bands)
+    const float *convolution, *convolution_bias;  // packed (channels, PER_FRAME * bands); bias or null
+    const float *norm_scale, *norm_shift;         // (channels), or null
+    const float *projection, *projection_bias;    // packed (width, channels), or null
+    double eps;                       // of the norm
+};
+
+// What a stream has heard; see spintok.models.running.
+struct Statistics {
+    double *peak, *weight, *energy, *bands, *squares;  // (), (), (), (bands), (bands)
+};
+
 // Arrays, aligned to cache lines, that a thread reuses from one call to the next.
 struct Scratch {
     std::vector<float> memory[12];
+    std::vector<double> numbers;
+    double *doubles(int64_t count) {
+        if (static_cast<int64_t>(numbers.size()) < count) numbers.resize(count);
+        return numbers.data();
+    }
     float *floats(int which, int64_t count) {
         auto &array = memory[which];
         if (static_cast<int64_t>(array.size()) < count + 16) array.resize(count + 16);
@@ -87,15 +118,17 @@ inline uint16_t to_half(float x) {
 namespace {
 
 using Run = void (*)(const Task &);
-using Convolve = void (*)(const float *, int64_t, int64_t, int64_t, int64_t, int64_t, const float *, const float *,
-                          float *);
+using Convolve = void (*)(const float *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const float *,
+                          const float *, float *);
+using Front = void (*)(const FrontEnd &, int64_t, int64_t, int64_t, const float *const *, const int64_t *,
+                       const Statistics *, const Statistics *, float *);
 
 }  // namespace
 
 extern "C" {
 
 // Increased when the arguments of the functions change, so that a stale build is noticed.
-SPINTOK_EXPORT int spintok_steps_abi() { return 1; }
+SPINTOK_EXPORT int spintok_steps_abi() { return 2; }
 
 SPINTOK_EXPORT int spintok_steps_isa() { return best_isa(); }
 
@@ -127,14 +160,31 @@ SPINTOK_EXPORT int spintok_steps(int64_t layers, int64_t width, int64_t heads, i
     }
 }
 
-// The GELU of a convolution: out (frames, groups * n) of a signal (groups, frames + taps - 1, inner), with packed weights
-// (groups) of (n, taps * inner) each, and biases (groups, n padded to panels). Returns a Status.
-SPINTOK_EXPORT int spintok_steps_convolve(const float *signal, int64_t groups, int64_t frames, int64_t taps, int64_t inner,
-                                          int64_t n, const float *panels, const float *bias, float *out, int isa) {
+// The GELU of a convolution of some streams: out (streams, frames, groups * n) of a signal (groups, streams,
+// frames + taps - 1, inner), with packed weights (groups) of (n, taps * inner) each, and biases (groups, n padded to
+// panels). Returns a Status.
+SPINTOK_EXPORT int spintok_steps_convolve(const float *signal, int64_t groups, int64_t streams, int64_t frames, int64_t taps,
+                                          int64_t inner, int64_t n, const float *panels, const float *bias, float *out,
+                                          int isa) {
     static const Convolve passes[] = SPINTOK_PASSES(convolve);
     if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
     try {
-        passes[isa](signal, groups, frames, taps, inner, n, panels, bias, out);
+        passes[isa](signal, groups, streams, frames, taps, inner, n, panels, bias, out);
+        return OK;
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+}
+
+// Local features (streams, frames, width) of a step of each of some streams, zero after the `valid` frames, and the
+// statistics after its first `chunk` frames. Waveforms hold all samples of the frames. Returns a Status.
+SPINTOK_EXPORT int spintok_steps_front_end(const FrontEnd *front, int64_t streams, int64_t frames, int64_t chunk,
+                                           const float *const *waveforms, const int64_t *valid, const Statistics *before,
+                                           const Statistics *after, float *out, int isa) {
+    static const Front passes[] = SPINTOK_PASSES(front_end);
+    if (isa < PORTABLE || isa > best_isa()) return UNSUPPORTED;
+    try {
+        passes[isa](*front, streams, frames, chunk, waveforms, valid, before, after, out);
         return OK;
     } catch (const std::bad_alloc &) {
         return NO_MEMORY;
