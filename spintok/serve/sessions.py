@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -160,22 +159,20 @@ class Sessions:
     def _step(self, work: Sequence[tuple[LiveSession, list[NDArray[np.float32]]]]) -> list[list[Message]]:
         """One step of each session. One that fails ends, with its error for its client, and the others go on."""
         found = [_guarded(session, partial(session.advance, parts)) for session, parts in work]
-        together = [session.stream for session, _ in work if not session.over and session.start.features is None]
-        tokens = self.pool.step(together)
+        together = [session.stream for session, _ in work if not session.over]
+        layers = sorted({session.start.features for session, _ in work if session.start.features is not None})
+        steps = self.pool.step_features(together, layers)
         for (session, parts), messages in zip(work, found, strict=True):
             self.metrics.seconds.inc(sum(map(len, parts)) / session.start.sample_rate)
             if not session.over:
-                messages += _guarded(session, partial(self._answers, session, tokens.get(session.stream)))
+                tokens, features = steps.get(session.stream, (None, []))
+                layer = session.start.features
+                own = features[layers.index(layer)] if features and layer is not None else None
+                messages += _guarded(session, partial(self._answers, session, tokens, own))
         return found
 
-    def _answers(self, session: LiveSession, tokens: "StreamTokens | None") -> list[Message]:
+    def _answers(self, session: LiveSession, tokens: "StreamTokens | None", features: Tensor | None) -> list[Message]:
         """What a session has for its client after a step, in which it got these tokens."""
-        features: Tensor | None = None
-        if session.start.features is not None and session.stream.session.due:
-            # The pool's own steps compute no features.
-            results = self.pool.engine.step([session.stream.session], [session.start.features])
-            tokens = session.stream.take(results)
-            features = torch.cat([result.features[0] for result in results])
         found: list[Message] = []
         if tokens is not None:
             self.metrics.frames.inc(tokens.num_frames)

@@ -3,7 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from spintok.streaming.engine import Engine, Result
 from spintok.streaming.stream import Stream
@@ -80,12 +83,19 @@ class StreamPool:
 
     def step(self, streams: Sequence[Stream] | None = None) -> dict[Stream, StreamTokens]:
         """One step of each of the ``streams``, by default all, that has samples for it: their tokens."""
+        return {stream: tokens for stream, (tokens, _) in self.step_features(streams, ()).items()}
+
+    def step_features(
+        self, streams: Sequence[Stream] | None, layers: Sequence[int]
+    ) -> dict[Stream, tuple[StreamTokens, list[Tensor]]]:
+        """As ``step``, and the features (T, D) float32 of the frames in each of the ``layers``."""
         due = [stream for stream in (self.streams if streams is None else streams) if stream.session.due]
         size = max(1, min(self.engine.slots, -(-len(due) // self._workers)))
         groups = [due[i : i + size] for i in range(0, len(due), size)]
-        found = self._threads.map(self._group, groups) if self._threads else map(self._group, groups)
+        steps = partial(self._group, layers)
+        found = self._threads.map(steps, groups) if self._threads else map(steps, groups)
         results = [result for group in found for result in group]
-        return {stream: stream.take([result]) for stream, result in zip(due, results, strict=True)}
+        return {stream: (stream.take([result]), result.features) for stream, result in zip(due, results, strict=True)}
 
     def shutdown(self) -> None:
         """End the threads. Streams can be used on their own afterwards."""
@@ -99,8 +109,8 @@ class StreamPool:
     def __exit__(self, *_: object) -> None:
         self.shutdown()
 
-    def _group(self, group: Sequence[Stream]) -> list[Result]:
-        return self.engine.step([stream.session for stream in group])
+    def _group(self, layers: Sequence[int], group: Sequence[Stream]) -> list[Result]:
+        return self.engine.step([stream.session for stream in group], layers)
 
     def _all(self, streams: Sequence[Stream]) -> dict[Stream, StreamTokens]:
         """Steps of the streams until none has samples for another."""

@@ -111,19 +111,26 @@ def test_a_session_goes_on_elsewhere(address) -> None:
 
 def test_features_come_beside_the_codes(address) -> None:
     samples = pcm(speech(RATE))
+    wanted = [1, None, 2, 1]
 
-    async def talk() -> Client:
-        client = await Client.open(address, features=1)
+    async def one(layer: int | None) -> Client:
+        client = await Client.open(address, features=layer)
         await client.speak(samples, 3200)
         await client.send({"type": "end"})
         await client.until("end")
         return client
 
-    client = run(talk())
-    stream = TOKENIZER.stream(latency=0.08)
-    expected = np.concatenate([stream.push_features(samples, RATE, 1), stream.close_features(1)])
-    assert np.array_equal(np.concatenate(client.features), expected)
-    assert client.codes == _expected(samples)
+    async def talk() -> list[Client]:
+        return await asyncio.gather(*map(one, wanted))
+
+    for layer, client in zip(wanted, run(talk()), strict=True):
+        assert client.codes == _expected(samples)
+        if layer is None:
+            assert not client.features
+            continue
+        stream = TOKENIZER.stream(latency=0.08)
+        expected = np.concatenate([stream.push_features(samples, RATE, layer), stream.close_features(layer)])
+        assert np.array_equal(np.concatenate(client.features), expected)
 
 
 def test_a_voice_speaks_the_tokens() -> None:
