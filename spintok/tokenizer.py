@@ -207,8 +207,8 @@ class Tokenizer(Speaking, Publishing, Featurizer):
         """Tokens of one recording, or a list of the tokens of each of several recordings.
 
         Args:
-            audio: one recording: a path; samples (S,) with their ``sample_rate``, floats in [-1, 1] or signed integers
-                at full scale; (samples, rate); a file's contents as bytes or an open binary file; or a row or an
+            audio: one recording: a path or address (``s3://...``); samples (S,) with their ``sample_rate``, floats in
+                [-1, 1] or signed integers at full scale; (samples, rate); a file's contents as bytes or an open binary file; or a row or an
                 audio value of Hugging Face datasets. Or several: a list or any other iterable of these, or an array
                 (B, S) with ``lengths``.
             sample_rate: samples per second of arrays. Files, pairs and rows state their own.

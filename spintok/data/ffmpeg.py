@@ -132,6 +132,8 @@ def blocks(name: str | bytes, seconds: float) -> Iterator[tuple[int, NDArray[np.
         lines = log.read(4096).decode("utf-8", "replace").strip().splitlines()
         if code != 0 or lines:
             cause = _ADDRESS.sub("", lines[0]) if lines else f"exit code {code}"
+            # Which file it is, the caller says; this may be a copy.
+            cause = cause.removeprefix(f"file:{os.fsdecode(name)}: ")
             raise FfmpegError(f"ffmpeg cannot decode it: {cause}")
 
 

@@ -24,6 +24,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from spintok.data.ffmpeg import EXTENSIONS
+
 __all__ = [
     "LocalAudio",
     "Location",
@@ -37,6 +39,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_BY_NAME = EXTENSIONS | {".au", ".gsm", ".snd", ".vox"}
+"""Endings that decide how a file is decoded: ffmpeg's, and what libsndfile takes for raw samples without a header."""
 
 _LONGEST = 1e9
 """Seconds that are taken for real."""
@@ -123,16 +128,20 @@ class Location(ABC):
 class TemporaryCopy:
     """A new, empty file, which is deleted when nothing refers to this object any more.
 
-    Where there is ``/proc`` it has no name in its folder, so a process that is killed leaves nothing behind.
+    Where there is ``/proc`` it has no name in its folder, so a process that is killed leaves nothing behind; but
+    formats that decoders tell by the name do have one.
+
+    Args:
+        suffix: the ending of the audio file's name.
 
     Attributes:
         name: by which it can be opened, also by programs that this process starts.
     """
 
-    def __init__(self) -> None:
-        descriptor, self.name = tempfile.mkstemp(prefix="spintok-")
+    def __init__(self, suffix: str) -> None:
+        descriptor, self.name = tempfile.mkstemp(prefix="spintok-", suffix=suffix if suffix in _BY_NAME else "")
         opened = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-        if opened.exists():
+        if suffix not in _BY_NAME and opened.exists():
             Path(self.name).unlink()
             self.name = str(opened)
             weakref.finalize(self, os.close, descriptor)
@@ -143,7 +152,7 @@ class TemporaryCopy:
     @classmethod
     def of(cls, blocks: Iterable[bytes], suffix: str) -> LocalAudio:
         """A copy of consecutive blocks of bytes; ``suffix`` is the ending of the audio file's name."""
-        copy = cls()
+        copy = cls(suffix)
         with Path(copy.name).open("wb") as file:
             for block in blocks:
                 file.write(block)

@@ -6,11 +6,14 @@ import subprocess
 import numpy as np
 import pytest
 import soundfile
+import torch
 from command_line import run
+from packed_speech import parquet_of, tar_of
 
 from spintok import cli
 from spintok.data import audio, ffmpeg
 from spintok.data.audio import AudioError
+from spintok.data.manifest import scan
 
 FORMATS = ["m4a", "mp4", "webm", "mkv", "aac", "wma", "amr", "avi", "mov", "ogv", "wv", "tta"]
 
@@ -47,6 +50,29 @@ def test_what_libsndfile_cannot_read_is_decoded(tmp_path, kind) -> None:
     assert spectrum.argmax() == 600
     assert audio.declared_samples(tmp_path / f"a.{kind}") == len(waveform)
     assert middle.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.25)
+
+
+@needs_ffmpeg
+def test_what_is_packed_is_decoded_as_a_file_is(tmp_path) -> None:
+    path = convert(tmp_path / "a.m4a")
+    (tmp_path / "a.tar").write_bytes(tar_of({"a.m4a": path.read_bytes(), "b.m4a": b"no audio" * 99}))
+    (tmp_path / "a.parquet").write_bytes(parquet_of([path]))
+    whole = audio.read(path)
+    for name in ("a.tar", "a.parquet"):
+        utterance = scan(tmp_path / name)[0]
+        assert torch.equal(audio.read(utterance.path), whole)
+        assert audio.decoder_version([utterance.path]) == ffmpeg.version()
+        part = f"cut://1.0,0.5::{utterance.path}"
+        rate = 8_000
+        assert len(audio.read(part)) == audio.declared_samples(part) == rate
+    (tmp_path / "b.m4a").write_bytes(b"no audio" * 99)
+    messages = []
+    for place in (tmp_path / "b.m4a", f"tar://b.m4a::{tmp_path}/a.tar"):
+        with pytest.raises(AudioError) as caught:
+            audio.read(place)
+        messages.append(str(caught.value).removeprefix(f"{place}: "))
+    assert messages[0] == messages[1]
+    assert "/" not in messages[0]
 
 
 @needs_ffmpeg

@@ -54,8 +54,8 @@ class RayEncoder:
     All actors of a ``map_batches`` should compute on one kind of device, which ``num_gpus=`` and ``device`` decide.
 
     Args:
-        column: holds paths, contents of audio files as bytes, or Hugging Face's audio values ``{bytes, path}``. Paths
-            are best: what Ray Data decodes itself fills memory with float32.
+        column: holds paths or addresses, contents of audio files as bytes, or Hugging Face's audio values
+            ``{bytes, path}``. Paths are best: what Ray Data decodes itself fills memory with float32.
         **options: of ``spintok.corpus.engines.rows.RowEncoder``: ``tokenizer``, ``codebook``, ``dedup``, ``device``,
             ``latency``, ``batch_seconds``, ``threads``.
     """
