@@ -208,9 +208,9 @@ class Tokenizer(Speaking, Publishing, Featurizer):
 
         Args:
             audio: one recording: a path or address (``s3://...``); samples (S,) with their ``sample_rate``, floats in
-                [-1, 1] or signed integers at full scale; (samples, rate); a file's contents as bytes or an open binary file; or a row or an
-                audio value of Hugging Face datasets. Or several: a list or any other iterable of these, or an array
-                (B, S) with ``lengths``.
+                [-1, 1] or signed integers at full scale; (samples, rate); a file's contents as bytes or an open binary
+                file; or a row or an audio value of Hugging Face datasets. Or several: a list or any other iterable of
+                these, or an array (B, S) with ``lengths``.
             sample_rate: samples per second of arrays. Files, pairs and rows state their own.
             lengths: (B,) samples of each recording in a padded array (B, S).
             channels: whether 2-D arrays are the channels (C, S) of one recording, which are averaged.
