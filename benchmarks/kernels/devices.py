@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["Cpu", "Cuda", "Device", "device"]
+__all__ = ["EVICTING", "Cpu", "Cuda", "Device", "device"]
+
+EVICTING = 128 << 20
+"""Bytes, more than last-level caches of today's desktop CPUs and of one chiplet of a server have."""
 
 
 class Cpu:
@@ -20,8 +23,7 @@ class Cpu:
     name = "cpu"
 
     def __init__(self) -> None:
-        # Larger than last-level caches of today's desktop CPUs and of one chiplet of a server.
-        self._other = torch.ones(128 << 20, dtype=torch.uint8)
+        self._other = torch.ones(EVICTING, dtype=torch.uint8)
 
     def seconds(self, call: Callable[[], Any]) -> float:
         start = time.perf_counter()

@@ -6,7 +6,7 @@ from tests.corpus import crash_points, random_kills
 
 
 def test_kills_at_random_moments(capfd: pytest.CaptureFixture[str]) -> None:
-    small = ["--kills", "3", "--files", "12", "--seconds", "2", "--long", "42", "--threads", "2", "--shard-size", "8"]
+    small = ["--kills", "3", "--files", "12", "--seconds", "2", "--long", "42", "--shard-size", "8"]
     # However slow the machine is.
     assert random_kills.main([*small, "--at-most", "inf"]) == 0
     assert capfd.readouterr().out.count(" 0 files differ") == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kernels import assign, loss, perturb, report
+from benchmarks.kernels import assign, devices, loss, perturb, report
 from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.compare import compare
 from benchmarks.kernels.devices import Cpu
@@ -18,7 +18,12 @@ from benchmarks.kernels.measure import LEAST_ROUNDS, measure
 
 LIMITS = Ceilings({"float32": 1e11}, 1e10)
 SETTINGS = Settings("cpu", n=(70,), k=(9,), d=(16,), batch=(2,), samples=(1600,), seconds=0.01)
-CPU = Cpu()
+
+
+@pytest.fixture(autouse=True)
+def _small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read all of the usual buffer before each call would take most of the time."""
+    monkeypatch.setattr(devices, "EVICTING", 1 << 16)
 
 
 def _case(*providers: Provider, flops: float = 1e6) -> Case:
@@ -35,7 +40,7 @@ def test_only_what_agrees_is_timed() -> None:
     wrong = Provider("wrong", lambda: lambda: 7, lambda found: Agreement(2, 5, 1.0, f"{found} is wrong"))
     large = Provider("large", lambda: lambda: 1, lambda _: Agreement(), 1e18)
     absent = Provider("absent", _skip, lambda _: Agreement())
-    found = {row.provider: row for row in measure(_case(good, wrong, large, absent), SETTINGS, CPU, LIMITS)}
+    found = {row.provider: row for row in measure(_case(good, wrong, large, absent), SETTINGS, Cpu(), LIMITS)}
     assert found["wrong"].note == "WRONG, not timed: 7 is wrong"
     assert (found["wrong"].rows_wrong, found["wrong"].rows_checked) == (2, 5)
     assert found["large"].note.startswith("skipped: needs")
@@ -64,14 +69,14 @@ def test_rates_come_from_the_median_and_the_precision() -> None:
 
 
 def test_ceilings_are_of_this_machine() -> None:
-    measured = ceilings(CPU)
+    measured = ceilings(Cpu())
     assert measured.flops["float32"] > 1e8
     assert measured.bytes > 1e8
     assert measured.best(LIMITS).bytes >= LIMITS.bytes
 
 
 def test_cases_that_take_too_long_are_reported() -> None:
-    (row,) = measure(_case(flops=1e15), SETTINGS, CPU, LIMITS)
+    (row,) = measure(_case(flops=1e15), SETTINGS, Cpu(), LIMITS)
     assert row.note.startswith("skipped: 10000 s")
 
 
@@ -102,7 +107,7 @@ def test_every_provider_agrees_and_is_timed(cases) -> None:
         kept = [p for p in case.build() if "compile" not in p.name and p.name.startswith(tuple(names))]
         assert any(p.name.startswith("spintok") for p in kept)
         case = Case(case.op, case.mode, case.shape, case.flops, case.bytes, lambda kept=kept: kept)
-        rows += measure(case, settings, CPU, LIMITS)
+        rows += measure(case, settings, Cpu(), LIMITS)
     assert [row for row in rows if row.note or row.ms is None] == []
     assert all(row.rows_wrong == 0 for row in rows if row.provider.startswith("spintok") and row.op == "assign")
 
