@@ -43,6 +43,9 @@ T = TypeVar("T")
 _BY_NAME = EXTENSIONS | {".au", ".gsm", ".snd", ".vox"}
 """Endings that decide how a file is decoded: ffmpeg's, and what libsndfile takes for raw samples without a header."""
 
+_SMALL = 1 << 23
+"""Bytes of a copy that are kept in memory, 8 MiB: on a disk, deleting a file takes milliseconds."""
+
 _LONGEST = 1e9
 """Seconds that are taken for real."""
 
@@ -128,22 +131,28 @@ class Location(ABC):
 class TemporaryCopy:
     """A new, empty file, which is deleted when nothing refers to this object any more.
 
-    Where there is ``/proc`` it has no name in its folder, so a process that is killed leaves nothing behind; but
-    formats that decoders tell by the name do have one.
+    A small one is in memory where the system can do that. Where there is ``/proc``, a larger one has no name in its
+    folder, so a process that is killed leaves nothing behind; but formats that decoders tell by the name do have one.
 
     Args:
         suffix: the ending of the audio file's name.
+        small: whether it may be in memory.
 
     Attributes:
         name: by which it can be opened, also by programs that this process starts.
     """
 
-    def __init__(self, suffix: str) -> None:
-        descriptor, self.name = tempfile.mkstemp(prefix="spintok-", suffix=suffix if suffix in _BY_NAME else "")
-        opened = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-        if suffix not in _BY_NAME and opened.exists():
-            Path(self.name).unlink()
-            self.name = str(opened)
+    def __init__(self, suffix: str, *, small: bool = False) -> None:
+        by_name, processes = suffix in _BY_NAME, Path(f"/proc/{os.getpid()}/fd")
+        nameless = not by_name and processes.exists()
+        if nameless and small and hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("spintok")
+        else:
+            descriptor, self.name = tempfile.mkstemp(prefix="spintok-", suffix=suffix if by_name else "")
+            if nameless:
+                Path(self.name).unlink()
+        if nameless:
+            self.name = str(processes / str(descriptor))
             weakref.finalize(self, os.close, descriptor)
         else:
             os.close(descriptor)
@@ -152,9 +161,12 @@ class TemporaryCopy:
     @classmethod
     def of(cls, blocks: Iterable[bytes], suffix: str) -> LocalAudio:
         """A copy of consecutive blocks of bytes; ``suffix`` is the ending of the audio file's name."""
-        copy = cls(suffix)
+        remaining = iter(blocks)
+        first = next(remaining, b"")
+        copy = cls(suffix, small=len(first) <= _SMALL)
         with Path(copy.name).open("wb") as file:
-            for block in blocks:
+            file.write(first)
+            for block in remaining:
                 file.write(block)
         return LocalAudio(copy.name, suffix, copy=copy)
 

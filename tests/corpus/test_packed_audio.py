@@ -149,6 +149,7 @@ def test_a_full_disk_of_temporary_files_ends_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
+        patch.setattr("spintok.data.location._SMALL", 0)
         patch.setattr("spintok.data.location.tempfile.mkstemp", full)
         with pytest.raises(CorpusError, match="no space left for copies of audio that is elsewhere; set TMPDIR"):
             encode(mfcc, found, tmp_path / "tokens")

@@ -90,9 +90,11 @@ def test_reading_survives_a_server_that_fails(
     assert sum(speech.met.values()) > 2
 
 
+@pytest.mark.parametrize("small", [0, 1 << 23])
 def test_the_copy_of_a_long_recording_is_deleted_after_use(
-    speech: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    speech: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
+    monkeypatch.setattr("spintok.data.location._SMALL", small)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = SPEECH[-1]
     recording = record(f"s3://bucket/wavs/{path.name}", 100)
