@@ -81,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parameters_of(decoder: Decoder, codes: np.ndarray) -> Tensor:
     """The acoustic parameters of codes (T,), in the decoder's first voice."""
     network = decoder.network
-    embedded = network.embed(torch.from_numpy(codes).long()[None], torch.zeros(1, dtype=torch.long))
-    return network.parameters_of(network.stack(embedded))
+    return network.parameters_of(network(torch.from_numpy(codes).long()[None], torch.zeros(1, dtype=torch.long)))
 
 
 def streaming(decoder: Decoder, codes: Sequence[np.ndarray], frames: int) -> Callable[[int], Tensor]:

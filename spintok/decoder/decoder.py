@@ -91,7 +91,8 @@ class Decoder(nn.Module):
     @property
     def latency(self) -> float:
         """Seconds by which the samples of a stream lag behind its codes: the look-ahead of the network, and 10 ms."""
-        return self.network.config.look_ahead / self.source.grid.rate + 0.01
+        config = self.network.config
+        return config.look_ahead / self.source.grid.rate + config.smoothing * STEP / SAMPLE_RATE + 0.01
 
     def describe(self) -> str:
         """A line about the decoder: its name, whose tokens it reads, and its voices."""
@@ -134,8 +135,9 @@ class Decoder(nn.Module):
         if not len(codes):
             return torch.zeros(0)
         network = self.network
-        outputs = network.stack(network.embed(codes[None], number))
-        return synthesize(network.parameters_of(outputs), num_samples(len(codes), self.source.grid))
+        return synthesize(
+            network.parameters_of(network(codes[None], number)), num_samples(len(codes), self.source.grid)
+        )
 
     @torch.inference_mode()
     def durations(self, units: ArrayLike | Tensor, voice: str | None = None) -> NDArray[np.int32]:

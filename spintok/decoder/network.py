@@ -1,8 +1,11 @@
 """The network of a decoder: codes and a voice to acoustic parameters, and units to durations.
 
 A stack of ConvNeXt blocks (Liu et al. 2022), as in Vocos (Siuzdak 2023). Convolutions look further back than ahead, so
-that a stream lags by a bounded time. A block computes only positions whose whole window is given; ``BlockStream`` keeps
+that a stream lags by a bounded time. A block computes only positions whose whole window is given; ``StackStream`` keeps
 the inputs that later positions need. A whole recording is one piece of a stream, with zeros on both sides.
+
+The vectors of a frame come from one linear layer, so they jump where the next frame begins, fifty times a second, which
+is heard as roughness. The network therefore ends in a moving average, and learns with it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from torch.nn import functional as F
 
 from spintok.decoder.acoustics import PARAMETERS, VOICING
 
-__all__ = ["DecoderConfig", "Network", "Stack", "StackStream"]
+__all__ = ["DecoderConfig", "Network", "Smoother", "Stack", "StackStream", "smooth"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class DecoderConfig:
         blocks: number of blocks from codes to acoustic parameters.
         past, future: frames that the convolution of a block sees before and after its own.
         duration_width, duration_blocks: the same of the stack that predicts durations; its blocks see as many units.
+        smoothing: vectors of parameters before and after a vector with which it is averaged (``smooth``).
     """
 
     width: int = 192
@@ -35,12 +39,13 @@ class DecoderConfig:
     future: int = 2
     duration_width: int = 96
     duration_blocks: int = 3
+    smoothing: int = 3
 
     def __post_init__(self) -> None:
         for name in ("width", "hidden", "blocks", "duration_width", "duration_blocks"):
             if not 1 <= getattr(self, name) <= 4096:
                 raise ValueError(f"{name} must be in 1 ... 4096, got {getattr(self, name)}")
-        for name in ("past", "future"):
+        for name in ("past", "future", "smoothing"):
             if not 0 <= getattr(self, name) <= 64:
                 raise ValueError(f"{name} must be in 0 ... 64, got {getattr(self, name)}")
 
@@ -114,6 +119,40 @@ class StackStream:
         return found
 
 
+def smooth(values: Tensor, radius: int, mask: Tensor | None = None) -> Tensor:
+    """Each of the vectors (B, N, C) averaged with ``radius`` before and after it, under a Hann window.
+
+    What lies beyond the ends, or where ``mask`` (B, N) is False, has no weight.
+    """
+    if not radius or not values.shape[1]:
+        return values
+    window = torch.hann_window(2 * radius + 3, periodic=False, device=values.device, dtype=values.dtype)[1:-1]
+    present = torch.ones_like(values[:, :, 0]) if mask is None else mask.to(values.dtype)
+    # The vectors that each window covers, from radius before to radius after: (B, N, C, 2 * radius + 1).
+    around = F.pad(values * present[:, :, None], (0, 0, radius, radius)).unfold(1, len(window), 1)
+    weights = F.pad(present, (radius, radius)).unfold(1, len(window), 1) @ window
+    return (around @ window) / weights.clamp(min=window[0])[:, :, None]
+
+
+class Smoother:
+    """``smooth`` applied to vectors that come in pieces."""
+
+    def __init__(self, radius: int) -> None:
+        self._radius = radius
+        self._waiting: Tensor | None = None
+        self._before = 0
+
+    def push(self, values: Tensor, *, last: bool = False) -> Tensor:
+        """The next averages (1, N', C) for the next vectors (1, N, C); with ``last``, all that are left."""
+        given = values if self._waiting is None else torch.cat([self._waiting, values], 1)
+        end = given.shape[1] - (0 if last else self._radius)
+        found = smooth(given, self._radius)[:, self._before : max(end, self._before)]
+        start = max(0, self._before + found.shape[1] - self._radius)
+        self._before += found.shape[1] - start
+        self._waiting = given[:, start:]
+        return found
+
+
 class Network(nn.Module):
     """Codes and voices to acoustic parameters and durations.
 
@@ -144,7 +183,8 @@ class Network(nn.Module):
 
     def forward(self, codes: Tensor, voices: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardized parameters (B, steps * T, PARAMETERS) of codes (B, T) in voices (B,); voicing as a logit."""
-        return self._split(self.stack(self.embed(codes, voices), mask))
+        fine = None if mask is None else mask.repeat_interleave(self.steps, 1)
+        return smooth(self.vectors(self.stack(self.embed(codes, voices), mask)), self.config.smoothing, fine)
 
     def embed(self, codes: Tensor, voices: Tensor) -> Tensor:
         """The input (B, T, width) of the stack."""
@@ -157,11 +197,12 @@ class Network(nn.Module):
         found: Tensor = self.durations(embedded, mask)
         return found[:, :, 0]
 
-    def parameters_of(self, outputs: Tensor) -> Tensor:
-        """Parameters (N, PARAMETERS) from outputs (1, T, steps * PARAMETERS) of the stack; voicing in [0, 1]."""
-        values = self._split(outputs)[0] * self.scale + self.mean
-        values[:, VOICING] = self._split(outputs)[0, :, VOICING].sigmoid()
-        return values
-
-    def _split(self, outputs: Tensor) -> Tensor:
+    def vectors(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, T, steps * PARAMETERS) of the stack as vectors (B, steps * T, PARAMETERS), not smoothed yet."""
         return outputs.reshape(outputs.shape[0], self.steps * outputs.shape[1], PARAMETERS)
+
+    def parameters_of(self, vectors: Tensor) -> Tensor:
+        """Parameters (N, PARAMETERS) from standardized ones (1, N, PARAMETERS); voicing in [0, 1]."""
+        values = vectors[0] * self.scale + self.mean
+        values[:, VOICING] = vectors[0, :, VOICING].sigmoid()
+        return values

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spintok.decoder.network import Network, StackStream
+from spintok.decoder.network import Network, Smoother, StackStream
 from spintok.decoder.synthesis import Synthesizer
 from spintok.frames import FrameGrid, num_samples
 
@@ -29,6 +29,7 @@ class DecoderStream:
         self._voice = voice
         self._check = check
         self._stack = StackStream(network.stack)
+        self._smoother = Smoother(network.config.smoothing)
         self._synthesizer = Synthesizer()
         self._grid = grid
         self._frames = 0
@@ -56,8 +57,9 @@ class DecoderStream:
         if not self._frames:
             return torch.zeros(0)
         embedded = self._network.embed(torch.from_numpy(codes).long().to(self._voice.device)[None], self._voice)
-        outputs = self._stack.push(embedded, last=last)
-        samples = self._synthesizer.push(self._network.parameters_of(outputs))
+        vectors = self._network.vectors(self._stack.push(embedded, last=last))
+        parameters = self._network.parameters_of(self._smoother.push(vectors, last=last))
+        samples = self._synthesizer.push(parameters)
         if not last:
             return samples
         return torch.cat([samples, self._synthesizer.close(num_samples(self._frames, self._grid))])

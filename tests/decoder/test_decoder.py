@@ -12,6 +12,7 @@ from small_decoders import tiny_decoder
 
 import spintok
 from spintok.decoder import CodebookMismatchError, Decoder, Source, load_decoder
+from spintok.decoder.network import Smoother, smooth
 from spintok.frames import num_frames, num_samples
 from spintok.serialization import FolderError
 from spintok.tokens import Tokens
@@ -58,6 +59,29 @@ def test_a_stream_lags_by_its_latency_at_most() -> None:
         received += len(stream.push(part))
         pushed += 320 * len(part)
         assert pushed - received <= decoder.latency * decoder.sample_rate + 1e-6
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3])
+def test_smoothing_is_a_mean_under_a_hann_window_of_what_is_there(radius) -> None:
+    """Against a loop over the vectors; two of the second recording are padding."""
+    values, lengths = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0)).double(), (9, 7)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    found = smooth(values, radius, mask)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1, 2 * radius + 2) / (2 * radius + 2))
+    for row, length in enumerate(lengths):
+        for i in range(length):
+            near = [j for j in range(i - radius, i + radius + 1) if 0 <= j < length]
+            expected = np.average(values[row, near], axis=0, weights=window[[j - i + radius for j in near]])
+            np.testing.assert_allclose(found[row, i], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("cuts", [[], [0, 1, 2, 3], [1, 1, 8], [5]])
+def test_smoothing_in_pieces_is_that_of_the_whole(cuts) -> None:
+    values = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
+    smoother = Smoother(3)
+    pieces = [smoother.push(part) for part in values.tensor_split(cuts, 1)]
+    together = torch.cat([*pieces, smoother.push(values[:, :0], last=True)], 1)
+    torch.testing.assert_close(together, smooth(values, 3))
 
 
 def test_a_closed_stream_takes_no_codes() -> None:

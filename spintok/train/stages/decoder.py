@@ -195,7 +195,7 @@ class DecoderModel(Learner):
             codes, wanted = (part.to(self.distributed.device) for part in acoustics.of(row))
             voice = torch.tensor([acoustics.voices[row]], device=codes.device)
             network = self.decoder.network
-            found = network.parameters_of(network.stack(network.embed(codes[None], voice)))
+            found = network.parameters_of(network(codes[None], voice))
             speech = wanted[:, 0] > wanted[:, 0].max() - _LOUD
             norms = (found[:, 1:CEPSTRUM] - wanted[:, 1:CEPSTRUM]).square().sum(1).sqrt()
             distortion, loud = distortion + float(norms[speech].sum()), loud + int(speech.sum())
