@@ -39,7 +39,7 @@ class DecoderConfig:
     future: int = 2
     duration_width: int = 96
     duration_blocks: int = 3
-    smoothing: int = 3
+    smoothing: int = 5
 
     def __post_init__(self) -> None:
         for name in ("width", "hidden", "blocks", "duration_width", "duration_blocks"):

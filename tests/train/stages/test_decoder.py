@@ -209,7 +209,7 @@ def test_a_dry_run_tells_what_would_happen(capsys, tmp_path, manifest) -> None:
     code, out, _ = run(capsys, *train(tmp_path, manifest, 2, *INIT, "--dry-run"))
     assert code == 0
     assert "decoder     decoder small of mfcc-kmeans-100" in out
-    assert "latency     0.10 s" in out
+    assert "latency     0.12 s" in out
     assert not (tmp_path / "out").exists()
 
 
