@@ -3,9 +3,10 @@
     PYTHONPATH=.:tests python -m tests.serve.load --honest 20 --clients 200 --seconds 120
     PYTHONPATH=.:tests python -m tests.serve.load --honest 50 --clients 50 --seconds 60     only honest clients
 
-Prints what the honest clients waited for their codes and what became of the rude ones. Exits with 1 if a code differs
-from ``encode(latency=)`` of what was sent, an honest session ends early, the 99th percentile of the wait reaches a
-chunk, the server grows by 512 MB, or it does not answer afterwards. Clients and server share the machine.
+Prints what the honest clients waited for their codes, what became of the rude ones, and the CPU time of both sides.
+Exits with 1 if a code differs from ``encode(latency=)`` of what was sent, an honest session ends early, the 99th
+percentile of the wait reaches a chunk, the server grows by 512 MB, or it does not answer afterwards. Clients and server
+share the machine.
 """
 
 import argparse
@@ -172,6 +173,12 @@ def resident(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def busy(process: int) -> float:
+    """Seconds of CPU time that a process has taken (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def differing(honest: Sequence[Honest], tokenizer: Tokenizer, latency: float) -> tuple[int, int]:
     """How many codes there are, and how many differ from ``encode``; missing ones do."""
     speeches = [one.speech for one in honest]
@@ -287,7 +294,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     honest = [Honest(speech, Random(rng.random())) for speech in recordings(options.honest, options.seconds, rng)]
     rude = max(0, options.clients - options.honest)
     with server(options.tokenizer, name, options.sessions or options.honest + 10) as (address, process):
+        began, before = time.perf_counter(), (busy(process), time.process_time())
         siege = asyncio.run(besiege(address, process, honest, rude, options.seconds, options.seed))
+        lasted = time.perf_counter() - began
+        shares = [(busy(process) - before[0]) / lasted, (time.process_time() - before[1]) / lasted]
         tokenizer = spintok.load(options.tokenizer, device="cpu")
         wrong = complaints(address, siege, tokenizer, latency)
     codes, differ = differing(honest, tokenizer, latency)
@@ -298,9 +308,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n| rude clients, {rude} in all | what became of them | times |\n|---|---|---|")
         for (kind, end), count in sorted(siege.outcomes.items()):
             print(f"| {kind} | {end} | {count} |")
-    print("\n| honest | codes | differ | wait p50, ms | p95 | p99 | chunk | server grew by, MB |\n|" + "---|" * 8)
+    columns = "honest | codes | differ | wait p50, ms | p95 | p99 | chunk"
+    columns += " | server, % of a core | clients, % of a core | server grew by, MB"
+    print(f"\n| {columns} |\n|" + "---|" * 10)
     milliseconds = " | ".join(f"{1000 * value:.0f}" for value in (*waits, chunk))
-    print(f"| {options.honest} | {codes:,} | {differ} | {milliseconds} | {grown / 1e6:.0f} |\n")
+    cores = " | ".join(f"{100 * share:.0f}" for share in shares)
+    print(f"| {options.honest} | {codes:,} | {differ} | {milliseconds} | {cores} | {grown / 1e6:.0f} |\n")
     if differ:
         wrong.append(f"{differ} codes differ from encode")
     if waits[2] >= chunk:
