@@ -17,6 +17,7 @@ from typing import Any
 __all__ = [
     "MissingPackageError",
     "atomic",
+    "check_target",
     "digest",
     "encodable",
     "json_line",
@@ -62,6 +63,14 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def check_target(path: Path) -> None:
+    """Raise ``OSError`` if no file can be written to ``path``, as it is a folder or lies in none."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file to write", os.fspath(path))
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", os.fspath(path.parent))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -203,9 +212,14 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
 
 def _create(path: Path) -> tuple[Path, int | None]:
     """A new, empty temporary file for ``path``, and the open descriptor that keeps it locked."""
+    check_target(path)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            # Nobody has heard of the temporary file.
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         if fcntl is None:
             # Windows cannot rename a file that is open.
             os.close(descriptor)

@@ -21,7 +21,7 @@ from spintok.progress import Progress, no_progress
 from spintok.serialization import TokenizerError, is_tokenizer, load_weights, read_folder
 from spintok.tokenizer import Tokenizer
 
-__all__ = ["find_source", "import_quantizer", "load", "load_featurizer"]
+__all__ = ["find_device", "find_source", "import_quantizer", "load", "load_featurizer"]
 
 
 def load(
@@ -48,7 +48,7 @@ def load(
         DownloadError: the weights cannot be downloaded.
         ValueError: an unknown name or device.
     """
-    where = _device(device)
+    where = find_device(device)
     named, source = source, None if source is None else find_source(source, offline=offline, progress=progress)
     if source is None:
         folder = registry.find(registry.DEFAULT)
@@ -88,7 +88,7 @@ def load_featurizer(
     where = None if source is None else find_source(source, offline=offline, progress=progress)
     if where is not None and _is_encoder(os.fspath(where)):
         encoder = load_extractor(where)
-        return Featurizer(encoder, name=Path(str(source).partition("@")[0]).name).to(_device(device))
+        return Featurizer(encoder, name=Path(str(source).partition("@")[0]).name).to(find_device(device))
     return load(source, device=device, offline=offline, progress=progress)
 
 
@@ -250,7 +250,8 @@ def _from_spidr(path: Path, layer: int, name: str | None) -> Tokenizer:
     return Tokenizer(encoder, [codebook], layer=layer, name=name or f"{path.stem}-L{layer}-{size}")
 
 
-def _device(name: str | torch.device) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name; "auto" takes a GPU if there is one. Raises ``ValueError``."""
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")

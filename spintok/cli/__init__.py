@@ -10,6 +10,13 @@ from spintok.cli.output import complain, show_warning
 
 __all__ = ["FAILED", "INTERRUPTED", "USAGE", "main"]
 
+_CAUSES: dict[type[OSError], str] = {
+    FileExistsError: "a file of this name exists where a folder is to be made; choose another name",
+    NotADirectoryError: "part of this path is a file, not a folder",
+    FileNotFoundError: "no such file or folder",
+}
+"""What the system's words leave unclear."""
+
 
 def main() -> None:
     """Run the command line and exit; an error is one line on standard error and a non-zero exit code."""
@@ -50,7 +57,7 @@ def main() -> None:
 def _message(error: Exception) -> str:
     # Errors in arguments have this method; their class is private to typer.
     if hasattr(error, "format_message"):
-        return str(error.format_message())
+        return str(error.format_message()).replace(": Value error, ", ": ")
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {_CAUSES.get(type(error), error.strerror)}"
     return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"

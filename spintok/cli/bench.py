@@ -1,5 +1,6 @@
 """``spintok bench``."""
 
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
@@ -42,4 +43,6 @@ def bench(
         module = import_module(f"spintok.benchmarks.{name}" + (".__main__" if name == "kernels" else ""))
     except ImportError as error:
         raise ValueError(f"this benchmark needs {error.name}: pip install 'spintok[bench]'") from None
+    # For the usage line.
+    sys.argv[0] = f"spintok bench {name} --"
     return int(module.main(context.args) or 0)

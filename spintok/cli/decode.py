@@ -50,6 +50,10 @@ def decode(
     predict_durations: Annotated[
         bool, typer.Option("--predict-durations", help="Take the units only, and predict how long each lasts.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write to a folder that is not empty, and replace files of the same names."),
+    ] = False,
     device: Device = "cpu",
     quiet: Quiet = False,
 ) -> None:
@@ -60,10 +64,17 @@ def decode(
     if source == "-":
         if output is not None:
             raise ValueError("speech of standard input goes to standard output: leave the output folder out")
+        if overwrite:
+            raise ValueError("--overwrite is for a folder of speech, and one recording goes to standard output")
         _pipe(decoder, codebook, voice, predict_durations, device)
         return
     if output is None:
         raise ValueError("name the folder to write the .wav files to, as the second argument")
+    if output.is_file():
+        raise ValueError(f"{output}: is a file, but the second argument is the folder to write")
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        # It may be the folder of the recordings, whose names the new files would have.
+        raise ValueError(f"{output}: is not empty; name another folder, or add --overwrite")
     _folder(Path(source), output, decoder, codebook, voice, predict_durations, device, quiet)
 
 
@@ -83,7 +94,10 @@ def _folder(
     description, records = read_corpus(source)
     sizes = description["codebooks"]
     name = _chosen(codebook, list(sizes), str(source))
-    made = _open(decoder, str(description["tokenizer"]), str(description["fingerprint"]), name, sizes[name], device)
+    latency = description.get("latency")
+    how = (latency if isinstance(latency, float | int) else None, str(description.get("precision", "float32")))
+    wanted = (str(description["tokenizer"]), str(description["fingerprint"]), name)
+    made = _open(decoder, wanted, sizes[name], how, device)
     made.check_voice(voice)
     started, seconds, done = time.monotonic(), 0.0, 0
     with progress_display(quiet=quiet, unit="files") as display:
@@ -110,7 +124,8 @@ def _pipe(decoder: str | None, codebook: str | None, voice: str | None, predict_
         raise ValueError("standard input has several lines, but one .wav is written: encode and decode a folder")
     name = _chosen(codebook, list(found.tokens), "standard input")
     tokens = found.tokens[name]
-    made = _open(decoder, found.tokenizer, found.fingerprint, name, tokens.codebook_size, device)
+    wanted = (found.tokenizer, found.fingerprint, name)
+    made = _open(decoder, wanted, tokens.codebook_size, (found.latency, found.precision), device)
     data, _ = _wav(made, tokens, voice, predict_durations)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
@@ -126,13 +141,20 @@ def _chosen(codebook: str | None, names: list[str], where: str) -> str:
     return names[0] if codebook is None else codebook
 
 
-def _open(decoder: str | None, tokenizer: str, fingerprint: str, codebook: str, size: int, device: str) -> "Decoder":
-    """The decoder for these tokens. Raises ``ValueError`` when there is none, or it reads others."""
-    from spintok.decoder import find_decoder, load_decoder
+def _open(
+    decoder: str | None, wanted: tuple[str, str, str], size: int, how: tuple[float | None, str], device: str
+) -> "Decoder":
+    """The decoder for tokens of a tokenizer, its fingerprint and a codebook, computed at a latency and in a precision.
 
-    made = find_decoder(tokenizer, fingerprint, codebook) if decoder is None else load_decoder(decoder)
-    made.check(fingerprint, codebook, size)
-    return made.to(device)
+    Raises ``ValueError`` when there is none, or it reads others.
+    """
+    from spintok.decoder import find_decoder, load_decoder
+    from spintok.loading import find_device
+
+    place = find_device(device)
+    made = find_decoder(*wanted, *how) if decoder is None else load_decoder(decoder)
+    made.check(*wanted[1:], size)
+    return made.to(place)
 
 
 def _wav(made: "Decoder", tokens: "Tokens", voice: str | None, predict_durations: bool) -> tuple[bytes, float]:
@@ -147,7 +169,8 @@ def _wav(made: "Decoder", tokens: "Tokens", voice: str | None, predict_durations
 
 def _inside(folder: Path, key: str) -> Path:
     """The file of an utterance. Raises ``ValueError`` for a key that leads out of the folder."""
-    path = folder / f"{key}.wav"
+    # Tokens in fairseq's format have no keys but the paths of the files.
+    path = folder / f"{key.lstrip('/')}.wav"
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the key {key!r} names a file outside {folder}")
     return path

@@ -172,6 +172,10 @@ def encode(
     """
     if engine_workers is not None and engine is None:
         raise ValueError("--engine-workers is the number of workers of an engine: add --engine ray")
+    if given(context, "lease_seconds") and not (shared or engine):
+        raise ValueError("--lease-seconds is for workers that share the work: add --shared")
+    if given(context, "price") and not plan:
+        raise ValueError("--price is what a planned run would cost: add --plan")
     if engine is not None and plan:
         raise ValueError("--plan measures this machine: leave --engine out")
     run = _runner(engine, engine_workers, device)
@@ -230,6 +234,9 @@ def encode(
         _print_change(exact, loaded, path, codebook)
     if plan:
         return _plan(loaded, path, settings, price, quiet)
+    if _is_one_file(path, output):
+        _refuse_folder_options(context, format)
+        return _to_standard_output(loaded, path, settings, quiet, text=format == "text")
     return _tokens(loaded, path, output, settings, stats, quiet, run, text=format == "text")
 
 
@@ -268,6 +275,37 @@ def _plan(tokenizer: "Tokenizer", source: Source, settings: Mapping[str, Any], p
     return 0
 
 
+def _is_one_file(source: Source, output: str | None) -> bool:
+    """Whether the tokens go to standard output."""
+    from spintok.data.manifest import is_recording
+
+    return is_stream(source) or (output is None and is_recording(source))
+
+
+def _refuse_folder_options(context: typer.Context, format: str | None) -> None:
+    refused = ["--format " + format] if format in ("parquet", "km") else []
+    names = ("shared", "engine", "stats", "overwrite", "shard_size", "shard_seconds", "rank", "ranks")
+    refused += ["--" + name.replace("_", "-") for name in names if given(context, name)]
+    if refused:
+        raise ValueError(
+            f"{refused[0]} is for a folder of tokens, but those of one file go to standard output: leave it out, or "
+            "name the folder to write as the second argument"
+        )
+
+
+def _to_standard_output(
+    tokenizer: "Tokenizer", source: Source, settings: Mapping[str, Any], quiet: bool, *, text: bool
+) -> int:
+    from spintok.corpus.tokens import Options
+
+    options = Options(**settings)
+    for name in options.codebooks:
+        tokenizer.size_of(name)
+    with as_file(source) as path:
+        print(_one_file(tokenizer, path, options, quiet, text=text))
+    return 0
+
+
 def _tokens(
     tokenizer: "Tokenizer",
     source: Source,
@@ -280,17 +318,11 @@ def _tokens(
     text: bool,
 ) -> int:
     from spintok.corpus.tokens import Options, encode_corpus
-    from spintok.data.manifest import is_recording, scan
+    from spintok.data.manifest import scan
 
     for name in settings["codebooks"]:
         tokenizer.size_of(name)
     options = Options(**settings)
-    if is_stream(source) or (output is None and is_recording(source)):
-        if options.shared:
-            raise ValueError("workers share a folder of output: name it as the second argument")
-        with as_file(source) as path:
-            print(_one_file(tokenizer, path, options, quiet, text=text))
-        return 0
     if text:
         raise ValueError("--format text is for one file to standard output; a folder takes jsonl, parquet or km")
     folder = output or str(default_folder(source, "tokens"))

@@ -350,12 +350,11 @@ def export(
             chunks |= {"turn_taking": {**taking, "back_channel": back_channel}, "seed": seed}
             summary = targets.dialogue(folders, output, codebook, vocabulary, dialogues, words, storage, **chunks)
         case "hf-tokenizer":
-            if offline and base is not None and not Path(base).is_dir():
-                raise ValueError(f"--base {base} is not a folder, and --offline forbids downloading it from the Hub")
             # A token folder takes precedence over SPINTOK_TOKENIZER, which is only a default.
             named = tokenizer is not None and (given(context, "tokenizer") or not folders)
             loaded = load_tokenizer(tokenizer, "cpu", offline, quiet) if named else None
             texts: dict[str, Any] = {"template": template, "durations": durations, "overwrite": overwrite}
+            texts["offline"] = offline
             line = targets.hf_tokenizer(folders, output, base, loaded, codebook, bpe, special or [], **texts)
             targets.report([line], quiet)
             return

@@ -19,7 +19,7 @@ EPILOG = """Examples:
   spintok export-model my-tokenizer/ --to onnx -o mine.onnx --sample recordings/     checked on your own speech
 
 The graph takes audio, any number of float32 samples at 16 kHz, and gives codes, int32. The file is written only if ONNX
-Runtime gives at least 99.9 % of the codes that spintok gives. It needs pip install 'spintok\\[onnx]'."""
+Runtime gives at least 99.9 % of the codes that spintok gives. It needs pip install 'spintok[onnx]'."""
 
 
 def export_model(

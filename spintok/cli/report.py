@@ -73,12 +73,15 @@ def report(
 
     An existing file is replaced only with --overwrite.
     """
-    from spintok._files import atomic
+    from spintok._files import atomic, check_target
     from spintok.report import corpus_report, recording_report
 
     if output.exists() and not overwrite:
         # Checked before the work, and for every name: a page with notes or a link to it must not vanish.
         raise ValueError(f"{output}: exists already; choose another name with -o, or add --overwrite")
+    check_target(output)
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder")
     if source.is_dir():
         if tokenizer:
             raise ValueError("--tokenizer is for audio; a token folder has its tokens already")

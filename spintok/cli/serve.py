@@ -26,7 +26,7 @@ EPILOG = """Examples:
 
   curl --data-binary @speech.flac http://127.0.0.1:8765/tokens
 
-docs/guides/serve.md describes the messages of a session."""
+docs/reference/live.md lists the messages of a session."""
 
 
 def serve(
@@ -65,7 +65,7 @@ def serve(
 ) -> None:
     """Serve tokens while people speak: WebSocket sessions, posted files, and a page with a microphone.
 
-    Needs `pip install 'spintok[serve]'`.
+    It needs pip install 'spintok[serve]'.
     """
     try:
         import uvicorn

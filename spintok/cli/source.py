@@ -60,4 +60,9 @@ def as_file(source: Source) -> Iterator[Source]:
             else:
                 with source.open("rb") as stream:
                     shutil.copyfileobj(stream, target)
-        yield copy
+        try:
+            yield copy
+        except ValueError as error:
+            # The copy is gone when its name is read.
+            name = "standard input" if str(source) == "-" else str(source)
+            raise ValueError(str(error).replace(str(copy), name)) from error

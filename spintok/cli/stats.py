@@ -44,9 +44,11 @@ def stats(
     ] = None,
 ) -> None:
     """Print rates, bitrates, entropy, codebook usage and imbalance of tokens; several folders are added up."""
-    from spintok._files import write_text
+    from spintok._files import check_target, write_text
     from spintok.stats import dependence, drift, to_json
 
+    if json is not None and str(json) != "-":
+        check_target(json)
     found = _count(tokens, codebook)
     more: dict[str, dict[str, float]] = {}
     if found.joint is not None:

@@ -97,14 +97,24 @@ def _microphone(rate: int, device: str | None) -> Iterator[Any]:
     return microphone_blocks(rate, device)
 
 
+_CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
+"""How wav, flac, ogg and most mp3 files begin; as samples they would become tokens of noise."""
+
+
 def _standard_input(format: str) -> Iterator[Any]:
     """Samples as they arrive; a sample may arrive in two pieces."""
     import numpy as np
 
     kind = np.dtype({"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}[format])
-    rest = b""
+    rest, begun = b"", False
     while data := os.read(sys.stdin.fileno(), _READ):
         rest += data
+        if not begun and rest.startswith(_CONTAINERS):
+            raise ValueError(
+                "standard input is an audio file, not raw samples: decode it first (ffmpeg -i FILE -f s16le -ac 1 "
+                "-ar 16000 -), or use spintok encode FILE --latency"
+            )
+        begun = True
         whole = len(rest) - len(rest) % kind.itemsize
         yield np.frombuffer(rest[:whole], dtype=kind)
         rest = rest[whole:]

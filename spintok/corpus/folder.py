@@ -142,9 +142,13 @@ def read_description(folder: Path, stem: str) -> dict[str, Any]:
     marker = MARKERS[stem][0]
     try:
         content = (folder / marker).read_bytes()
+    except NotADirectoryError:
+        raise CorpusError(f"{folder}: not a folder; name a folder of {stem} that spintok encode wrote") from None
     except FileNotFoundError:
         if re.fullmatch(r"\w+:", folder.parts[0] if folder.parts else ""):
             raise CorpusError(f"{folder}: folders of {stem} are read from a disk: copy it here first") from None
+        if not folder.exists():
+            raise CorpusError(f"{folder}: no such folder") from None
         raise CorpusError(f"{folder}: no {marker}, so this is not a folder of {stem}") from None
     return parse_description(content, f"{folder}/{marker}", stem)
 
@@ -155,7 +159,7 @@ def parse_description(content: bytes, name: str, stem: str) -> dict[str, Any]:
     try:
         description = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{name}: damaged ({error!r})") from None
+        raise CorpusError(f"{name}: damaged ({error})") from None
     if not isinstance(description, dict) or field not in description:
         raise CorpusError(f"{name}: not written by spintok encode, so this is not a folder of {stem}")
     if description[field] != _LAYOUT:

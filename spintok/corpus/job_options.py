@@ -29,8 +29,9 @@ class JobOptions:
     lease_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.shard_size, self.workers, self.ranks) < 1:
-            raise ValueError("shard_size, workers and ranks must be at least 1")
+        for name in ("shard_size", "workers", "ranks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.shard_seconds is not None and not self.shard_seconds > 0:
             raise ValueError(f"shard_seconds must be above 0, got {self.shard_seconds}")
         if not self.lease_seconds > 0:

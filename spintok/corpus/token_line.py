@@ -7,7 +7,7 @@ from typing import Any
 
 from spintok._files import json_line
 from spintok.corpus.token_formats import Record, ShardError, TokenLayout, arrays_of, tokens_of
-from spintok.corpus.tokens import CorpusError, grid_of
+from spintok.corpus.tokens import CorpusError, grid_of, how_computed
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 
@@ -24,11 +24,15 @@ class TokenLine:
         tokenizer: the name of the tokenizer.
         fingerprint: of its configuration and weights.
         tokens: by codebook name.
+        latency: in seconds; None for those of whole recordings.
+        precision: in which the transformer computed.
     """
 
     tokenizer: str
     fingerprint: str
     tokens: Mapping[str, Tokens]
+    latency: float | None = None
+    precision: str = "float32"
 
 
 def token_line(tokenizer: Tokenizer, tokens: Mapping[str, Tokens], *, dedup: bool) -> str:
@@ -47,6 +51,7 @@ def token_line(tokenizer: Tokenizer, tokens: Mapping[str, Tokens], *, dedup: boo
             "codebooks": dict(layout.codebooks),
             "frame_rate": tokenizer.frame_rate,
             "receptive_field": tokenizer.grid.reach,
+            **how_computed(tokenizer),
             "num_samples": first.num_samples,
             "num_frames": first.num_frames,
             **{name: array.tolist() for name, array in arrays.items()},
@@ -61,6 +66,8 @@ def read_token_line(line: str) -> TokenLine:
         ShardError: this is no such line; the message says why.
     """
     try:
+        if not line:
+            raise ShardError("no line of tokens: has spintok encode failed?")
         row: Any = json.loads(line)
         if not isinstance(row, dict) or row.get("spintok_line") != _LAYOUT:
             raise ShardError("not a line that spintok encode wrote to standard output")
@@ -70,8 +77,11 @@ def read_token_line(line: str) -> TokenLine:
         dedup = any(name == "duration" or name.endswith("_duration") for name in row)
         layout = TokenLayout(sizes, dedup, grid_of(row))
         tokens = tokens_of(row, layout, row["num_samples"], row["num_frames"])
-        return TokenLine(str(row["tokenizer"]), str(row["fingerprint"]), tokens)
+        latency = None if row.get("latency") is None else float(row["latency"])
+        precision = str(row.get("precision", "float32"))
+        return TokenLine(str(row["tokenizer"]), str(row["fingerprint"]), tokens, latency, precision)
     except (ShardError, CorpusError):
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ShardError(f"not a line that spintok encode wrote to standard output: {error!r}"[:300]) from None
+        cause = error if isinstance(error, json.JSONDecodeError) else repr(error)
+        raise ShardError(f"not a line that spintok encode wrote to standard output: {cause}"[:300]) from None

@@ -181,6 +181,14 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     return description, _records(shard_paths(folder, "tokens", description), sizes, grid)
 
 
+def how_computed(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a description says of a tokenizer that hears no whole recordings, or not in float32."""
+    return {
+        **({} if tokenizer.latency is None else {"latency": tokenizer.latency}),
+        **({} if tokenizer.precision == "float32" else {"precision": tokenizer.precision}),
+    }
+
+
 def grid_of(description: Mapping[str, Any]) -> FrameGrid:
     """Where the frames of a token folder or of an export lie.
 
@@ -231,8 +239,7 @@ class _TokenWriter(ShardWriter[Record]):
             "receptive_field": tokenizer.grid.reach,
             "format": options.format,
             "dedup": options.dedup,
-            **({} if tokenizer.latency is None else {"latency": tokenizer.latency}),
-            **({} if tokenizer.precision == "float32" else {"precision": tokenizer.precision}),
+            **how_computed(tokenizer),
         }
         # A GPU sorts the audio of a few batches by length; the threads of a CPU share a second or two of work.
         threads = torch.get_num_threads()

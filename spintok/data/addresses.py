@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from posixpath import normpath
 
@@ -50,6 +51,8 @@ def resolve(folder: File, name: str) -> Path | Location:
                 start, duration, *channels = place.split(",")
                 if separator:
                     span = Span(float(start), float(duration), tuple(map(int, channels)) or None)
+                    if not (0 <= span.start < inf and 0 < span.duration < inf):
+                        raise ValueError
                     return Cut(resolve(folder, recording), span)
             case _:
                 return RemoteFile(name)

@@ -14,7 +14,7 @@ from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
 from spintok.data.kept_index import KeptIndexes
 from spintok.data.lhotse import is_lhotse, lhotse_utterance
 from spintok.data.location import Location
-from spintok.data.packed import PACKED, Index, packed_utterances, read_lines, shar_utterances
+from spintok.data.packed import COMPRESSED, PACKED, Index, packed_utterances, read_lines, shar_utterances
 from spintok.data.remote import File, RemoteFile, exists, file_source, files_below, is_folder
 from spintok.data.tar import tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
@@ -60,6 +60,8 @@ def _scan(source: str | os.PathLike[str], index: Index) -> list[Utterance]:
         return packed_utterances(files, index)
     if isinstance(found, Path) and not found.exists():
         raise ManifestError(f"{found}: no such file or folder")
+    if found.name.lower().endswith(COMPRESSED):
+        raise ManifestError(f"{found}: it is compressed, so its members cannot be read one by one: decompress it")
     if found.name.lower().endswith(PACKED):
         return packed_utterances({found.name: found}, index)
     if found.name.lower().endswith(_ENDINGS):
@@ -71,7 +73,7 @@ def _scan(source: str | os.PathLike[str], index: Index) -> list[Utterance]:
 
 def is_list(source: Path | Location) -> bool:
     """Return whether a file is a manifest or holds recordings, rather than being one, by its name."""
-    return isinstance(source, Path | RemoteFile) and source.name.lower().endswith((*_ENDINGS, *PACKED))
+    return isinstance(source, Path | RemoteFile) and source.name.lower().endswith((*_ENDINGS, *PACKED, *COMPRESSED))
 
 
 def is_recording(source: Path | Location) -> bool:
@@ -246,6 +248,8 @@ def _text(value: object) -> str | None:
 
 
 def _fairseq(path: File, lines: Sequence[str]) -> Iterator[tuple[int, Utterance]]:
+    if "\t" in lines[0]:
+        raise ManifestError(f"{path}: the first line must be the folder of the files, got {lines[0].strip()!r}")
     root = resolve(_parent(path), lines[0].strip())
     rows = {number: line.split("\t")[0].strip("\r") for number, line in enumerate(lines[1:], start=2) if line.strip()}
     if isinstance(root, Path):

@@ -19,10 +19,13 @@ from spintok.data.remote import File, RemoteError, RemoteFile
 from spintok.data.tar import TarIndex, TarMember, tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
-__all__ = ["PACKED", "Index", "packed_utterances", "read_lines", "shar_utterances"]
+__all__ = ["COMPRESSED", "PACKED", "Index", "packed_utterances", "read_lines", "shar_utterances"]
 
 PACKED = (".tar", ".parquet")
 """Endings of files that hold recordings."""
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Endings of tar files whose members cannot be read one by one."""
 
 _READERS = 16
 """Files that are listed at the same time."""

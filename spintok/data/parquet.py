@@ -52,7 +52,7 @@ class ParquetRow(Location):
 
     def local(self) -> LocalAudio:
         found = self._value()
-        data = found.get("bytes") if found else None
+        data = found.get("bytes") if isinstance(found, dict) else None
         if not isinstance(data, bytes):
             raise ParquetError(f"row {self.row} of {self.file} holds no bytes of audio")
         return TemporaryCopy.of([data], PurePosixPath(found.get("path") or "").suffix.lower())
@@ -71,7 +71,10 @@ class ParquetRow(Location):
             # What stands for a damaged file in a list: say how it is damaged.
             for _ in parquet_rows(self.file, ()):
                 pass
-        for group, rows in enumerate(_layout(self.file, source).groups):
+        layout = _layout(self.file, source)
+        if self.row >= 0 and self.column not in layout.columns.names:
+            raise ParquetError(f"{self.file} has no column {self.column!r}, only {', '.join(layout.columns.names)}")
+        for group, rows in enumerate(layout.groups):
             if self.row < first + rows:
                 return group, first
             first += rows

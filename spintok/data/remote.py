@@ -34,6 +34,10 @@ T = TypeVar("T")
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry, each made up to half longer at random, so that many workers do not return together."""
 
+_MISSING = (404, 410)
+_LATER = (408, 425, 429)
+"""Answers of web servers: there is no such file, and try again later."""
+
 PART = 1 << 25
 """Bytes of one request; a larger file is read in several."""
 
@@ -80,6 +84,8 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package, install = _PACKAGES.get(protocol, (protocol, protocol))
         raise MissingPackageError(f"{protocol}:// needs {package} ({error}): pip install {install}") from None
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}; there are s3://, gs://, hf://, https:// and others of fsspec") from None
     return filesystem, str(path).rstrip("/")
 
 
@@ -97,6 +103,21 @@ def _transient_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
+def _cause_of(error: Exception) -> Exception:
+    """fsspec says that a file of a web server is missing also when the server does not answer, fails or refuses."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or type(cause).__module__.partition(".")[0] != "aiohttp":
+        return error
+    assert isinstance(cause, Exception)
+    return error if getattr(cause, "status", None) in _MISSING else cause
+
+
+def _is_transient(error: Exception) -> bool:
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in _LATER
+    return isinstance(error, _transient_errors()) and not refused
+
+
 def retried(call: Callable[[], T], name: str) -> T:
     """The result of a call that may fail for a moment: it is repeated after pauses that double.
 
@@ -109,11 +130,14 @@ def retried(call: Callable[[], T], name: str) -> T:
     for pause in (*PAUSES, None):
         try:
             return call()
-        except (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, NotImplementedError):
+        except (FileExistsError, IsADirectoryError, PermissionError, NotImplementedError):
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = _cause_of(raised)
+            if isinstance(error, FileNotFoundError):
+                raise
             cause = " ".join(str(error).split()) or type(error).__name__
-            if not isinstance(error, _transient_errors()):
+            if not _is_transient(error):
                 if type(error).__module__ == "builtins":
                     raise
                 raise RemoteError(f"{name}: {cause}") from None

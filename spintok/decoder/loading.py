@@ -66,22 +66,35 @@ def shipped_decoders() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=8)
-def find_decoder(tokenizer: str, fingerprint: str, codebook: str) -> Decoder:
+def find_decoder(
+    tokenizer: str, fingerprint: str, codebook: str, latency: float | None = None, precision: str = "float32"
+) -> Decoder:
     """The decoder that ships with spintok for the tokens of a tokenizer and codebook.
 
     Args:
         tokenizer: its name, for the message.
         fingerprint: of the tokenizer.
         codebook: the name of the codebook.
+        latency, precision: how the tokens were computed, for the message: seconds (None for whole recordings), and the
+            type of the transformer.
 
     Raises:
-        ValueError: there is none; the message says how to train one.
+        ValueError: there is none; the message says how to get one, or other tokens.
     """
-    for folder in shipped_decoders().values():
-        decoder = load_decoder(folder)
+    shipped = [load_decoder(folder) for folder in shipped_decoders().values()]
+    for decoder in shipped:
         if (decoder.source.fingerprint, decoder.source.codebook) == (fingerprint, codebook):
             return decoder
+    what = f"{tokenizer} ({fingerprint[:12]}), codebook {codebook!r}"
+    if precision != "float32":
+        raise ValueError(f"no decoder speaks tokens of {what}, in {precision}: encode again without --precision")
+    again = ""
+    if latency is not None:
+        what += f", with a latency of {latency:g} s"
+        if any((one.source.tokenizer, one.source.codebook) == (tokenizer, codebook) for one in shipped):
+            again = "encode again without --latency, "
+    settings = f"--set codebook={codebook}" + ("" if latency is None else f" --set latency={latency:g}")
     raise ValueError(
-        f"no decoder ships with spintok for {tokenizer} ({fingerprint[:12]}), codebook {codebook!r}: name the folder "
-        f"of one, or train it: spintok train voice --data SPEECH --init {tokenizer} --set codebook={codebook}"
+        f"no decoder ships with spintok for {what}: {again}name the folder of a decoder, or train one: "
+        f"spintok train voice --data SPEECH --init {tokenizer} {settings} --output VOICE"
     )

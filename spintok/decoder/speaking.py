@@ -8,6 +8,7 @@ from torch import Tensor
 from spintok.decoder.decoder import Decoder
 from spintok.decoder.loading import find_decoder, load_decoder
 from spintok.models.codebook import Codebook
+from spintok.models.reduced import Precision
 from spintok.tokens import Tokens
 
 __all__ = ["Speaking"]
@@ -17,6 +18,8 @@ class Speaking:
     """The part of ``Tokenizer`` that turns tokens into speech."""
 
     name: str
+    latency: float | None
+    precision: Precision
 
     @property
     def fingerprint(self) -> str:
@@ -47,7 +50,7 @@ class Speaking:
         """
         name = self.codebook(codebook).config.name
         if decoder is None:
-            decoder = find_decoder(self.name, self.fingerprint, name)
+            decoder = find_decoder(self.name, self.fingerprint, name, self.latency, self.precision)
         elif not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder)
         decoder.check(self.fingerprint, name)

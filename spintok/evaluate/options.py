@@ -54,7 +54,7 @@ class EvaluationOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.merges < 0 or not self.tolerance > 0:
-            raise ValueError(f"need merges from 0 and a tolerance above 0, got {self.merges} and {self.tolerance}")
+            raise ValueError(f"merges must be at least 0, tolerance above 0: got {self.merges} and {self.tolerance}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from spintok._files import require
 from spintok.export.errors import ExportError
 from spintok.export.sequences.base import TextEncoder
 from spintok.export.vocabulary import SPECIALS, VOCABULARY_FILE, Vocabulary
+from spintok.hub.huggingface import check_repository
 
 __all__ = ["extend_tokenizer", "text_encoder"]
 
@@ -35,6 +36,7 @@ def extend_tokenizer(
     durations: int = 0,
     duration_template: str = "<|d_{}|>",
     overwrite: bool = False,
+    offline: bool | None = None,
 ) -> Vocabulary:
     """Add speech tokens to a tokenizer, and save it to a folder for ``AutoTokenizer.from_pretrained``.
 
@@ -46,6 +48,7 @@ def extend_tokenizer(
         tokenizer, fingerprint, codebooks: of the speech tokenizer; see ``Vocabulary``.
         template, specials, durations, duration_template: see ``Vocabulary``.
         overwrite: replace an earlier result.
+        offline: read a name from the cache of the Hub only; by default SPINTOK_OFFLINE decides.
 
     Returns:
         The ids of the added tokens.
@@ -54,7 +57,7 @@ def extend_tokenizer(
         ExportError: the base cannot be loaded, already has one of the tokens, or has gaps in its ids; or ``output``
             holds something else.
     """
-    extended = _load(base)
+    extended = _load(base, offline)
     known = extended.get_vocab()
     vocabulary = Vocabulary(
         tokenizer,
@@ -102,11 +105,15 @@ def text_encoder(folder: str | Path) -> TextEncoder:
     return encode
 
 
-def _load(source: str | Path) -> Any:
+def _load(source: str | Path, offline: bool | None = None) -> Any:
     transformers = require("transformers", extra="export", purpose="--to hf-tokenizer")
+    cached = True
+    if not Path(source).is_dir():
+        # Asked for first: transformers would try for a minute, and print each failure.
+        cached = check_repository(str(source), offline=offline)
     try:
         # False, not the default None, which asks on a terminal whether to run the code of the folder.
-        return transformers.AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=cached)
     except Exception as error:
         # Exceptions of many kinds come from a damaged folder.
         message = " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from spintok._files import require
 from spintok.hub.download import DownloadError, is_offline
 from spintok.progress import Progress, no_progress
 
-__all__ = ["Repository", "fetch_repository", "parse_repository", "upload_folder"]
+__all__ = ["Repository", "check_repository", "fetch_repository", "parse_repository", "upload_folder"]
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _FORM = re.compile(rf"({_PART}/{_PART})(?:@([^@\s]+))?")
@@ -39,6 +39,20 @@ def parse_repository(source: str) -> Repository | None:
     """The repository that ``ORG/NAME`` or ``ORG/NAME@REVISION`` names; None for text of any other form."""
     match = _FORM.fullmatch(source)
     return None if match is None else Repository(match[1], match[2])
+
+
+def check_repository(name: str, *, offline: bool | None = None) -> bool:
+    """Whether only the cache may be read: by ``offline``, or SPINTOK_OFFLINE or HF_HUB_OFFLINE; else ask the Hub.
+
+    Raises:
+        DownloadError: the Hub has no such repository for this user, or does not answer.
+    """
+    hub = _hub(name)
+    if hub.constants.HF_HUB_OFFLINE or (is_offline() if offline is None else offline):
+        return True
+    with _explained(Repository(name, None)):
+        hub.HfApi().model_info(name)
+    return False
 
 
 def fetch_repository(repository: Repository, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
@@ -154,8 +168,8 @@ def _explained(repository: Repository, *, offline: bool = False) -> Iterator[Non
             ) from None
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
         raise DownloadError(
-            f"{repository}: {host}: {_first_line(cause or error)}. Check the network, or add --offline to read what an "
-            "earlier download left in the cache"
+            f"{repository}: no such folder here, and {host} cannot be reached: {_first_line(cause or error)}. Check "
+            "the network, or add --offline to read what an earlier download left in the cache"
         ) from None
 
 

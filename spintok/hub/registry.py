@@ -112,6 +112,11 @@ def find(name: str, *, offline: bool | None = None, progress: Progress | None = 
         )
     if (repository := parse_repository(name)) is not None:
         return fetch_repository(repository, offline=offline, progress=progress)
+    if name.startswith(("torchaudio:", "s3prl:")):
+        raise ValueError(
+            f"{name} is an encoder without a codebook: train a K-means on it (spintok train kmeans_hubert_base --init "
+            f"{name} --data SPEECH --output FOLDER), or bring one (spintok import)"
+        )
     raise ValueError(
         f"unknown tokenizer {name!r}: neither a folder with a config.json, nor ORG/NAME on the Hugging Face Hub, nor "
         f"one of those that ship with spintok or are listed in SPINTOK_REGISTRY: {', '.join([*folders, *elsewhere])}"

@@ -227,6 +227,8 @@ class DecoderRecipe(TrainedRecipe):
     Attributes:
         tokenizer: the name or folder of the tokenizer.
         codebook: the codebook whose tokens are decoded; the primary by default.
+        latency: seconds of latency of the tokens, as of ``spintok encode --latency``; by default those of whole
+            recordings.
         network: the sizes of the network.
         hold_out: utterances whose CRC-32 of the key is divisible by this are not trained on, but validate the decoder;
             0 trains on all.
@@ -238,6 +240,7 @@ class DecoderRecipe(TrainedRecipe):
 
     tokenizer: str | None = None
     codebook: str | None = None
+    latency: float | None = None
     network: DecoderConfig = field(default_factory=DecoderConfig)
     hold_out: int = 10
     variance: float = 1.0

@@ -1,5 +1,6 @@
 """Analysis of speech with WORLD (Morise, Yokomori, Ozawa 2016): the acoustic parameters that a decoder learns."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ _UNKNOWN_F0 = 150.0
 
 def load_world() -> Any:
     """The library. Raises ``MissingPackageError``."""
-    return require("pyworld", extra="decoder", purpose="training a decoder")
+    with warnings.catch_warnings():
+        # It imports pkg_resources, which tells every user that its own days are numbered.
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+        return require("pyworld", extra="decoder", purpose="training a decoder")
 
 
 def analyze(waveform: Tensor, vectors: int) -> NDArray[np.float32]:

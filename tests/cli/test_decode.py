@@ -116,3 +116,48 @@ def test_a_key_does_not_lead_out_of_the_folder(tmp_path) -> None:
     assert _inside(tmp_path, "a/b") == tmp_path / "a/b.wav"
     with pytest.raises(ValueError, match="outside"):
         _inside(tmp_path, "../b")
+
+
+def test_a_folder_that_holds_files_is_written_to_only_when_asked(capsys, tmp_path, speech, voice) -> None:
+    (tmp_path / "in").mkdir()
+    samples, rate = soundfile.read(speech / "fred_yes.flac")
+    soundfile.write(tmp_path / "in" / "fred_yes.wav", samples, rate)
+    recording = (tmp_path / "in" / "fred_yes.wav").read_bytes()
+    assert run(capsys, "encode", tmp_path / "in", tmp_path / "tokens", "-t", "mfcc-kmeans-100", "-q")[0] == 0
+    command = ("decode", tmp_path / "tokens", tmp_path / "in", "--decoder", voice)
+    code, _, err = run(capsys, *command)
+    assert (code, err.count("\n")) == (cli.USAGE, 1)
+    assert "is not empty; name another folder, or add --overwrite" in err
+    assert (tmp_path / "in" / "fred_yes.wav").read_bytes() == recording
+    assert run(capsys, *command, "--overwrite")[0] == 0
+    assert (tmp_path / "in" / "fred_yes.wav").read_bytes() != recording
+    assert "is a file" in run(capsys, "decode", tmp_path / "tokens", speech / "fred_yes.flac")[2]
+    assert "unknown device 'x'" in run(capsys, "decode", tmp_path / "tokens", tmp_path / "o", "--device", "x")[2]
+
+
+def test_tokens_without_a_voice_say_how_to_get_one(capsys, monkeypatch, speech, mfcc) -> None:
+    slow = mfcc.at(0.32)
+    line = token_line(slow, {"primary": slow.encode(speech / "fred_yes.flac")}, dedup=True)
+    assert (read_token_line(line).latency, read_token_line(line).precision) == (0.32, "float32")
+
+    def error(text: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        code, _, err = run(capsys, "decode", "-")
+        assert (code, err.count("\n")) == (cli.USAGE, 1)
+        return err
+
+    found = error(line)
+    assert "with a latency of 0.32 s" in found
+    assert "--init mfcc-kmeans-100 --set codebook=primary --set latency=0.32 --output VOICE" in found
+    # A voice ships for tokens of whole recordings.
+    row = json.loads(line) | {"tokenizer": "dc-spin-10m-en"}
+    assert "encode again without --latency, name the folder" in error(json.dumps(row))
+    row |= {"latency": None, "precision": "bfloat16"}
+    assert "in bfloat16: encode again without --precision" in error(json.dumps(row))
+    assert "has spintok encode failed?" in error("")
+
+
+def test_keys_that_are_paths_become_files_below_the_folder(tmp_path) -> None:
+    from spintok.cli.decode import _inside
+
+    assert _inside(tmp_path, "/data/a.flac") == tmp_path / "data/a.flac.wav"

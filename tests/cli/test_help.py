@@ -24,6 +24,15 @@ def test_every_command_has_an_example(name) -> None:
     assert f"spintok {name} " in COMMANDS[name].epilog or f"-m spintok {name}" in COMMANDS[name].epilog
 
 
+def test_help_flows_and_keeps_its_brackets(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 300)
+    text = run(capsys, "serve", "--help")[1]
+    assert "pip install 'spintok[serve]'." in text
+    assert "ORG/NAME[@REVISION] on the Hub." in text
+    # Lines of the source are no lines of the page.
+    assert "it does what is missing. Files that cannot be read are" in run(capsys, "encode", "-h")[1]
+
+
 def test_the_version_is_printed(capsys) -> None:
     assert run(capsys, "--version") == (0, f"spintok {spintok.__version__}\n", "")
 

@@ -68,7 +68,7 @@ class BatchPlan:
             ValueError: none is long enough.
         """
         if samples.max(initial=0) < data.min_seconds * SAMPLE_RATE:
-            raise ValueError(f"all {len(samples)} utterances are shorter than data.min_seconds, {data.min_seconds} s")
+            raise ValueError(f"no utterance to train on is as long as data.min_seconds, {data.min_seconds} s")
         used = np.where(samples >= data.min_seconds * SAMPLE_RATE, samples, 0)
         used = np.minimum(used, round(data.max_seconds * SAMPLE_RATE))
         return cls(used, round(data.seconds * SAMPLE_RATE), seed, rank, world_size)

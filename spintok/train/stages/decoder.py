@@ -70,6 +70,10 @@ def build(recipe: DecoderRecipe, corpus: Corpus, distributed: Distributed) -> De
     load_world()
     tokenizer = open_tokenizer("tokenizer", recipe.tokenizer)
     try:
+        tokenizer = tokenizer.at(recipe.latency)
+    except ValueError as error:
+        raise RecipeError(f"latency: {error}") from None
+    try:
         codebook = tokenizer.codebook(recipe.codebook).config
     except ValueError as error:
         raise RecipeError(f"codebook: {error}") from None
@@ -81,6 +85,11 @@ def build(recipe: DecoderRecipe, corpus: Corpus, distributed: Distributed) -> De
     start_from_codewords(decoder.network.codes.weight, tokenizer.codebook(recipe.codebook).normalized_codewords())
     model = DecoderModel(decoder, distributed)
     kept = np.array([held_out(utterance.key, recipe.hold_out) for utterance in corpus.utterances])
+    if kept.all():
+        raise RecipeError(
+            f"hold_out: it holds out all {len(kept)} utterances, by the CRC-32 of their keys: give more speech, or "
+            "hold_out = 0"
+        )
     plan = Stage.plan_batches(recipe, np.where(kept, 0, corpus.samples), distributed)
     trained = np.flatnonzero(plan.samples).tolist()
     # As in training, what is too short for one frame has nothing to tell.

@@ -189,6 +189,7 @@ def test_the_analysis_is_shared(tmp_path, manifest) -> None:
         ("hold_out=1", "would hold out everything"),
         ("variance=2.0", "variance must be in"),
         ("start=mfcc-kmeans-100", "a decoder starts from nothing"),
+        ("latency=0.03", "latency must be a multiple of 0.02 s"),
     ],
 )
 def test_a_wrong_setting_is_one_line(capsys, tmp_path, manifest, setting, message) -> None:
@@ -219,3 +220,17 @@ def test_silence_and_a_sample_too_few_are_analysed() -> None:
     found = analyze(torch.zeros(400), 4)
     assert found.shape == (4, PARAMETERS)
     assert np.isfinite(found).all()
+
+
+def test_a_voice_for_tokens_with_a_latency(capsys, tmp_path, manifest, speech) -> None:
+    assert call(*train(tmp_path, manifest, 2, *INIT, "--set", "latency=0.16")) == 0
+    slow = spintok.load("mfcc-kmeans-100").at(0.16)
+    tokens = slow.encode(speech / "fred_yes.flac")
+    assert len(slow.decode(tokens, decoder=tmp_path / "out")) > 0
+
+
+def test_data_that_is_all_held_out_is_named(capsys, tmp_path, speech) -> None:
+    (tmp_path / "one.jsonl").write_text(json.dumps({"id": "a_river", "path": str(speech / "fred_yes.flac")}) + "\n")
+    every = next(n for n in range(2, 10**6) if stage.held_out("a_river", n))
+    command = train(tmp_path, tmp_path / "one.jsonl", 2, *INIT, "--set", f"hold_out={every}")
+    assert "it holds out all 1 utterances" in run(capsys, *command)[2]
