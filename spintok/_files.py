@@ -40,6 +40,10 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 """What ``flock`` reports on file systems without locks."""
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What writing reports without the name of the file."""
+
+
 class MissingPackageError(ImportError, ValueError):
     """An optional package is not installed or cannot be imported; the message says how to install it."""
 
@@ -59,6 +63,10 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         if descriptor is not None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,17 @@ def test_a_planted_link_is_never_followed(tmp_path, monkeypatch) -> None:
     assert victim.read_text() == "precious"
     write_text(tmp_path / "out", "text")
     assert (tmp_path / "out").read_text() == "text"
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    # Another file that fails inside of the block is not blamed on this one.
+    with pytest.raises(ConnectionError) as other, atomic(tmp_path / "out"):
+        raise ConnectionError(errno.ECONNRESET, "reset")
+    assert other.value.filename is None
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path) -> None:

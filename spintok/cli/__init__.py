@@ -60,4 +60,7 @@ def _message(error: Exception) -> str:
         return str(error.format_message()).replace(": Value error, ", ": ")
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{os.fsdecode(error.filename)}: {_CAUSES.get(type(error), error.strerror)}"
+    if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
+        # Without the number, which Python puts before the words.
+        return error.strerror
     return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"

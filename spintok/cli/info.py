@@ -25,7 +25,9 @@ def info(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Tokenizer: a name (spintok list --all), a folder, or ORG/NAME on the Hugging Face Hub.",
+            envvar="SPINTOK_TOKENIZER",
+            help="Tokenizer: a name (spintok list --all), a folder, or ORG/NAME on the Hugging Face Hub "
+            "(default: the one that commands take).",
             autocompletion=complete_tokenizer,
         ),
     ] = None,

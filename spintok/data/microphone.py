@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok._files import require
+from spintok._files import MissingPackageError, require
 from spintok.data.audio import AudioError
 
 __all__ = ["microphone_blocks"]
@@ -26,7 +26,15 @@ def microphone_blocks(rate: int, device: str | None = None) -> Iterator[NDArray[
         MissingPackageError: sounddevice or PortAudio is not installed.
         AudioError: there is no such device, or it cannot record at this rate; or samples were lost.
     """
-    sounddevice = require("sounddevice", extra="microphone", purpose="the microphone")
+    try:
+        sounddevice = require("sounddevice", extra="microphone", purpose="the microphone")
+    except MissingPackageError as error:
+        if "PortAudio" in str(error):
+            raise MissingPackageError(
+                "the microphone needs the library PortAudio, which pip does not install: on Debian and Ubuntu "
+                "apt install libportaudio2"
+            ) from None
+        raise
     recorded: queue.SimpleQueue[NDArray[np.float32] | str] = queue.SimpleQueue()
 
     def take(block: NDArray[np.float32], frames: int, time: Any, status: Any) -> None:

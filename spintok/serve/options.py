@@ -1,5 +1,6 @@
 """What a server allows."""
 
+import re
 from dataclasses import dataclass
 
 __all__ = ["ServerOptions"]
@@ -23,7 +24,7 @@ class ServerOptions:
         backlog_seconds: seconds of audio of one session that may wait; then the server stops reading from its client.
 
     Raises:
-        ValueError: a limit is not positive, or the token is empty.
+        ValueError: a limit is not positive, an origin is none, or the token is empty.
     """
 
     latency: float
@@ -44,6 +45,10 @@ class ServerOptions:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"--port must be 0 ... 65535, got {self.port}")
+        for origin in self.origins:
+            # Browsers send no path, so with one it would never match.
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
+                raise ValueError(f"--origin must be as browsers send it, such as https://example.org, got {origin!r}")
         if self.token is not None and not self.token.strip():
             raise ValueError("the access token is empty; leave it out to let everybody in who reaches the address")
 

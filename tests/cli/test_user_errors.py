@@ -1,9 +1,11 @@
 """Mistakes of users: each is one line that says what is wrong and how to mend it."""
 
 import tarfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from command_line import run
+from command_line import call, run
 
 from spintok import cli
 
@@ -28,6 +30,7 @@ def here(tmp_path, speech, monkeypatch):
     ("command", "message"),
     [
         ("encode a.flac --stats", "--stats is for a folder of tokens, but those of one file go to standard output"),
+        ("serve --origin https://example.org/", "--origin must be as browsers send it"),
         ("encode a.flac --format km", "--format km is for a folder of tokens"),
         ("encode a.flac --shard-size 3", "--shard-size is for a folder of tokens"),
         ("encode wav --price 3", "add --plan"),
@@ -84,3 +87,19 @@ def test_an_export_does_not_wait_for_the_hub(capsys, here, monkeypatch) -> None:
     code, out, err = run(capsys, *command)
     assert (code, out, err.count("\n")) == (cli.USAGE, "", 1)
     assert "nowhere: no such folder here, and https://huggingface.co cannot be reached" in err
+
+
+def test_info_follows_the_default_of_the_other_commands(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("SPINTOK_TOKENIZER", "mfcc-kmeans-100")
+    assert run(capsys, "info")[1].split()[:2] == ["name", "mfcc-kmeans-100"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_said_in_words(capsys, monkeypatch) -> None:
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        code = call("list")
+        with suppress(OSError):
+            full.close()
+    assert code == cli.USAGE
+    assert capsys.readouterr().err == "spintok: error: No space left on device\n"

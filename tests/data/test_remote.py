@@ -17,7 +17,7 @@ import spintok.data.remote
 from spintok.data.addresses import source_of
 from spintok.data.audio import AudioError, declared_samples, read, record
 from spintok.data.manifest import ManifestError, Utterance, read_manifest, scan
-from spintok.data.remote import RemoteFile, file_system
+from spintok.data.remote import RemoteError, RemoteFile, file_system
 
 SPEECH = sorted(Path("tests/speech").glob("*.flac"))
 
@@ -256,3 +256,39 @@ def test_any_file_system_of_fsspec_will_do(memory: fsspec.AbstractFileSystem) ->
     assert source_of("memory://wavs/x/fred.flac") != before
     (one,) = scan("memory://wavs/x/fred.flac")
     assert (one.key, str(one.path)) == ("fred", "memory://wavs/x/fred.flac")
+
+
+def test_a_web_server_that_fails_is_not_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,))
+    answers: list[int] = []
+
+    class Failing(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answers.append(int(self.path.strip("/.flac")))
+            self.send_error(answers[-1])
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            with pytest.raises(FileNotFoundError):
+                RemoteFile(f"{url}/404.flac").examine()
+            with pytest.raises(RemoteError, match="500.*after 2 tries"):
+                RemoteFile(f"{url}/500.flac").examine()
+            # Another try would not mend this.
+            before = len(answers)
+            with pytest.raises(RemoteError, match=r"403") as refused:
+                RemoteFile(f"{url}/403.flac").examine()
+            assert "tries" not in str(refused.value)
+            assert len(answers) == before + 2
+        finally:
+            server.shutdown()
+            thread.join()
+    with pytest.raises(RemoteError, match="Cannot connect"):
+        RemoteFile(f"{url}/1.flac").examine()
