@@ -135,12 +135,12 @@ def encode(
         ),
     ] = False,
     lease_seconds: Annotated[
-        float, typer.Option(help="With --shared: a worker that is silent for so long is taken for dead.")
+        float, typer.Option(help="With --shared: a worker that is silent for this long is considered dead.")
     ] = 120.0,
     engine: Annotated[
         Literal["ray"] | None,
         typer.Option(
-            help="Have shared workers run by a cluster: ray is that of RAY_ADDRESS, or of this machine.",
+            help="Run shared workers on a cluster: ray uses the one at RAY_ADDRESS, or this machine.",
             show_default=False,
         ),
     ] = None,

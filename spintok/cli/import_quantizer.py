@@ -47,7 +47,7 @@ def import_quantizer(
     offline: Offline = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a tokenizer of an encoder and a K-means that exists."""
+    """Make a tokenizer from an encoder and an existing K-means."""
     from spintok.loading import import_quantizer
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -54,10 +54,10 @@ def serve(
     message_bytes: Annotated[int, typer.Option(help="The largest message of a session, in bytes.")] = 1 << 20,
     upload_bytes: Annotated[int, typer.Option(help="The largest file that may be posted, in bytes.")] = 256 << 20,
     idle_seconds: Annotated[
-        float, typer.Option(help="Disconnect a client that sends nothing, or reads nothing, for so long.")
+        float, typer.Option(help="Disconnect a client that sends nothing, or reads nothing, for this long.")
     ] = 60.0,
     backlog_seconds: Annotated[
-        float, typer.Option(help="Stop reading from a client while so much of its audio waits.")
+        float, typer.Option(help="Stop reading from a client while this much of its audio is waiting.")
     ] = 10.0,
     device: Device = "auto",
     offline: Offline = None,

@@ -12,7 +12,7 @@ EPILOG = """Examples:
 
   spintok list                                         names, codebooks, licences, folders
 
-  spintok list --all                                   those that others have published, too, and encoders
+  spintok list --all                                   also published tokenizers and encoders
 
   spintok list --json                                  the same for programs
 

@@ -65,7 +65,10 @@ def train(
     ] = None,
     checkpoint_minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="Minutes between two checkpoints; by default two seconds, or more if that costs 2 %."),
+        typer.Option(
+            min=0,
+            help="Minutes between checkpoints (default: two seconds, or more where that would cost over 2 % of the time).",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print shapes, parameters, memory and steps, and train nothing.")

@@ -368,7 +368,7 @@ def _refuse_rate(name: str, rate: int) -> None:
 def _refuse_unusable(name: str, samples: NDArray[np.float32]) -> None:
     bad = np.count_nonzero(~np.isfinite(samples))
     if bad:
-        raise AudioError(f"{name}: {bad} samples are NaN or infinite")
+        raise AudioError(f"{name}: {bad} sample{' is' if bad == 1 else 's are'} NaN or infinite")
     largest = float(np.abs(samples).max(initial=0.0))
     if largest > LARGEST_SAMPLE:
         raise AudioError(f"{name}: samples reach {largest:.3g}, where full scale is 1")

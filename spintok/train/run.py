@@ -78,6 +78,10 @@ def train(
             run failed; the message is one line.
         KeyboardInterrupt: SIGINT or SIGTERM came, and a checkpoint has been saved.
     """
+    for name in ("encoder", "start", "tokenizer"):
+        source = getattr(recipe, name, None)
+        if isinstance(source, str) and output.exists() and Path(source).exists() and output.samefile(source):
+            raise ValueError(f"{output}: the run starts from this folder and would replace it; give another --output")
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if distributed.rank == 0:

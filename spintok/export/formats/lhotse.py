@@ -45,7 +45,7 @@ class CutWriter:
             return []
         return [
             f"{len(self.unread)} audio files could not be opened, such as {self.unread[0]!r}: their cuts say "
-            f"{SAMPLE_RATE} Hz and one channel"
+            f"{SAMPLE_RATE} Hz and one channel, and Lhotse may not find the audio"
         ]
 
     def write(self, path: Path, records: Sequence[Record], header: Header) -> None:

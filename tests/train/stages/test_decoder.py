@@ -234,3 +234,12 @@ def test_data_that_is_all_held_out_is_named(capsys, tmp_path, speech) -> None:
     every = next(n for n in range(2, 10**6) if stage.held_out("a_river", n))
     command = train(tmp_path, tmp_path / "one.jsonl", 2, *INIT, "--set", f"hold_out={every}")
     assert "it holds out all 1 utterances" in run(capsys, *command)[2]
+
+
+def test_the_folder_that_a_run_starts_from_is_not_replaced(capsys, tmp_path, manifest) -> None:
+    spintok.load("mfcc-kmeans-100").save(tmp_path / "out")
+    before = (tmp_path / "out" / "config.json").read_bytes()
+    code, _, err = run(capsys, *train(tmp_path, manifest, 2, "--init", tmp_path / "out"))
+    assert code != 0
+    assert "the run starts from this folder and would replace it" in err
+    assert (tmp_path / "out" / "config.json").read_bytes() == before
