@@ -67,7 +67,7 @@ def train(
         float | None,
         typer.Option(
             min=0,
-            help="Minutes between checkpoints (default: two seconds, or more where that would cost over 2 % of the time).",
+            help="Minutes between checkpoints (default: two seconds, or more if that costs over 2 % of the time).",
         ),
     ] = None,
     dry_run: Annotated[
