@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "benchmarks/kernels/results/cpu/README.md": "results/kernels-cpu.md",
-    "benchmarks/kernels/results/h200/README.md": "results/kernels-h200.md",
+    "benchmarks/kernels/results/cpu/README.md": "results/kernels-cpu/index.md",
+    "benchmarks/kernels/results/h200/README.md": "results/kernels-h200/index.md",
     "kernels/NOTES.md": "notes/kernels.md",
     "pretrained/dc-spin-10m-en/README.md": "tokenizers/dc-spin-10m-en.md",
     "pretrained/dc-spin-stream-10m-en/README.md": "tokenizers/dc-spin-stream-10m-en.md",
@@ -40,9 +40,12 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of ``PAGES`` to the site."""
+    """Add the pages of ``PAGES`` to the site, and the pictures beside those that have a folder of their own."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
+        folder, _, name = target.rpartition("/")
+        for picture in (ROOT / source).parent.glob("*.png") if name == "index.md" else ():
+            files.append(File.generated(config, f"{folder}/{picture.name}", abs_src_path=str(picture)))
     return files
 
 

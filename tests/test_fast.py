@@ -83,7 +83,7 @@ def test_the_map_of_this_repository_reaches_the_tests() -> None:
     selected = fast.select(["spintok/tokens.py"])
     assert selected[0] == "tests/test_tokens.py"
     assert {"tests/test_tokenizer.py", "tests/cli/test_cli.py", "tests/export/test_bpe.py"} <= set(selected)
-    assert "tests/kernels/test_assign.py" not in selected
+    assert "tests/kernels/test_ops.py" not in selected
 
 
 def test_changes_are_counted_from_where_the_branch_left_main(project: Path) -> None:

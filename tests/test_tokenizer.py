@@ -16,7 +16,7 @@ import spintok
 from spintok.chunking import Window
 from spintok.data.audio import AudioError, Recording
 from spintok.frames import num_frames
-from spintok.loading import _device
+from spintok.loading import find_device
 from spintok.models.codebook import Codebook, CodebookConfig
 from spintok.models.config import EncoderConfig
 from spintok.models.encoder import random_encoder
@@ -401,5 +401,5 @@ def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch: pytest.Mon
         monkeypatch.delenv("LOCAL_RANK", raising=False)
         if rank is not None:
             monkeypatch.setenv("LOCAL_RANK", rank)
-        found.append(str(_device("auto")))
+        found.append(str(find_device("auto")))
     assert found == ["cuda:0", "cuda:0", "cuda:1", "cuda:0"]

@@ -125,7 +125,7 @@ def test_errors_are_one_line(run, folder, tmp_path):
         ((folder, out, "--to", "hf-tokenizer"), "--base FOLDER"),
         ((out, "--to", "hf-tokenizer", "--base", folder), "either token folders or --tokenizer"),
         ((out, "--to", "npz"), "name at least one folder"),
-        ((tmp_path / "none", out, "--to", "npz"), "no tokenizer.json"),
+        ((tmp_path / "none", out, "--to", "npz"), "no such folder"),
         ((folder, out, "--to", "bpe"), "give at least one size"),
         ((folder, out, "--to", "packed", "--task", "asr"), "asr needs transcripts"),
         ((folder, out, "--to", "packed", "--codebook", "a", "--codebook", "b"), "holds one codebook"),

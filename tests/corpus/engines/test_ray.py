@@ -157,7 +157,7 @@ def test_what_is_refused(mfcc, recordings, tmp_path: Path, capsys) -> None:
     for message, arguments in {
         "add --engine ray": [folder, "out", "--engine-workers", "2"],
         "leave --engine out": [folder, "out", "--engine", "ray", "--plan"],
-        "name it as the second argument": [recordings[0].path, "--engine", "ray"],
+        "name the folder to write as the second argument": [recordings[0].path, "--engine", "ray"],
     }.items():
         code, _, err = run(capsys, "encode", *arguments)
         assert (code, message in err) == (2, True)
