@@ -105,7 +105,9 @@ def test_an_encoder_of_our_own_architecture_is_converted(tmp_path: Path) -> None
     assert isinstance(load_extractor(f"s3prl:hubert_local:{tmp_path}/m.pt"), Encoder)
 
 
-def test_the_k_means_stage_clusters_its_features(ckpt: Path, tmp_path: Path) -> None:
+def test_the_k_means_stage_clusters_its_features(ckpt: Path, tmp_path: Path, monkeypatch) -> None:
+    # transformers looks on the Hub for files that the folder does not have, again and again if there is no network.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     source = f"s3prl:hf_hubert_custom:{ckpt}"
     recipe = KMeansRecipe(name="k", encoder=source, layer=2, kmeans=KMeansConfig(size=12, sample=2000, restarts=1))
     tokenizer = run(recipe, voices()[:2], tmp_path, no_progress)
