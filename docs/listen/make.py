@@ -47,7 +47,7 @@ any recording, and so in its own voice, with a melody that it has to guess. `pyt
 page with the decoders of `recipes/resynthesis.py`, which have one recipe for all rows and whose error rates it prints.
 "Heard" is what PocketSphinx, a weak recogniser, makes of the sound. Figures of the two voices that ship are on their
 cards, [100](../../pretrained/decoders/dc-spin-10m-en-100-kathleen/README.md) and
-[500](../../pretrained/decoders/dc-spin-10m-en-500-kathleen/README.md): they get more than half of the words wrong.
+[500](../../pretrained/decoders/dc-spin-10m-en-500-kathleen/README.md): with them it gets about half of the words wrong.
 
 The first recordings are those of `tests/speech`, made by espeak-ng and flite, which no training heard. The others are
 of people of the development set, whose own recordings are not part of this repository: speechocean762 (Zhang et al.
