@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spintok.export.embeddings import project_codewords, resize_embeddings
@@ -91,6 +91,8 @@ def test_ids_are_contiguous_and_behind_the_text(extended):
 @given(text=st.one_of(st.text(), st.sampled_from(LINES), st.lists(st.sampled_from(LINES)).map(" \n".join)))
 def test_text_is_encoded_as_before(extended, text):
     _, tokenizer, base = extended
+    # hypothesis draws strings of the source code, too.
+    assume(not any(token in text for token in tokenizer.get_added_vocab()))
     assert tokenizer(text).input_ids == base(text).input_ids
     ids = base(text).input_ids
     assert tokenizer.decode(ids) == base.decode(ids)
