@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from spintok.frames import HOP, SAMPLE_RATE, num_frames
-from spintok.models.base import FeatureExtractor
 from spintok.models.importers.s3prl import build_upstream
 from spintok.models.importers.weights import CheckpointError
+from spintok.models.one_by_one import OneByOne
 from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["Upstream", "load_upstream"]
 
 
-class Upstream(FeatureExtractor):
+class Upstream(OneByOne):
     """Features of any s3prl upstream with 50 frames per second.
 
     Each utterance is encoded alone, because upstreams let padding leak into their features; batches gain no speed.
@@ -72,30 +72,17 @@ class Upstream(FeatureExtractor):
         """The number of the last layer."""
         return self._layers
 
-    def hidden_states(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        layers: Sequence[int] | None = None,
-        statistics: WaveformStatistics | None = None,
-    ) -> tuple[list[Tensor], Tensor]:
-        layers = range(self.num_layers + 1) if layers is None else layers
-        self.check_layers(layers)
-        batch, samples = waveforms.shape
-        sizes = [samples] * batch if lengths is None else lengths.tolist()
-        counts = [num_frames(size) for size in sizes]
-        states = [waveforms.new_zeros(batch, num_frames(samples), self.num_features) for _ in layers]
-        for row, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-            if count:
-                found = self._run(waveforms[row, :size])
-                for state, layer in zip(states, layers, strict=True):
-                    if len(found[layer]) < count:
-                        raise ValueError(
-                            f"s3prl's {self.name} gave {len(found[layer])} frames for {size} samples, not {count}"
-                        )
-                    state[row, :count] = found[layer][:count]
-        return states, torch.tensor(counts, device=waveforms.device)
+    def features_alone(
+        self, waveform: Tensor, layers: Sequence[int], statistics: WaveformStatistics | None
+    ) -> list[Tensor]:
+        found = self._run(waveform)
+        count = num_frames(len(waveform))
+        for layer in layers:
+            if len(found[layer]) < count:
+                raise ValueError(
+                    f"s3prl's {self.name} gave {len(found[layer])} frames for {len(waveform)} samples, not {count}"
+                )
+        return [found[layer] for layer in layers]
 
     def statistics(self, blocks: Iterable[Tensor]) -> None:
         """None: upstreams take no statistics, so each chunk of a long recording is normalised by itself."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from spintok._files import require
-from spintok.frames import FrameGrid, num_frames
-from spintok.models.base import FeatureExtractor
+from spintok.frames import FrameGrid
 from spintok.models.filterbank import kaldi_frames, mel_bands, povey_window
 from spintok.models.importers.huggingface import feature_extractor, read_json, read_weights
 from spintok.models.importers.weights import CheckpointError, check_weights
+from spintok.models.one_by_one import OneByOne
 from spintok.models.statistics import WaveformStatistics
 
 __all__ = ["MODEL_TYPE", "W2vBert", "W2vBertConfig", "load_w2v_bert"]
@@ -115,7 +115,7 @@ _NAMES = {
 }
 
 
-class W2vBert(FeatureExtractor):
+class W2vBert(OneByOne):
     """Features of w2v-BERT 2.0, 50 per second.
 
     Layer ``n`` is ``hidden_states[n]`` of transformers' ``Wav2Vec2BertModel``: 0 is the projected filter bank, and
@@ -182,29 +182,13 @@ class W2vBert(FeatureExtractor):
         """The number of conformer layers."""
         return self.config.layers
 
-    def hidden_states(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        layers: Sequence[int] | None = None,
-        statistics: WaveformStatistics | None = None,
-    ) -> tuple[list[Tensor], Tensor]:
-        layers = range(self.num_layers + 1) if layers is None else layers
-        self.check_layers(layers)
-        batch, samples = waveforms.shape
-        sizes = [samples] * batch if lengths is None else lengths.tolist()
-        if len(sizes) != batch or not all(0 <= size <= samples for size in sizes):
-            raise ValueError(f"lengths must be {batch} numbers in 0 ... {samples}, got {sizes[:20]}")
-        counts = [num_frames(size, self.grid) for size in sizes]
-        states = [waveforms.new_zeros(batch, num_frames(samples, self.grid), self.num_features) for _ in layers]
-        for row, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-            if count:
-                whole = None if statistics is None else statistics[row : row + 1]
-                found = self._run(self._bank(waveforms[row, :size], whole), layers)
-                for state, one in zip(states, found, strict=True):
-                    state[row, :count] = one[0]
-        return states, torch.tensor(counts, device=waveforms.device)
+    def features_alone(
+        self, waveform: Tensor, layers: Sequence[int], statistics: WaveformStatistics | None
+    ) -> list[Tensor]:
+        last = self.num_layers
+        bank = self._bank(waveform, statistics)
+        out = self.model(bank[None], output_hidden_states=any(layer < last for layer in layers))
+        return [(out.last_hidden_state if layer == last else out.hidden_states[layer])[0] for layer in layers]
 
     @torch.no_grad()
     def statistics(self, blocks: Iterable[Tensor]) -> WaveformStatistics:
@@ -236,12 +220,6 @@ class W2vBert(FeatureExtractor):
             )
         with torch.device("meta"):
             return cls(W2vBertConfig.from_dict(settings))
-
-    def _run(self, bank: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """The given layers, each (1, T, D), from normalised log-mel frames (T, 160)."""
-        last = self.num_layers
-        out = self.model(bank[None], output_hidden_states=any(layer < last for layer in layers))
-        return [out.last_hidden_state if layer == last else out.hidden_states[layer] for layer in layers]
 
     def _bank(self, waveform: Tensor, statistics: WaveformStatistics | None) -> Tensor:
         """Normalised log-mel frames of a waveform (S,), two side by side: (T, 160) float32."""
