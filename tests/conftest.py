@@ -5,9 +5,14 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 # A shell without job control starts background commands with SIGINT ignored, and their children inherit that: the tests
 # of Ctrl-C need the default.
@@ -59,3 +64,12 @@ def _signal_handlers() -> None:
 def speech() -> Path:
     """A folder of synthesised speech: six short FLACs, six voices."""
     return Path(__file__).parent / "speech"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[S3Server]":
+    """An S3 server on this machine, to which ``s3://`` addresses lead."""
+    from s3_server import connected_s3_server
+
+    with connected_s3_server(monkeypatch) as running:
+        yield running

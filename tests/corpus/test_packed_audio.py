@@ -4,14 +4,14 @@ import errno
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from packed_speech import parquet_of, samples_of, tar_of
-from s3_server import S3Server, connected_s3_server
+from s3_server import S3Server
 
 import spintok.data.remote
 from spintok.corpus import CorpusError, Options, encode_corpus, read_corpus
@@ -76,12 +76,6 @@ def put(folder: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder / "cuts.jsonl" if "cuts.jsonl" in files else folder
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with connected_s3_server(monkeypatch) as running:
-        yield running
 
 
 @pytest.mark.parametrize("way", ["threads", "ranks", "shared"])

@@ -1,11 +1,10 @@
 """Runs over audio on an object store: the shards are those of local files, with resuming and changes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, connected_s3_server
+from s3_server import S3Server
 
 import spintok.data.remote
 from spintok.corpus import Options, encode_corpus, read_corpus
@@ -17,12 +16,6 @@ pytestmark = [
     # botocore's own.
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with connected_s3_server(monkeypatch) as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from s3_server import S3Server, connected_s3_server
+from s3_server import S3Server
 
 import spintok.data.remote
 from spintok.data.addresses import source_of
@@ -25,12 +25,6 @@ pytestmark = [
     # botocore's own.
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with connected_s3_server(monkeypatch) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """Workers that write to an object store, on a server that fails now and then."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, connected_s3_server
+from s3_server import S3Server
 
 import spintok.data.remote
 from spintok.corpus import CorpusError, Options, encode_corpus
@@ -19,12 +18,6 @@ pytestmark = [
     # botocore's own.
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with connected_s3_server(monkeypatch) as running:
-        yield running
 
 
 def stored(server: S3Server) -> dict[str, bytes]:
