@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from spintok.data.alignments import Interval, frame_intervals
+from spintok.data.labels.alignments import Interval, frame_intervals
 from spintok.evaluate.bootstrap import replicates
 from spintok.evaluate.boundaries import boundary_counts
 from spintok.evaluate.phones import PhoneScore

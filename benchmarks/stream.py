@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 import spintok
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import match
 from spintok.data.audio import read
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import match
 from spintok.data.manifest import Utterance, scan
 from spintok.evaluate import run as evaluation
 from spintok.evaluate.noise_sources import NoiseSources

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from spintok.data.labels.transcripts import manifest_texts
 from spintok.data.manifest import Utterance, read_manifest
-from spintok.data.transcripts import manifest_texts
 from spintok.decoder import load_decoder
 from spintok.evaluate.bootstrap import difference, interval
 from spintok.evaluate.metric import MetricInputs, Result

@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.evaluate.resynthesis.packages import load
 from spintok.evaluate.resynthesis.recognizer import words_of
 

@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spintok.data.audio import read
+from spintok.data.labels.transcripts import Transcripts
 from spintok.data.manifest import scan
-from spintok.data.transcripts import Transcripts
 from spintok.loading import load
 from spintok.models.encoder import Encoder
 from spintok.tokenizer import Tokenizer

@@ -18,8 +18,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-import spintok.data.remote
-from spintok.data.remote import file_system
+import spintok.data.locations.remote
+from spintok.data.locations.remote import file_system
 
 
 class S3Server(ThreadingHTTPServer):
@@ -85,7 +85,7 @@ def connected_s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
             ("AWS_MAX_ATTEMPTS", "1"),
         ):
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
+        monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.01,) * 8)
         file_system.cache_clear()
         import s3fs
 

@@ -189,7 +189,7 @@ def encode(
         "shard_size": shard_size, "workers": workers, "rank": rank, "ranks": ranks, "overwrite": overwrite,
         "shard_seconds": shard_seconds, "shared": shared, "lease_seconds": lease_seconds,
     }  # fmt: skip
-    from spintok.data.addresses import located
+    from spintok.data.locations.addresses import located
 
     if not source:
         raise ValueError("the source is an empty string; name a folder, a file or a manifest")

@@ -22,7 +22,7 @@ from spintok.cli.progress import progress_display
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spintok.data.alignments import Alignment
+    from spintok.data.labels.alignments import Alignment
     from spintok.data.manifest import Utterance
     from spintok.decoder import Decoder
     from spintok.evaluate.noise_sources import NoiseSources
@@ -186,8 +186,8 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | None) -> "dict[str, Alignment]":
-    from spintok.data.alignment_files import read_alignments
-    from spintok.data.alignments import match, merge
+    from spintok.data.labels.alignment_files import read_alignments
+    from spintok.data.labels.alignments import match, merge
 
     found: dict[str, Alignment] = {}
     if phones is not None:
@@ -199,7 +199,7 @@ def _alignments(listed: "list[Utterance]", phones: Path | None, words: Path | No
 
 def _texts(data: Path, text: Path | None) -> "Mapping[str, str]":
     """The transcripts that are named, or those of the manifest."""
-    from spintok.data.transcripts import Transcripts, manifest_texts
+    from spintok.data.labels.transcripts import Transcripts, manifest_texts
 
     if text is not None:
         return Transcripts(text)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spintok.cli.output import say
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.export import (
     ExportSummary,
     Packing,

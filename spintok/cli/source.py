@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from spintok.data.location import Location
+    from spintok.data.locations.base import Location
 
 __all__ = ["Source", "as_file", "check_output", "default_folder", "is_stream"]
 

@@ -42,7 +42,7 @@ from spintok.corpus.shard_record import check_shard
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError, load_pyarrow
 from spintok.data.audio import Recording
-from spintok.data.location import is_url
+from spintok.data.locations.base import is_url
 from spintok.data.manifest import Utterance
 from spintok.featurizer import Featurizer
 from spintok.progress import Progress, no_progress

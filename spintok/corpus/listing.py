@@ -14,8 +14,8 @@ from typing import Any
 
 from spintok._files import digest
 from spintok.corpus.errors import CorpusError
-from spintok.data.parquet import ParquetRow
-from spintok.data.tar import TarMember
+from spintok.data.locations.parquet import ParquetRow
+from spintok.data.locations.tar import TarMember
 from spintok.data.utterance import Utterance
 
 __all__ = ["LIST_PATTERN", "arranged", "list_bytes", "list_digest", "list_name"]

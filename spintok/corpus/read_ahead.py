@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from spintok.corpus.errors import CorpusError
-from spintok.data.addresses import source_of
 from spintok.data.audio import Recording
-from spintok.data.location import Source
-from spintok.data.remote import RemoteError
+from spintok.data.locations.addresses import source_of
+from spintok.data.locations.base import Source
+from spintok.data.locations.remote import RemoteError
 from spintok.data.utterance import Utterance
 from spintok.featurizer import Featurizer
 from spintok.frames import SAMPLE_RATE

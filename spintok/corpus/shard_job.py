@@ -23,8 +23,8 @@ from spintok.corpus.shard_record import (
 )
 from spintok.corpus.shard_writer import ShardWriter
 from spintok.corpus.token_formats import ShardError
-from spintok.data.addresses import source_of, sources_of
-from spintok.data.location import Source
+from spintok.data.locations.addresses import source_of, sources_of
+from spintok.data.locations.base import Source
 from spintok.data.utterance import Utterance
 from spintok.frames import SAMPLE_RATE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from spintok._files import sha256_of, write_text
 from spintok.corpus.job_summary import Failure
 from spintok.corpus.token_formats import ShardError
-from spintok.data.location import Source
+from spintok.data.locations.base import Source
 
 __all__ = [
     "FailedFile",

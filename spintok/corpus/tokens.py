@@ -36,9 +36,9 @@ from spintok.corpus.token_formats import (
     shard_path,
     write_shard,
 )
-from spintok.data.addresses import absolute
 from spintok.data.audio import Recording
-from spintok.data.location import is_url
+from spintok.data.locations.addresses import absolute
+from spintok.data.locations.base import is_url
 from spintok.data.manifest import Utterance
 from spintok.frames import FRAME_RATE, RECEPTIVE_FIELD, SAMPLE_RATE, FrameGrid
 from spintok.progress import Progress, no_progress

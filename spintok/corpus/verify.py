@@ -27,7 +27,7 @@ from spintok.corpus.folder import read_description, shard_paths
 from spintok.corpus.shard_record import read_record
 from spintok.corpus.token_formats import Record
 from spintok.corpus.tokens import read_corpus
-from spintok.data.addresses import absolute, source_of
+from spintok.data.locations.addresses import absolute, source_of
 from spintok.frames import SAMPLE_RATE
 from spintok.tokenizer import Tokenizer
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spintok.data import ffmpeg
-from spintok.data.addresses import local_audio, located, suffix_of
 from spintok.data.containers import ogg_damage, sample_bytes
-from spintok.data.location import LocalAudio, LocationError, Span
-from spintok.data.remote import RemoteFile
+from spintok.data.locations.addresses import local_audio, located, suffix_of
+from spintok.data.locations.base import LocalAudio, LocationError, Span
+from spintok.data.locations.remote import RemoteFile
 from spintok.data.resampling import StreamResampler
 from spintok.frames import SAMPLE_RATE
 
@@ -145,7 +145,7 @@ def read(path: str | os.PathLike[str]) -> Tensor:
 def blocks(path: str | os.PathLike[str], resample: Resampler = by_soxr) -> Iterator[Tensor]:
     """Yield the file as consecutive waveforms of about 30 s, each (S,) float32 at 16 kHz, in bounded memory.
 
-    The path may be an address (``spintok.data.location``); what is elsewhere is copied to a temporary file first.
+    The path may be an address (``spintok.data.locations.base``); what is elsewhere is copied to a temporary file first.
 
     Raises ``AudioError`` if the file is missing, empty, no audio, cut short or damaged, or has samples that are NaN,
     infinite or beyond ``LARGEST_SAMPLE``. Warns with ``AudioWarning`` if at most ``TAIL_SECONDS`` are missing.

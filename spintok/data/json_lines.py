@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
-from spintok.data.location import is_url
+from spintok.data.locations.base import is_url
 
 __all__ = ["KEY_FIELDS", "PATH_FIELDS", "json_objects", "key_of", "path_of"]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spintok.data.addresses import resolve
 from spintok.data.audio import RATES
-from spintok.data.cut import Cut
-from spintok.data.location import Location, Span
-from spintok.data.remote import File
+from spintok.data.locations.addresses import resolve
+from spintok.data.locations.base import Location, Span
+from spintok.data.locations.cut import Cut
+from spintok.data.locations.remote import File
 from spintok.data.utterance import Utterance, as_utf8
 
 __all__ = ["is_lhotse", "lhotse_utterance"]

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from spintok.data.addresses import located, resolve
 from spintok.data.audio import EXTENSIONS
 from spintok.data.ffmpeg import HEAD, SHARED_EXTENSIONS, begins_transport_stream, is_transport_stream
 from spintok.data.json_lines import PATH_FIELDS, json_objects, key_of, path_of
-from spintok.data.kept_index import KeptIndexes
 from spintok.data.lhotse import is_lhotse, lhotse_utterance
-from spintok.data.location import Location
+from spintok.data.locations.addresses import located, resolve
+from spintok.data.locations.base import Location
+from spintok.data.locations.kept_index import KeptIndexes
+from spintok.data.locations.remote import File, RemoteFile, exists, file_source, files_below, is_folder
+from spintok.data.locations.tar import tar_index
 from spintok.data.packed import COMPRESSED, PACKED, Index, packed_utterances, read_lines, shar_utterances
-from spintok.data.remote import File, RemoteFile, exists, file_source, files_below, is_folder
-from spintok.data.tar import tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
 __all__ = ["ManifestError", "Utterance", "is_list", "is_recording", "read_manifest", "scan"]

@@ -13,10 +13,10 @@ from typing import Any
 from spintok.data.audio import EXTENSIONS
 from spintok.data.json_lines import KEY_FIELDS, json_objects
 from spintok.data.lhotse import lhotse_utterance
-from spintok.data.location import Location, LocationError
-from spintok.data.parquet import ParquetRow, parquet_rows
-from spintok.data.remote import File, RemoteError, RemoteFile
-from spintok.data.tar import TarIndex, TarMember, tar_index
+from spintok.data.locations.base import Location, LocationError
+from spintok.data.locations.parquet import ParquetRow, parquet_rows
+from spintok.data.locations.remote import File, RemoteError, RemoteFile
+from spintok.data.locations.tar import TarIndex, TarMember, tar_index
 from spintok.data.utterance import ManifestError, Utterance, as_utf8, stated_duration
 
 __all__ = ["COMPRESSED", "PACKED", "Index", "packed_utterances", "read_lines", "shar_utterances"]

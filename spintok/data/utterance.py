@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spintok.data.location import Location
+from spintok.data.locations.base import Location
 from spintok.frames import SAMPLE_RATE
 
 __all__ = ["ManifestError", "Utterance", "as_utf8", "stated_duration"]

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from spintok.data.alignments import SILENCE_LABELS, Interval
+from spintok.data.labels.alignments import SILENCE_LABELS, Interval
 from spintok.frames import GRID, FrameGrid, frame_center_seconds
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.frames import frame_center_seconds
 from spintok.tokens import Tokens
 

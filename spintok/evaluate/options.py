@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spintok.data.alignments import Alignment, Interval
+from spintok.data.labels.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.evaluate.abx_triples import Sampling, Unit
 from spintok.evaluate.boundaries import TOLERANCE

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import SILENCE_LABELS, Interval, characters
+from spintok.data.labels.alignments import SILENCE_LABELS, Interval, characters
 from spintok.evaluate.bootstrap import jackknife
 from spintok.evaluate.boundaries import TOLERANCE, Boundaries, boundary_counts
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped, grouped, slug

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spintok._files import require
-from spintok.data.alignments import Interval, frame_intervals
+from spintok.data.labels.alignments import Interval, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.features import iter_layer_features, layers_of

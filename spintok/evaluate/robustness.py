@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spintok._files import require
-from spintok.data.alignments import SILENCE_LABELS, Interval, intervals_at
 from spintok.data.audio import AudioError, read
+from spintok.data.labels.alignments import SILENCE_LABELS, Interval, intervals_at
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped

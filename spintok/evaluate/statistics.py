@@ -1,6 +1,6 @@
 """The statistics of ``spintok stats`` over the dataset."""
 
-from spintok.data.alignments import SILENCE_LABELS
+from spintok.data.labels.alignments import SILENCE_LABELS
 from spintok.evaluate.metric import Metric, MetricInputs, Result
 from spintok.stats import LabelCounts, TokenCounts, metrics
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spintok.corpus.token_formats import Record
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.export.errors import ExportError
 from spintok.export.folder import find_export, finish, writing
 from spintok.export.formats import fairseq, gslm, jsonl, lhotse, npz, parquet, webdataset

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spintok.corpus import CorpusCounts, count_corpus, read_corpus
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import SILENCE_LABELS, Alignment, match
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import SILENCE_LABELS, Alignment, match
 from spintok.report.charts import Table
 from spintok.report.evaluation import read_evaluation
 from spintok.report.heatmap import HeatMap, heat_map
@@ -48,8 +48,8 @@ def corpus_report(
     Args:
         folder: what ``spintok encode`` wrote.
         codebook: the codebook to show; the folder's first one by default.
-        alignments: phones of its utterances, as ``spintok.data.alignment_files`` reads them, for the heat map and the
-            codes of silence.
+        alignments: phones of its utterances, as ``spintok.data.labels.alignment_files`` reads them, for the heat map
+            and the codes of silence.
         evaluation: an ``evaluation.json`` of the same tokenizer, for robustness and the other metrics.
         listen: include audio of up to ten places where each code occurs, read from the files that were encoded.
 

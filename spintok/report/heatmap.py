@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import SILENCE_LABELS
+from spintok.data.labels.alignments import SILENCE_LABELS
 from spintok.report.charts import Table
 from spintok.report.page import percent
 from spintok.stats.label_counts import LabelCounts

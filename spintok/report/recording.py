@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import Alignment, Interval, match
 from spintok.data.audio import AudioError
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import Alignment, Interval, match
 from spintok.decoder import Decoder
 from spintok.frames import SAMPLE_RATE
 from spintok.report.audio_view import BANDS, MEL_RATE, OUTLINE_RATE, data_uri, mel_image, outline

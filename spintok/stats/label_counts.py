@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignments import Interval, frame_intervals, intervals_at
+from spintok.data.labels.alignments import Interval, frame_intervals, intervals_at
 from spintok.stats.entropy import entropy
 from spintok.stats.joint_counts import JointCounts
 from spintok.tokens import Tokens

@@ -95,7 +95,7 @@ class PretrainRecipe(TrainedRecipe):
 
     Attributes:
         labels: the name or folder of the tokenizer whose codes are the labels; or a file or folder of phone alignments
-            (``spintok.data.alignment_files``), and then utterances without an alignment are skipped.
+            (``spintok.data.labels.alignment_files``), and then utterances without an alignment are skipped.
         codebooks: names of codebooks of the tokenizer ``labels``. The codes of each are predicted by a codebook of the
             same name, which begins as a copy of that codebook, and the losses are averaged. By default the codes of its
             primary codebook are predicted by a new codebook.
@@ -153,7 +153,7 @@ class CtcRecipe(TrainedRecipe):
         lexicon: a text file with a word and its phonemes per line; stress digits are removed.
         transcripts: JSON lines with ``id`` and ``text``, or Kaldi's ``text``; the manifest itself by default.
         unknown_words: "skip" skips utterances with words that the lexicon does not have; "guess" guesses the
-            pronunciation of these words from the spelling of the others (``spintok.data.spelling``).
+            pronunciation of these words from the spelling of the others (``spintok.data.labels.spelling``).
         layer: the layer that predicts the symbols; the last by default.
         train_layers: number of layers that train, counted from the top; all by default.
         train_front_end: whether the convolutions and everything else below the first layer train too.

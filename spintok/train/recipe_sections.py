@@ -283,7 +283,7 @@ class LabelConfig:
 
     Attributes:
         tokenizer: name or folder of the tokenizer whose codes are the labels, or a file or folder of phone alignments
-            (``spintok.data.alignment_files``); frames without a phone then have no label.
+            (``spintok.data.labels.alignment_files``); frames without a phone then have no label.
         weight: of the cross-entropy.
         source: what predicts the labels: "features", through a linear layer (R-Spin), or "codes", from each codebook's
             code probabilities (``spintok.train.stages.code_labels``), which keeps the codewords close to the labels.
@@ -299,7 +299,7 @@ class LabelConfig:
 
 @dataclass(frozen=True)
 class PhoneConfig:
-    """Phones as labels beside codes: ``alignments``, a file or folder (``spintok.data.alignment_files``).
+    """Phones as labels beside codes: ``alignments``, a file or folder (``spintok.data.labels.alignment_files``).
 
     Utterances without an alignment have no phones. ``weight`` is that of their cross-entropy.
     """

@@ -37,7 +37,7 @@ class TrainingData:
     Attributes:
         data: a folder or manifest to train on.
         dev: a folder or manifest to validate on.
-        alignments: phone alignments of ``dev`` (``spintok.data.alignment_files``).
+        alignments: phone alignments of ``dev`` (``spintok.data.labels.alignment_files``).
     """
 
     data: Path

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import match
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import match
 from spintok.data.manifest import Utterance
 from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.perturbations import Condition
@@ -23,7 +23,7 @@ class Validation:
     Args:
         utterances: the development set.
         count: number of utterances to use, spread evenly over the set.
-        alignments: a file or folder of phone alignments (``spintok.data.alignment_files``); None for no PNMI.
+        alignments: a file or folder of phone alignments (``spintok.data.labels.alignment_files``); None for no PNMI.
 
     Raises:
         ValueError: the alignments cannot be read, or there is none for these utterances.

@@ -13,10 +13,10 @@ import soundfile
 from packed_speech import parquet_of, samples_of, tar_of
 from s3_server import S3Server
 
-import spintok.data.remote
+import spintok.data.locations.remote
 from spintok.corpus import CorpusError, Options, encode_corpus, read_corpus
 from spintok.corpus.verify import check_folder, compare_codes
-from spintok.data.addresses import absolute
+from spintok.data.locations.addresses import absolute
 from spintok.data.manifest import ManifestError, Utterance, scan
 from tests.corpus.jobs import encode
 
@@ -107,13 +107,13 @@ def test_no_code_differs_on_a_store_that_fails(
     server.objects |= {f"bucket/{name}": content for name, content in files.items()}
     server.faults = {"500": 0.05, "truncated": 0.1, "lost": 0.05}
     # In several requests for a recording.
-    monkeypatch.setattr(spintok.data.remote, "PART", 100_000)
+    monkeypatch.setattr(spintok.data.locations.remote, "PART", 100_000)
     source = "s3://bucket/cuts.jsonl" if form == "cuts" else "s3://bucket"
     assert encode_corpus(mfcc, scan(source), tmp_path / "tokens", Options(shard_size=2)).failures == []
     assert codes(tmp_path / "tokens") == codes(tmp_path / "plain-tokens")
     server.faults = {}
     assert encode_corpus(mfcc, scan(source), tmp_path / "tokens", Options(shard_size=2)).encoded == 0
-    monkeypatch.setattr(spintok.data.remote, "PAUSES", ())
+    monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", ())
     server.faults = {"503": 1.0}
     with pytest.raises(ManifestError, match=r"^s3://bucket.*\(after 1 tries\)$"):
         scan(source)
@@ -143,8 +143,8 @@ def test_a_full_disk_of_temporary_files_ends_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("spintok.data.location._SMALL", 0)
-        patch.setattr("spintok.data.location.tempfile.mkstemp", full)
+        patch.setattr("spintok.data.locations.base._SMALL", 0)
+        patch.setattr("spintok.data.locations.base.tempfile.mkstemp", full)
         with pytest.raises(CorpusError, match="no space left for copies of audio that is elsewhere; set TMPDIR"):
             encode(mfcc, found, tmp_path / "tokens")
     assert encode(mfcc, found, tmp_path / "tokens").encoded == 6

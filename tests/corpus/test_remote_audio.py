@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
-import spintok.data.remote
+import spintok.data.locations.remote
 from spintok.corpus import Options, encode_corpus, read_corpus
+from spintok.data.locations.remote import RemoteError
 from spintok.data.manifest import Utterance, scan
-from spintok.data.remote import RemoteError
 from tests.corpus.jobs import encode, make_recording
 
 pytestmark = [
@@ -84,7 +84,7 @@ def test_a_store_that_goes_away_ends_the_run(
     for number in range(20):
         stored.objects[f"bucket/wavs/x{number}.wav"] = stored.objects["bucket/wavs/2.wav"]
     listed = scan("s3://bucket/wavs")
-    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.0,))
+    monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.0,))
     stored.faults = {"500": 1.0}
     with pytest.raises(RemoteError, match=r"s3://bucket/wavs/.*after 2 tries\) \(and 15 before it\)"):
         encode_corpus(mfcc, listed, tmp_path / "out", Options())

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 import torch
 
-from spintok.data.addresses import located
 from spintok.data.audio import AudioError, declared_samples, read, record
+from spintok.data.locations.addresses import located
+from spintok.data.locations.remote import RemoteFile, file_system
 from spintok.data.manifest import ManifestError, scan
-from spintok.data.remote import RemoteFile, file_system
 
 lhotse = pytest.importorskip("lhotse")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from packed_speech import parquet_of, samples_of, tar_of
 
-from spintok.data.addresses import located, source_of
 from spintok.data.audio import AudioError, declared_samples, decoder_version, read
-from spintok.data.location import Recent
+from spintok.data.locations.addresses import located, source_of
+from spintok.data.locations.base import Recent
+from spintok.data.locations.parquet import ParquetRow
+from spintok.data.locations.remote import RemoteFile, file_system
 from spintok.data.manifest import ManifestError, Utterance, scan
-from spintok.data.parquet import ParquetRow
-from spintok.data.remote import RemoteFile, file_system
 
 SPEECH = sorted(Path("tests/speech").glob("*.flac"))
 KEYS = [path.stem for path in SPEECH]
@@ -98,7 +98,7 @@ def test_indexes_of_remote_tars_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
     opened: list[str] = []
     open_ = RemoteFile.open
     monkeypatch.setattr(RemoteFile, "open", lambda self: (opened.append(self.name), open_(self))[1])
-    monkeypatch.setattr("spintok.data.tar._INDEXES", Recent(8))
+    monkeypatch.setattr("spintok.data.locations.tar._INDEXES", Recent(8))
     assert scan("memory://packed", kept) == first
     assert [(u.speaker, u.seconds) for u in first] == [(key[0], 1.5) for key in KEYS]
     assert opened == []
@@ -111,7 +111,7 @@ def test_indexes_of_remote_tars_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
     for name in fsspec.open_files(f"{kept}/*"):
         put(f"{'memory:/' if kept.startswith('memory') else ''}{name.path}", b"damaged")
     opened.clear()
-    monkeypatch.setattr("spintok.data.tar._INDEXES", Recent(8))
+    monkeypatch.setattr("spintok.data.locations.tar._INDEXES", Recent(8))
     assert len(scan("memory://packed", kept)) == 5
     assert sorted(opened) == ["s-0.tar", "s-1.tar", "s-2.tar"]
     store.store.clear()

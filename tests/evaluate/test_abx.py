@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.evaluate.abx import abx
 from spintok.evaluate.abx_triples import TASKS, AbxTask, Sampling, Segment, find_segments, sample_segments
 from spintok.evaluate.dtw import Distance, distances, unit_rows

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.evaluate.boundaries import Boundaries, boundary_counts, match_boundaries
 from spintok.tokens import Tokens
 

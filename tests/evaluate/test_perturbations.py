@@ -5,8 +5,8 @@ import pytest
 import torch
 from voices import mfcc_tokenizer, voices
 
-from spintok.data.alignments import Interval
 from spintok.data.audio import read
+from spintok.data.labels.alignments import Interval
 from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.perturbations import Condition, Perturbed, apply
 from spintok.evaluate.robustness import robustness

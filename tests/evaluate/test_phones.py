@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.evaluate.bootstrap import jackknife
 from spintok.evaluate.phones import PhoneScore
 from spintok.frames import frame_center_seconds

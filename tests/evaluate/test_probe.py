@@ -6,7 +6,7 @@ import torch
 from voices import mfcc_tokenizer, small_encoder, voices
 
 from spintok.chunking import Window
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.evaluate.features import iter_layer_features, layer_features, layers_of
 from spintok.evaluate.probe import LayerFrames, collect_frames, probe_codes, probe_features, sweep
 

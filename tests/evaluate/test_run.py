@@ -14,8 +14,8 @@ from voices import mfcc_tokenizer, small_encoder
 
 from spintok.cli.app import app
 from spintok.cli.exit_codes import FAILED
-from spintok.data.alignments import Alignment, Interval
 from spintok.data.audio import AudioError
+from spintok.data.labels.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions

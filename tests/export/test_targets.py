@@ -11,7 +11,7 @@ import soundfile
 
 from spintok.corpus import CorpusError
 from spintok.corpus.token_formats import Record
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.export.errors import ExportError
 from spintok.export.sidecar import read_sidecar
 from spintok.export.targets import FILE_TARGETS, Stream, export_files, read_export

@@ -20,7 +20,7 @@ from voices import SPEECH, mfcc_tokenizer, small_encoder, voices
 
 from spintok.corpus import FeatureOptions, Options, encode_corpus, encode_features, read_corpus, read_features
 from spintok.corpus.journal import Journal
-from spintok.data.addresses import source_of
+from spintok.data.locations.addresses import source_of
 from spintok.data.manifest import scan
 from spintok.stats import read_counts, to_json
 from spintok.tokenizer import Tokenizer
@@ -277,8 +277,8 @@ def _build_alignments(folder: Path) -> None:
 
 
 def _read_alignments(folder: Path) -> None:
-    from spintok.data.alignment_files import read_alignments
-    from spintok.data.alignments import frame_intervals
+    from spintok.data.labels.alignment_files import read_alignments
+    from spintok.data.labels.alignments import frame_intervals
 
     for path in folder.iterdir():
         for alignment in read_alignments(path).values():
@@ -340,8 +340,8 @@ def _build_transcripts(folder: Path) -> None:
 
 
 def _read_transcripts(folder: Path) -> None:
-    from spintok.data.ctc_targets import read_lexicon
-    from spintok.data.transcripts import Transcripts
+    from spintok.data.labels.ctc_targets import read_lexicon
+    from spintok.data.labels.transcripts import Transcripts
 
     dict(Transcripts(folder / "text.jsonl"))
     read_lexicon(folder / "lexicon.txt")

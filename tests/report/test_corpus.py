@@ -194,7 +194,7 @@ def test_phones_are_sorted_by_manner() -> None:
 
 
 def test_a_heat_map_of_a_huge_codebook_keeps_the_frequent_codes() -> None:
-    from spintok.data.alignments import Interval
+    from spintok.data.labels.alignments import Interval
     from spintok.stats.label_counts import LabelCounts
 
     codes = np.concatenate([np.arange(3000), np.arange(1500)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spintok.data.alignments import Interval
+from spintok.data.labels.alignments import Interval
 from spintok.frames import frame_center_seconds
 from spintok.stats.label_counts import LabelCounts
 from spintok.tokens import Tokens

@@ -20,8 +20,8 @@ from typing import Any
 from spintok._files import atomic, sha256_of, sync_folder
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.folder import WORK
-from spintok.data.location import is_url
-from spintok.data.remote import RemoteFile, file_system, retried
+from spintok.data.locations.base import is_url
+from spintok.data.locations.remote import RemoteFile, file_system, retried
 
 __all__ = ["FolderStore", "ObjectStore", "Store", "open_store"]
 

@@ -28,7 +28,7 @@ from spintok.corpus.shard_record import (
     record_path,
 )
 from spintok.corpus.shard_writer import ShardWriter
-from spintok.data.addresses import source_of
+from spintok.data.locations.addresses import source_of
 from spintok.data.utterance import Utterance
 from spintok.featurizer import Featurizer
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spintok._files import atomic
 from spintok.corpus.token_formats.record import Record, ShardError
-from spintok.data.location import is_url
+from spintok.data.locations.base import is_url
 from spintok.tokens import Tokens
 
 __all__ = ["codes_line", "manifest_line", "read_km", "write_km"]

@@ -16,7 +16,7 @@ import soundfile
 
 from spintok._files import atomic, require
 from spintok.corpus.token_formats import Record
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import only, record_of
 from spintok.export.source import Header

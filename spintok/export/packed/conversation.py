@@ -12,8 +12,8 @@ import numpy as np
 
 from spintok._files import json_line
 from spintok.augment.random import utterance_rng
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import SILENCE_LABELS
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import SILENCE_LABELS
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import only, utterance_line
 from spintok.export.packed.dataset import vocabulary_for

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spintok.data.transcripts import Transcripts
+from spintok.data.labels.transcripts import Transcripts
 from spintok.export.bpe import UnitBpe
 from spintok.export.errors import ExportError
 from spintok.export.formats.columns import only, utterance_line

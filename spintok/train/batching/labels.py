@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spintok._files import digest
 from spintok.corpus.tokens import Options, encode_corpus, read_corpus
-from spintok.data.alignments import Alignment, frame_intervals
+from spintok.data.labels.alignments import Alignment, frame_intervals
 from spintok.data.manifest import Utterance
 from spintok.frames import num_frames
 from spintok.progress import Progress

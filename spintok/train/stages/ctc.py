@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from spintok._files import require
 from spintok.data.audio import read
-from spintok.data.ctc_targets import CtcTargets, read_lexicon
+from spintok.data.labels.ctc_targets import CtcTargets, read_lexicon
+from spintok.data.labels.spelling import Spelling
+from spintok.data.labels.transcripts import TranscriptError, Transcripts
 from spintok.data.manifest import Utterance
-from spintok.data.spelling import Spelling
-from spintok.data.transcripts import TranscriptError, Transcripts
 from spintok.frames import SAMPLE_RATE
 from spintok.masks import length_mask
 from spintok.models.codebook import Codebook, CodebookConfig

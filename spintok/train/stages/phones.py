@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import match
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import match
 from spintok.train.batching.labels import Labels, phone_labels
 from spintok.train.recipe import RecipeError
 from spintok.train.stages.base import Corpus

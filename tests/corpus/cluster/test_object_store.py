@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
-import spintok.data.remote
+import spintok.data.locations.remote
 from spintok.corpus import CorpusError, Options, encode_corpus
 from spintok.corpus.cluster.store import ObjectStore
-from spintok.data.remote import RemoteError
+from spintok.data.locations.remote import RemoteError
 from tests.corpus.jobs import encode
 from tests.corpus.scale_faults import shards
 
@@ -84,7 +84,7 @@ def test_ranks_need_no_leases(mfcc, recordings, tmp_path: Path, server: S3Server
 
 
 def test_a_store_that_stays_away_is_an_error(mfcc, recordings, server: S3Server, monkeypatch) -> None:
-    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,))
+    monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.01,))
     server.faults = {"503": 1.0}
     with pytest.raises(RemoteError, match=r"s3://bucket/tokens/.*after 2 tries"):
         encode_corpus(mfcc, recordings, URL, Options(shared=True))

@@ -7,9 +7,9 @@ import torch
 from small_models import tiny_encoder
 
 from spintok.data.audio import read
-from spintok.data.ctc_targets import CtcTargets, read_lexicon
+from spintok.data.labels.ctc_targets import CtcTargets, read_lexicon
+from spintok.data.labels.transcripts import TranscriptError
 from spintok.data.manifest import Utterance, scan
-from spintok.data.transcripts import TranscriptError
 from spintok.train.batching.examples import Batch
 from spintok.train.batching.plan import Position
 from spintok.train.distributed import Distributed

@@ -12,7 +12,7 @@ from small_models import tiny_encoder
 
 from spintok import cli
 from spintok.chunking import Window
-from spintok.data.alignments import Alignment, Interval
+from spintok.data.labels.alignments import Alignment, Interval
 from spintok.data.manifest import Utterance
 from spintok.loading import load
 from spintok.models.codebook import Codebook, CodebookConfig

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from spintok._files import require
-from spintok.data.location import LocalAudio, Location, LocationError, Recent, Source, TemporaryCopy, source_from
-from spintok.data.remote import File, file_source, open_file
+from spintok.data.locations.base import LocalAudio, Location, LocationError, Recent, Source, TemporaryCopy, source_from
+from spintok.data.locations.remote import File, file_source, open_file
 
 __all__ = ["ParquetError", "ParquetRow", "parquet_rows"]
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spintok.data.location import LocalAudio, Location, Recent, Source, Span
-from spintok.data.remote import file_source
+from spintok.data.locations.base import LocalAudio, Location, Recent, Source, Span
+from spintok.data.locations.remote import file_source
 
 __all__ = ["Cut"]
 

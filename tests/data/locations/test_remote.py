@@ -13,11 +13,11 @@ import soundfile
 import torch
 from s3_server import S3Server
 
-import spintok.data.remote
-from spintok.data.addresses import source_of
+import spintok.data.locations.remote
 from spintok.data.audio import AudioError, declared_samples, read, record
+from spintok.data.locations.addresses import source_of
+from spintok.data.locations.remote import RemoteError, RemoteFile, file_system
 from spintok.data.manifest import ManifestError, Utterance, read_manifest, scan
-from spintok.data.remote import RemoteError, RemoteFile, file_system
 
 SPEECH = sorted(Path("tests/speech").glob("*.flac"))
 
@@ -76,7 +76,7 @@ def test_a_folder_is_listed_as_a_local_one(speech: S3Server, tmp_path: Path) -> 
 def test_reading_survives_a_server_that_fails(
     speech: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    monkeypatch.setattr(spintok.data.remote, "PART", part)
+    monkeypatch.setattr(spintok.data.locations.remote, "PART", part)
     found = scan("s3://bucket/wavs")
     speech.faults = {"500": 0.1, "503": 0.1, "truncated": 0.2, "lost": 0.1, "slow": 0.01}
     for utterance, here in zip(found, local(tmp_path), strict=True):
@@ -88,7 +88,7 @@ def test_reading_survives_a_server_that_fails(
 def test_the_copy_of_a_long_recording_is_deleted_after_use(
     speech: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
-    monkeypatch.setattr("spintok.data.location._SMALL", small)
+    monkeypatch.setattr("spintok.data.locations.base._SMALL", small)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = SPEECH[-1]
     recording = record(f"s3://bucket/wavs/{path.name}", 100)
@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_read_is_one_line(speech: S3Server, monkeypatch: p
     speech.objects["bucket/wavs/empty.flac"] = b""
     with pytest.raises(AudioError, match=r"^s3://bucket/wavs/empty.flac: the file is empty"):
         read("s3://bucket/wavs/empty.flac")
-    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,))
+    monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.01,))
     speech.faults = {"503": 1.0}
     with pytest.raises(AudioError, match=r"^s3://bucket/wavs/fred_yes.flac: [^:]*\(after 2 tries\)$"):
         read("s3://bucket/wavs/fred_yes.flac")
@@ -253,7 +253,7 @@ def test_any_file_system_of_fsspec_will_do(memory: fsspec.AbstractFileSystem) ->
 
 
 def test_a_web_server_that_fails_is_not_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,))
+    monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.01,))
     answers: list[int] = []
 
     class Failing(SimpleHTTPRequestHandler):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
 from spintok._files import MissingPackageError
-from spintok.data.location import LocalAudio, Location, Source, TemporaryCopy, source_from
+from spintok.data.locations.base import LocalAudio, Location, Source, TemporaryCopy, source_from
 
 __all__ = [
     "File",

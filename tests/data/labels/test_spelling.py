@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from spintok.data.spelling import Spelling
+from spintok.data.labels.spelling import Spelling
 
 ONSETS = {"b": "B", "p": "P", "sh": "SH", "s": "S", "ch": "CH", "th": "TH", "t": "T", "qu": "K W"}
 VOWELS = {"a": "AE", "ee": "IY", "i": "IH", "oo": "UW"}

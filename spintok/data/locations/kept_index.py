@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from spintok._files import atomic
-from spintok.data.addresses import located
-from spintok.data.location import source_from
-from spintok.data.remote import File, RemoteFile
-from spintok.data.tar import TarIndex, TarMember, tar_index
+from spintok.data.locations.addresses import located
+from spintok.data.locations.base import source_from
+from spintok.data.locations.remote import File, RemoteFile
+from spintok.data.locations.tar import TarIndex, TarMember, tar_index
 
 __all__ = ["KeptIndexes"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from spintok.data.location import LocalAudio, Location, LocationError, Recent, Source, TemporaryCopy, source_from
-from spintok.data.remote import File, file_source, open_file, read_range
+from spintok.data.locations.base import LocalAudio, Location, LocationError, Recent, Source, TemporaryCopy, source_from
+from spintok.data.locations.remote import File, file_source, open_file, read_range
 
 __all__ = ["TarError", "TarIndex", "TarMember", "tar_index"]
 

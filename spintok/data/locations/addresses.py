@@ -7,11 +7,11 @@ from math import inf
 from pathlib import Path
 from posixpath import normpath
 
-from spintok.data.cut import Cut
-from spintok.data.location import LocalAudio, Location, Source, Span, is_url
-from spintok.data.parquet import ParquetRow
-from spintok.data.remote import File, RemoteFile
-from spintok.data.tar import TarMember
+from spintok.data.locations.base import LocalAudio, Location, Source, Span, is_url
+from spintok.data.locations.cut import Cut
+from spintok.data.locations.parquet import ParquetRow
+from spintok.data.locations.remote import File, RemoteFile
+from spintok.data.locations.tar import TarMember
 
 __all__ = ["absolute", "local_audio", "located", "resolve", "source_of", "sources_of", "suffix_of"]
 

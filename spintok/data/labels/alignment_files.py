@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from spintok.data.alignments import SILENCE, Alignment, AlignmentError, Interval, Level, merge
 from spintok.data.json_lines import json_objects
-from spintok.data.textgrid import TextGridError, read_textgrid
-from spintok.data.utterance_alignments import SUFFIXES, UtteranceAlignmentError, is_json_tiers, read_tiers
+from spintok.data.labels.alignments import SILENCE, Alignment, AlignmentError, Interval, Level, merge
+from spintok.data.labels.textgrid import TextGridError, read_textgrid
+from spintok.data.labels.utterance_alignments import SUFFIXES, UtteranceAlignmentError, is_json_tiers, read_tiers
 
 __all__ = ["read_alignments"]
 

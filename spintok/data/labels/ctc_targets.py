@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spintok.data.labels.transcripts import TranscriptError
 from spintok.data.manifest import Utterance
-from spintok.data.transcripts import TranscriptError
 
 __all__ = ["CtcTargets", "read_lexicon"]
 

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from spintok.data.alignment_files import read_alignments
-from spintok.data.alignments import Alignment, AlignmentError, Interval, characters, frame_intervals, match, merge
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.labels.alignments import (
+    Alignment,
+    AlignmentError,
+    Interval,
+    characters,
+    frame_intervals,
+    match,
+    merge,
+)
 
 PHONES = (Interval("SIL", 0.0, 0.1), Interval("HH", 0.1, 0.15), Interval("AY", 0.15, 0.4))
 WORDS = (Interval("hi", 0.1, 0.4),)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spintok.data.labels.transcripts import TranscriptError, Transcripts, manifest_texts
 from spintok.data.manifest import ManifestError, read_manifest
-from spintok.data.transcripts import TranscriptError, Transcripts, manifest_texts
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text(), min_size=1, max_size=5))
