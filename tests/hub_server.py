@@ -1,4 +1,7 @@
-"""A server that speaks as much of the Hugging Face Hub's protocol as huggingface_hub needs to load and publish."""
+"""A server that speaks as much of the Hugging Face Hub's protocol as huggingface_hub needs to load and publish.
+
+Names of repositories of data sets begin with ``datasets/``, as in their addresses.
+"""
 
 import base64
 import hashlib
@@ -7,8 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from spintok.data.remote import file_system
 
 
 def commit_of(files: dict[str, bytes]) -> str:
@@ -44,6 +52,23 @@ class Hub:
         return revisions.get(revision) or next((f for f in revisions.values() if commit_of(f) == revision), None)
 
 
+@contextmanager
+def connected_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """A Hub, to which huggingface_hub sends its requests, and an empty cache in ``folder``."""
+    pytest.importorskip("huggingface_hub")
+    with serve_hub() as server:
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub-cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "no-token"))
+        file_system.cache_clear()
+        yield server
+        file_system.cache_clear()
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
 
@@ -57,21 +82,34 @@ class _Handler(BaseHTTPRequestHandler):
         self._read()
 
     def _read(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        address = urlsplit(self.path)
+        path = unquote(address.path)
         self.hub.asked.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:1] == ["datasets"]:
+            parts = ["/".join(parts[:2]), *parts[2:]]
+        if parts[:1] == ["api"]:
+            name = self._repository(parts)
             revision = "/".join(parts[5:]) or "main"
             if parts[4:5] == ["tree"]:
                 revision = parts[5]
-            if (files := self._files("/".join(parts[2:4]), revision)) is not None:
-                self._send_json(self._listing("/".join(parts[2:4]), files, tree=parts[4:5] == ["tree"]))
+            if (files := self._files(name, revision)) is None:
+                return
+            if parts[4:5] == ["tree"]:
+                self._send_tree(files, "/".join(parts[6:]), recursive="recursive=true" in address.query.lower())
+            else:
+                self._send_json(self._description(name, files))
         elif parts[2:3] == ["resolve"]:
             files = self._files("/".join(parts[:2]), parts[3])
             if files is not None:
                 self._send_file(files, "/".join(parts[4:]))
         else:
             self._fail(404, "EntryNotFound")
+
+    @staticmethod
+    def _repository(parts: list[str]) -> str:
+        """The name of a repository in a path of the API; names of data sets begin as in their addresses."""
+        return "/".join(parts[2:4]) if parts[1] == "models" else "/".join(parts[1:4])
 
     def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -99,11 +137,14 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._send_json({"files": found})
         elif parts[4:5] == ["commit"]:
-            name = "/".join(parts[2:4])
+            name = self._repository(parts)
             files = dict(self.hub.repositories[name].get(parts[5], {}))
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                if line["key"] == "deletedFile" and files.pop(line["value"]["path"], None) is None:
+                    self._fail(404, "EntryNotFound")
+                    return
             commit = self.hub.add(name, files, parts[5])
             url = f"{self.hub.url}/{name}/commit/{commit}"
             self._send_json({"commitUrl": url, "commitOid": commit, "success": True, "hookOutput": ""})
@@ -122,12 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             return files
         return None
 
-    def _listing(self, name: str, files: dict[str, bytes], *, tree: bool) -> object:
-        if tree:
-            return [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for path, data in files.items()
-            ]
+    def _description(self, name: str, files: dict[str, bytes]) -> object:
         siblings = [{"rfilename": path, "size": len(data), "blobId": "0" * 40} for path, data in files.items()]
         return {
             "id": name,
@@ -138,25 +174,44 @@ class _Handler(BaseHTTPRequestHandler):
             "private": False,
         }
 
+    def _send_tree(self, files: dict[str, bytes], folder: str, *, recursive: bool) -> None:
+        """What is in a folder, "" for all; folders below it only where they are not opened."""
+        found: dict[str, object] = {}
+        for path, data in files.items():
+            below = path.removeprefix(f"{folder}/") if folder else path
+            if folder and below == path:
+                continue
+            name, inner, _ = below.partition("/")
+            if inner and not recursive:
+                found[name] = {"type": "directory", "path": path.removesuffix(below) + name, "oid": "0" * 40, "size": 0}
+            else:
+                found[path] = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        if folder and not found:
+            self._fail(404, "EntryNotFound")
+        else:
+            self._send_json(list(found.values()))
+
     def _send_file(self, files: dict[str, bytes], path: str) -> None:
         if path not in files:
             self._fail(404, "EntryNotFound")
             return
-        data, start = files[path], 0
+        data = files[path]
+        start, end = 0, len(data)
         asked = self.headers.get("Range")
         if asked is not None:
-            start = int(asked.removeprefix("bytes=").split("-")[0])
-        self.send_response(206 if start else 200)
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last) + 1 if last else end, end)
+        self.send_response(200 if asked is None else 206)
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", commit_of(files))
-        self.send_header("Content-Length", str(len(data) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(end - start))
+        if asked is not None:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.end_headers()
         if self.command == "GET":
-            stop = len(data) if self.hub.broken_after is None else min(len(data), start + self.hub.broken_after)
+            stop = end if self.hub.broken_after is None else min(end, start + self.hub.broken_after)
             self.wfile.write(data[start:stop])
-            if stop < len(data):
+            if stop < end:
                 self.hub.broken_after = None
 
     def _send_json(self, value: object, status: int = 200) -> None:

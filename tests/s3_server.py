@@ -32,6 +32,7 @@ class S3Server(ThreadingHTTPServer):
         met: how often each was injected.
         asked: the requests, such as "GET bucket/key".
         denied: buckets that nobody may read.
+        conditional: whether a PUT may have a condition; if not, it is ignored, as by servers that do not know it.
         sent: bytes of contents in answers.
     """
 
@@ -44,6 +45,7 @@ class S3Server(ThreadingHTTPServer):
         self.met: Counter[str] = Counter()
         self.asked: list[str] = []
         self.denied: set[str] = set()
+        self.conditional = True
         self.sent = 0
         self.random = random.Random(0)
         self.guard = threading.Lock()
@@ -166,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return 403, _error("AccessDenied"), {}
             match self.command:
                 case "PUT":
-                    if self.headers.get("If-None-Match") == "*" and name in objects:
+                    conditional = self.server.conditional and self.headers.get("If-None-Match") == "*"
+                    if conditional and name in objects:
                         return 412, _error("PreconditionFailed"), {}
                     objects[name] = body
                     return 200, b"", {"ETag": _etag(body)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
-from hub_server import Hub, serve_hub
+from hub_server import Hub, connected_hub
 from reference_features import difference, save_w2v_bert, transformers_features, transformers_model
 from small_models import save_tiny
 
@@ -29,14 +29,7 @@ SPEECH = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub, to which huggingface_hub sends its requests, and an empty cache."""
-    with serve_hub() as server:
-        monkeypatch.setenv("no_proxy", "*")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    with connected_hub(monkeypatch, tmp_path) as server:
         monkeypatch.chdir(tmp_path)
         yield server
 

@@ -12,6 +12,7 @@ from spintok.corpus.cluster.describe import describe_store
 from spintok.corpus.cluster.leases import BEATS, Lease, Leases
 from spintok.corpus.cluster.store import FolderStore, Store
 from spintok.corpus.cluster.worker import Worker, open_worker
+from spintok.corpus.errors import CorpusError
 from spintok.corpus.folder import WORK, lock_folder
 from spintok.corpus.job_meter import JobMeter
 from spintok.corpus.job_options import JobOptions
@@ -60,6 +61,11 @@ def run_shared(
         RemoteError: the store does not answer.
     """
     started = time.monotonic()
+    if options.shared and not store.exclusive:
+        raise CorpusError(
+            f"{store.name}: this store cannot make a file on condition that there is none, which --shared needs; give "
+            "each process its share by --rank and --ranks"
+        )
     meter = JobMeter(progress, len(utterances))
     with ExitStack() as stack:
         if isinstance(store, FolderStore):

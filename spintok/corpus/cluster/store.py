@@ -14,11 +14,11 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from spintok._files import atomic, sha256_of, sync_folder
-from spintok.corpus.errors import CorpusError
 from spintok.corpus.folder import WORK
 from spintok.data.locations.base import is_url
 from spintok.data.locations.remote import RemoteFile, file_system, retried
@@ -34,11 +34,14 @@ class Store(ABC):
 
     Attributes:
         name: for messages.
-        exclusive: whether ``create`` is atomic, without which there are no leases.
     """
 
     name: str
-    exclusive: bool = True
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether ``create`` is atomic, without which there are no leases."""
+        return True
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -204,11 +207,19 @@ class ObjectStore(Store):
     def __init__(self, url: str) -> None:
         self.name = url.rstrip("/")
         self._fs, self._root = file_system(self.name)
-        self.exclusive = self.name.partition("://")[0] in _CONDITIONAL
+
+    @cached_property
+    def exclusive(self) -> bool:
+        """Tried out once, with a file of its own: some servers of S3 ignore the condition of a PUT."""
+        if self.name.partition("://")[0] not in _CONDITIONAL:
+            return False
+        probe = f"{WORK}/probe-{secrets.token_hex(8)}"
+        try:
+            return self.create(probe, b"first") and not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
 
     def create(self, name: str, data: bytes) -> bool:
-        if not self.exclusive:
-            raise CorpusError(f"{self.name}: this store cannot create a file exclusively; use --rank and --ranks")
         tried = 0
 
         def put() -> bool:

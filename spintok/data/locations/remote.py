@@ -1,6 +1,7 @@
 """Files of object stores and web servers by fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://`` and others."""
 
 import io
+import logging
 import os
 import random
 import sys
@@ -86,6 +87,9 @@ def file_system(url: str) -> tuple[Any, str]:
         raise MissingPackageError(f"{protocol}:// needs {package} ({error}): pip install {install}") from None
     except ValueError as error:
         raise ValueError(f"{url}: {error}; there are s3://, gs://, hf://, https:// and others of fsspec") from None
+    if protocol in ("gs", "gcs"):
+        # Or it would print a warning for each request without credentials, as to a public bucket.
+        logging.getLogger("gcsfs").addHandler(logging.NullHandler())
     return filesystem, str(path).rstrip("/")
 
 
@@ -98,8 +102,10 @@ def _transient_errors() -> tuple[type[Exception], ...]:
     if "botocore.exceptions" in sys.modules:
         botocore = sys.modules["botocore.exceptions"]
         found += [botocore.HTTPClientError, botocore.ConnectionError, botocore.IncompleteReadError]
-    if "httpx" in sys.modules:
-        found.append(sys.modules["httpx"].HTTPError)
+    if "gcsfs.retry" in sys.modules:
+        gcsfs = sys.modules["gcsfs.retry"]
+        found += [gcsfs.HttpError, gcsfs.ChecksumError]
+    found += [sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules]
     return tuple(found)
 
 
@@ -112,9 +118,18 @@ def _cause_of(error: Exception) -> Exception:
     return error if getattr(cause, "status", None) in _MISSING else cause
 
 
+def _status(error: Exception) -> int | None:
+    """The status of an answer by HTTP, where an error has it: aiohttp, gcsfs and huggingface_hub differ."""
+    if type(error) is OSError and str(error).startswith("Forbidden: "):
+        # gcsfs has only these words.
+        return 403
+    places = (error, "status"), (error, "code"), (getattr(error, "response", None), "status_code")
+    return next((found for place, name in places if isinstance(found := getattr(place, name, None), int)), None)
+
+
 def _is_transient(error: Exception) -> bool:
-    status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in _LATER
+    status = _status(error)
+    refused = status is not None and 400 <= status < 500 and status not in _LATER
     return isinstance(error, _transient_errors()) and not refused
 
 
@@ -136,9 +151,11 @@ def retried(call: Callable[[], T], name: str) -> T:
             error = _cause_of(raised)
             if isinstance(error, FileNotFoundError):
                 raise
+            if _status(error) in _MISSING:
+                raise FileNotFoundError(name) from None
             cause = " ".join(str(error).split()) or type(error).__name__
             if not _is_transient(error):
-                if type(error).__module__ == "builtins":
+                if type(error).__module__ == "builtins" and not isinstance(error, OSError):
                     raise
                 raise RemoteError(f"{name}: {cause}") from None
             if pause is None:
@@ -276,6 +293,8 @@ def files_below(url: str) -> dict[str, RemoteFile]:
         OSError: there is no such folder, or it cannot be listed.
     """
     filesystem, root = file_system(url)
+    # That of the Hub keeps lists all the same.
+    filesystem.invalidate_cache()
     # Where a file system has no list of its own, fsspec walks, and would skip folders that it cannot read.
     options = {} if any(name in vars(type(filesystem)) for name in ("find", "_find")) else {"on_error": "raise"}
     entries: Mapping[str, Mapping[str, Any]] = retried(

@@ -91,5 +91,16 @@ def test_a_store_that_stays_away_is_an_error(mfcc, recordings, server: S3Server,
 
 
 def test_a_store_without_conditional_put_has_no_leases(mfcc, recordings) -> None:
-    with pytest.raises(CorpusError, match="use --rank and --ranks"):
+    with pytest.raises(CorpusError, match="its share by --rank and --ranks"):
         encode_corpus(mfcc, recordings, "memory://tokens", Options(shared=True))
+
+
+def test_a_server_that_ignores_conditions_has_no_leases(mfcc, recordings, tmp_path: Path, server: S3Server) -> None:
+    server.conditional = False
+    with pytest.raises(CorpusError, match="its share by --rank and --ranks"):
+        encode_corpus(mfcc, recordings, URL, Options(shared=True))
+    assert server.objects == {}
+    encode(mfcc, recordings, tmp_path / "alone")
+    for rank in (1, 0):
+        encode_corpus(mfcc, recordings, URL, Options(shard_size=2, rank=rank, ranks=2))
+    assert stored(server) == shards(tmp_path / "alone")
