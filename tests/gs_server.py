@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-
 import spintok.data.remote
 from spintok.data.remote import file_system
 

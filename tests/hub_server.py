@@ -15,7 +15,6 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
 from spintok.data.remote import file_system
 
 
