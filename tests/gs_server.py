@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import spintok.data.remote
-from spintok.data.remote import file_system
+
+import spintok.data.locations.remote
+from spintok.data.locations.remote import file_system
 
 BUCKET = "bucket"
 
@@ -27,7 +28,7 @@ def connected_gs_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         # There is no machine of Google's around to be asked for credentials.
         monkeypatch.setenv("NO_GCE_CHECK", "true")
-        monkeypatch.setattr(spintok.data.remote, "PAUSES", (0.01,) * 8)
+        monkeypatch.setattr(spintok.data.locations.remote, "PAUSES", (0.01,) * 8)
         file_system.cache_clear()
         gcsfs.GCSFileSystem.clear_instance_cache()
         yield server.url

@@ -15,7 +15,8 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from spintok.data.remote import file_system
+
+from spintok.data.locations.remote import file_system
 
 
 def commit_of(files: dict[str, bytes]) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from gs_server import connected_gs_server
 from hub_server import Hub, connected_hub
-from spintok.data.addresses import source_of
-from spintok.data.remote import RemoteError, file_system, retried
 
 from spintok.corpus import CorpusError, Options, encode_corpus
 from spintok.corpus.cluster.store import ObjectStore
+from spintok.data.locations.addresses import source_of
+from spintok.data.locations.remote import RemoteError, file_system, retried
 from spintok.data.manifest import ManifestError, Utterance, scan
 from tests.corpus.jobs import encode, make_recording
 from tests.corpus.scale_faults import shards
