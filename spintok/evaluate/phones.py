@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spintok.data.labels.alignments import SILENCE_LABELS, Interval, characters
+from spintok.data.labels.alignments import PHONE_CLASSES, SILENCE_LABELS, Interval, characters
 from spintok.evaluate.bootstrap import jackknife
 from spintok.evaluate.boundaries import TOLERANCE, Boundaries, boundary_counts
 from spintok.evaluate.metric import Metric, MetricInputs, Result, bootstrapped, grouped, slug
@@ -51,8 +51,9 @@ class PhoneScore:
 
     Values: ``{prefix}_purity``, ``{prefix}_cluster_purity`` and ``pnmi`` (``cnmi`` for characters); the same with the
     suffix ``_speech`` over the frames that are not labelled as silence; the same with the suffix ``_10ms`` over two
-    labels per frame (``LabelCounts.of_10ms``), which is how published scripts count; and ``boundary_precision``,
-    ``boundary_recall``, ``boundary_f1`` and ``boundary_r_value``.
+    labels per frame (``LabelCounts.of_10ms``), which is how published scripts count; ``phone_recall_vowels`` and those
+    of the other ``PHONE_CLASSES`` that occur: the share of their frames whose code has their phone as its most common
+    one; and ``boundary_precision``, ``boundary_recall``, ``boundary_f1`` and ``boundary_r_value``.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class PhoneScore:
         found = self._named(whole, "") | self._named(whole.without(SILENCE_LABELS), "_speech")
         found |= self._named(self._counts_10ms.summed(w), "_10ms")
         found[f"{self._prefix}_labelled_share"] = whole.metrics()["labelled_share"]
+        if self._prefix == "phone":
+            found |= _recalls(whole)
         if self._boundaries is not None:
             matched, mine, theirs = (w @ self._boundaries).tolist()
             rates = Boundaries(matched, mine, theirs).metrics()
@@ -107,6 +110,18 @@ class PhoneScore:
         }
 
 
+def _recalls(counts: LabelCounts) -> dict[str, float]:
+    """Of each class of phones, the share of the frames whose code has their phone as its most common one."""
+    by_label, found = counts.recalled(), {}
+    for name, members in PHONE_CLASSES.items():
+        mine = [by_label[label] for label in by_label if label in members]
+        if mine:
+            right, frames = np.sum(mine, axis=0).tolist()
+            # With weights of a bootstrap there may be no frame.
+            found[f"phone_recall_{name}"] = right / frames if frames else 0.0
+    return found
+
+
 def _missing(inputs: MetricInputs) -> str | None:
     if not inputs.dataset.phones and not inputs.dataset.words:
         return "neither phones nor words are given (--alignments, --words)"
@@ -118,7 +133,11 @@ def _measure(inputs: MetricInputs) -> Result:
     found = Result({})
     if phones := dataset.phones:
         score = PhoneScore(tokens, phones, "phone", inputs.options.tolerance)
-        details = {"silence_codes": score.counts.codes_of(SILENCE_LABELS), "phone_by_code": score.counts.table()}
+        details = {
+            "silence_codes": score.counts.codes_of(SILENCE_LABELS),
+            "phone_by_code": score.counts.table(),
+            "recall": {phone: right / frames for phone, (right, frames) in score.counts.recalled().items()},
+        }
         found = _corrected(bootstrapped(score, inputs, details), score, inputs)
         aligners = {key: aligner for key in phones if (aligner := dataset.alignments[key].aligner) is not None}
         for aligner in sorted(set(aligners.values())) if len(set(aligners.values())) > 1 else ():

@@ -48,7 +48,7 @@ METRICS: tuple[Metric, ...] = (
 
 FORMAT = 1
 """The version of the layout of ``evaluation.json``."""
-_RESULTS = 2
+_RESULTS = 3
 """The version of partial results, raised whenever a metric changes."""
 
 

@@ -127,6 +127,19 @@ class LabelCounts:
         mine = self.without(set(self.labels) - set(labels)).joint.column_counts
         return np.flatnonzero(2 * mine > self.joint.column_counts).tolist()
 
+    def recalled(self) -> dict[str, tuple[float, float]]:
+        """For each label, how many of its frames have a code whose most common label it is, and how many it has.
+
+        The first numbers sum to ``label_purity`` times all labelled frames. Of equally common labels the first counts.
+        """
+        # By code and then from the least to the most common label, so the last of each code is its own.
+        order = np.lexsort((-self.joint.row, self.joint.counts, self.joint.column))
+        last = np.append(np.diff(self.joint.column[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
+        chosen = order[last]
+        found = np.bincount(self.joint.row[chosen], self.joint.counts[chosen], len(self.labels))
+        totals = self.joint.row_counts
+        return {label: (float(found[i]), float(totals[i])) for i, label in enumerate(self.labels)}
+
     def table(self) -> dict[str, Any]:
         """The labels, and P(label | code) of each code that occurs, as plain values that JSON holds."""
         shares: dict[str, dict[str, float]] = {}

@@ -80,3 +80,17 @@ def test_pnmi_of_two_labels_a_frame() -> None:
     entropy = -a * np.log2(a) - b * np.log2(b)
     remaining = 0.5 * -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
     assert found["pnmi_10ms"] == pytest.approx((entropy - remaining) / entropy)
+
+
+def test_recall_by_class_of_phones() -> None:
+    # Code 0 is mostly IY. Code 1 is as often K as T, and K comes first.
+    labels = ["IY", "IY", "AE", "T", "T", "T", "K", "K", "SIL"]
+    tokens = {"u": Tokens([0, 0, 0, 1, 1, 0, 1, 1, 2], 3)}
+    score = PhoneScore(tokens, {"u": intervals_of(labels)})
+    found = score.values()
+    assert {name: value for name, value in found.items() if name.startswith("phone_recall")} == {
+        "phone_recall_vowels": 2 / 3,
+        "phone_recall_stops": 2 / 5,
+    }
+    assert score.values(np.array([0.0]))["phone_recall_stops"] == 0
+    assert score.counts.recalled()["K"] == (2, 2)

@@ -44,6 +44,23 @@ def test_metrics_against_scikit_learn(speech: list[tuple[str, int]]) -> None:
     assert found["labelled_share"] == 1.0
 
 
+@given(SPEECH)
+@settings(max_examples=50, deadline=None)
+def test_frames_recalled_by_label(speech: list[tuple[str, int]]) -> None:
+    main = {}
+    for code in {code for _, code in speech}:
+        mine = [label for label, one in speech if one == code]
+        # The first of the most common ones; LABELS is sorted.
+        main[code] = max(LABELS, key=mine.count)
+    counts = counts_of(speech)
+    found = counts.recalled()
+    for label in LABELS:
+        mine = [code for one, code in speech if one == label]
+        assert found.get(label, (0, 0)) == (sum(main[code] == label for code in mine), len(mine))
+    right = sum(right for right, _ in found.values())
+    assert right / len(speech) == pytest.approx(counts.metrics()["label_purity"])
+
+
 @given(SPEECH, SPEECH)
 @settings(max_examples=30, deadline=None)
 def test_parts_add_up(first: list, second: list) -> None:

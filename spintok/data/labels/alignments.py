@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spintok.frames import GRID, FrameGrid, frame_center_seconds
 
 __all__ = [
+    "PHONE_CLASSES",
     "SILENCE",
     "SILENCE_LABELS",
     "Alignment",
@@ -45,6 +46,16 @@ SILENCE_LABELS = frozenset(
     }
 )  # fmt: skip
 """Labels of silence and noise in common dictionaries and aligners."""
+
+PHONE_CLASSES: Mapping[str, frozenset[str]] = {
+    "vowels": frozenset({"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}),
+    "stops": frozenset({"B", "D", "G", "K", "P", "T"}),
+    "fricatives": frozenset({"DH", "F", "HH", "S", "SH", "TH", "V", "Z", "ZH"}),
+    "affricates": frozenset({"CH", "JH"}),
+    "nasals": frozenset({"M", "N", "NG"}),
+    "approximants": frozenset({"L", "R", "W", "Y"}),
+}
+"""The phones of English in ARPAbet without stress, by manner of articulation."""
 
 
 class AlignmentError(ValueError):

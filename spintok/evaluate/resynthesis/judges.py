@@ -1,5 +1,6 @@
 """All judges of a sound together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,6 +47,10 @@ class Judges:
         return Heard(
             self._recognizer.words(waveform), self._naturalness.quality(waveform), pitch(waveform), self.voice(waveform)
         )
+
+    def pronunciation(self, words: Sequence[str]) -> list[str] | None:
+        """The phones of words; see ``Recognizer.pronunciation``."""
+        return self._recognizer.pronunciation(words)
 
     def voice(self, waveform: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding alone; see ``VoiceEmbedder.embed``."""

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spintok.data.audio import AudioError, read
+from spintok.data.labels.alignments import PHONE_CLASSES
 from spintok.data.manifest import Utterance
 from spintok.evaluate.bootstrap import Ratios
 from spintok.evaluate.metric import Decoder, Metric, MetricInputs, Result, bootstrapped, bootstrapped_utterances
 from spintok.evaluate.resynthesis.judges import Heard, load_judges
 from spintok.evaluate.resynthesis.packages import missing_packages
+from spintok.evaluate.resynthesis.phone_errors import PhoneErrors
 from spintok.evaluate.resynthesis.pitch import pitch_errors
 from spintok.evaluate.resynthesis.recognizer import words_of
 from spintok.evaluate.robustness import edit_distance
@@ -42,10 +44,13 @@ class Resynthesis:
     Attributes:
         ratios: sums over utterances; those of ``f0_rmse`` and ``f0_contour_rmse`` are of squares.
         heard: by utterance, the words heard in the recording and in what the tokens say.
+        phones: errors of all utterances against the text, in what the tokens say ("tokens") and in the recordings
+            ("recording"); empty without texts.
     """
 
     ratios: Ratios
     heard: Mapping[str, Mapping[str, str]]
+    phones: Mapping[str, PhoneErrors]
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -57,7 +62,9 @@ class Resynthesis:
 
         ``wer``, ``cer``: errors against the text, per cent; ``..._of_recording``: those of the recording itself, which
         resynthesis can hardly undercut; ``..._against_recording``: errors against the words heard in the recording,
-        which need no text. ``dnsmos``, ``dnsmos_signal``, ``dnsmos_background``: means over utterances, from 1 to 5,
+        which need no text. ``phone_errors``: edits over the phones of the text, per cent; ``phone_errors_vowels`` and
+        those of other classes (``PHONE_CLASSES``): its phones that are replaced or missing; and those
+        ``..._of_recording``. ``dnsmos``, ``dnsmos_signal``, ``dnsmos_background``: means over utterances, from 1 to 5,
         and those ``..._of_recording``. ``f0_rmse``: in cents, over frames voiced in both; ``f0_contour_rmse``: the same
         without the register of either voice. ``voicing_error``: frames with another voicing decision, per cent.
         ``speaker_to_source``: cosine of the embeddings of resynthesis and recording; ``speaker_to_others``: of the
@@ -117,13 +124,16 @@ def resynthesize(
     if not keys:
         raise ValueError("no utterance could be read")
     known = texts or {}
-    parts = _word_parts(pairs, [known.get(key) for key in keys])
+    written = [None if (text := known.get(key)) is None else words_of(text) for key in keys]
+    phones = _phone_errors(pairs, written)
+    parts = _word_parts(pairs, written) | _phone_parts(phones)
     parts |= _sound_parts(pairs) | _speaker_parts(pairs, speakers, centre)
     heard = {
         key: {"recording": " ".join(one.words), "tokens": " ".join(other.words)}
         for key, (one, other) in zip(keys, pairs, strict=True)
     }
-    return Resynthesis(Ratios(tuple(keys), parts), heard)
+    summed = {sound: PhoneErrors.summed(part for part in found if part is not None) for sound, found in phones.items()}
+    return Resynthesis(Ratios(tuple(keys), parts), heard, summed)
 
 
 @lru_cache(maxsize=4096)
@@ -135,9 +145,8 @@ def _hear(path: Path) -> Heard:
 Parts = dict[str, tuple[ArrayLike, ArrayLike]]
 
 
-def _word_parts(pairs: Sequence[tuple[Heard, Heard]], texts: Sequence[str | None]) -> Parts:
+def _word_parts(pairs: Sequence[tuple[Heard, Heard]], written: Sequence[list[str] | None]) -> Parts:
     """Error rates over words and characters, in per cent: all edits over all units of the reference."""
-    written = [None if text is None else words_of(text) for text in texts]
     compared: dict[str, list[tuple[list[str] | None, list[str]]]] = {
         "": [(text, tokens.words) for text, (_, tokens) in zip(written, pairs, strict=True)],
         "_of_recording": [(text, one.words) for text, (one, _) in zip(written, pairs, strict=True)],
@@ -161,6 +170,39 @@ def _edits(reference: list[str] | None, other: list[str], separator: str | None)
     if separator is not None:
         reference, other = list(separator.join(reference)), list(separator.join(other))
     return edit_distance(reference, other), len(reference)
+
+
+def _phone_errors(
+    pairs: Sequence[tuple[Heard, Heard]], written: Sequence[list[str] | None]
+) -> dict[str, list[PhoneErrors | None]]:
+    """For each utterance the errors of the phones of "tokens" and "recording"; none of what the dictionary lacks."""
+    pronunciation = load_judges().pronunciation
+    phones = [None if text is None else pronunciation(text) for text in written]
+    if all(found is None for found in phones):
+        return {}
+    heard = {"tokens": [two.words for _, two in pairs], "recording": [one.words for one, _ in pairs]}
+    return {
+        sound: [
+            # What was heard is in the dictionary.
+            None if reference is None else PhoneErrors.of(reference, pronunciation(words) or [])
+            for reference, words in zip(phones, found, strict=True)
+        ]
+        for sound, found in heard.items()
+    }
+
+
+def _phone_parts(phones: Mapping[str, Sequence[PhoneErrors | None]]) -> Parts:
+    """Error rates over the phones of the text, all and those of each class, in per cent."""
+    parts: Parts = {}
+    for sound, found in phones.items():
+        suffix = {"tokens": "", "recording": "_of_recording"}[sound]
+        counts = {"": [(0, 0) if one is None else (one.edits, one.counts()[1]) for one in found]}
+        for name, members in PHONE_CLASSES.items():
+            counts[f"_{name}"] = [(0, 0) if one is None else one.counts(members) for one in found]
+        for name, each in counts.items():
+            wrong, total = np.array(each, dtype=np.float64).T
+            parts[f"phone_errors{name}{suffix}"] = (100 * wrong, total)
+    return parts
 
 
 def _sound_parts(pairs: Sequence[tuple[Heard, Heard]]) -> Parts:
@@ -252,7 +294,12 @@ def _measure(inputs: MetricInputs) -> Result:
         skipped=inputs.skipped,
         progress=inputs.progress,
     )
-    details = {"decoder": inputs.decoder.fingerprint, "utterances": len(found.units), "heard": found.heard}
+    details = {
+        "decoder": inputs.decoder.fingerprint,
+        "utterances": len(found.units),
+        "heard": found.heard,
+        "phones": {sound: errors.table() for sound, errors in found.phones.items()},
+    }
     if len({dataset.speakers.get(key, key) for key in found.units}) == 1:
         return bootstrapped_utterances(found, options, "utterances of one speaker", details)
     return bootstrapped(found, inputs, details)

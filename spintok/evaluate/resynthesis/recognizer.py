@@ -4,6 +4,7 @@ It is a weak recogniser, but the same for every sound, offline and deterministic
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +44,10 @@ class Recognizer:
         self._decoder.end_utt()
         found = self._decoder.hyp()
         return [] if found is None else words_of(found.hypstr)
+
+    def pronunciation(self, words: Sequence[str]) -> list[str] | None:
+        """The phones of words, in ARPAbet without stress, each as its dictionary says first; None if it lacks one."""
+        found = [self._decoder.lookup_word(word) for word in words]
+        if any(phones is None for phones in found):
+            return None
+        return " ".join(found).split()

@@ -14,6 +14,7 @@ from torch import Tensor
 from voices import mfcc_tokenizer, voices
 
 from spintok.data.audio import read
+from spintok.data.labels.alignments import PHONE_CLASSES
 from spintok.data.manifest import Utterance
 from spintok.evaluate.metric import MetricInputs
 from spintok.evaluate.noise_sources import NoiseSources
@@ -71,8 +72,9 @@ def test_a_perfect_decoder(tokenizer: Tokenizer, spoken: list[Utterance]) -> Non
     found = resynthesize(tokenizer, Parrot(tokenizer, spoken), spoken, texts=TEXTS, target=target)
     values = found.values()
     assert found.units == NAMES
-    for name in ("wer", "cer", "dnsmos", "dnsmos_signal", "dnsmos_background"):
+    for name in ("wer", "cer", "phone_errors", "dnsmos", "dnsmos_signal", "dnsmos_background"):
         assert values[name] == values[f"{name}_of_recording"] > 0, name
+    assert found.phones["tokens"] == found.phones["recording"]
     for name in ("wer_against_recording", "cer_against_recording", "f0_rmse", "f0_contour_rmse", "voicing_error"):
         assert values[name] == 0, name
     assert values["speaker_to_source"] == pytest.approx(1, abs=1e-5)
@@ -96,6 +98,13 @@ def test_a_bad_decoder_and_error_rates_against_jiwer(tokenizer: Tokenizer, spoke
     assert values["wer_against_recording"] == pytest.approx(100 * jiwer.wer(recordings, spoken))
     assert values["cer_against_recording"] == pytest.approx(100 * jiwer.cer(recordings, spoken))
     assert values["wer"] > 50 > values["wer_of_recording"]
+    # Of one text, so the phones of all are those of one alignment.
+    phones = found.phones["tokens"]
+    assert values["phone_errors"] == pytest.approx(100 * phones.edits / phones.counts()[1])
+    assert phones.table()["N"]["count"] == 4
+    wrong, total = phones.counts(PHONE_CLASSES["vowels"])
+    assert values["phone_errors_vowels"] == pytest.approx(100 * wrong / total)
+    assert values["phone_errors_vowels"] > values["phone_errors_vowels_of_recording"]
     assert values["voicing_error"] > 10
     assert values["f0_rmse"] > 100
     # Backwards it is still the same voice.
@@ -119,6 +128,8 @@ def test_in_an_evaluation(tokenizer: Tokenizer, spoken: list[Utterance], tmp_pat
     assert found["drawn"] == "2 utterances of one speaker"
     assert found["figures"]["dnsmos"]["low"] < found["figures"]["dnsmos"]["high"]
     assert "speaker_to_others" not in found["figures"]
+    assert found["details"]["phones"]["tokens"]["R"]["count"] == 2
+    assert found["figures"]["phone_errors"]["high"] > found["figures"]["phone_errors_approximants"]["value"] >= 0
     assert "## resynthesis (2 utterances of one speaker)" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == report
 
