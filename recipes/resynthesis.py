@@ -3,8 +3,9 @@
     python recipes/resynthesis.py SPEECH WORK > resynthesis.md
 
 SPEECH: a folder with train.jsonl and dev.jsonl; utterances of ``--speaker`` in train.jsonl are the voice. The script
-trains K-means on the encoder of dc-spin-10m-en, then for each row of the table a decoder (recipes/voice.toml), which
-leaves out a tenth of the voice's utterances, and judges what the decoders make of the tokens of these and of dev.jsonl.
+trains K-means and Spin on the encoder of dc-spin-10m-en, then for each row of the table a decoder (recipes/voice.toml)
+unless one ships, which leaves out a tenth of the voice's utterances, and judges what the decoders make of the tokens of
+these and of dev.jsonl.
 Everything stays in WORK, so a second run goes on. ``--rows`` chooses rows, ``--utterances`` how many of either set are
 judged.
 """
@@ -18,15 +19,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from spintok.data.labels.alignments import PHONE_CLASSES
 from spintok.data.labels.transcripts import manifest_texts
 from spintok.data.manifest import Utterance, read_manifest
 from spintok.decoder import load_decoder
+from spintok.decoder.loading import shipped_decoders
 from spintok.evaluate.bootstrap import difference, interval
 from spintok.evaluate.metric import MetricInputs, Result
 from spintok.evaluate.noise_sources import NoiseSources
 from spintok.evaluate.options import Dataset, EvaluationOptions
 from spintok.evaluate.resynthesis import METRIC
 from spintok.loading import load
+from spintok.tokenizer import Tokenizer
+
+DC_SPIN = "dc-spin-10m-en"
+
+WORST = 6
+"""So many phones are named in the table of phones."""
 
 HOLD_OUT = 10
 """As in recipes/voice.toml: utterances whose CRC-32 of the key this divides are not trained on."""
@@ -41,23 +50,45 @@ class Row:
         tokenizer: its name, or its folder in WORK.
         codebook: the codebook whose tokens are decoded.
         size: its number of codewords.
+        latency: of its tokens, in seconds; None for those of whole recordings.
+        voice: the decoder of this recipe that ships for these tokens; None if the script trains one.
     """
 
     name: str
     tokenizer: str
     codebook: str
     size: int
+    latency: float | None = None
+    voice: str | None = None
 
 
 ROWS = (
-    Row("dc-spin-10m-en, 50", "dc-spin-10m-en", "units-50", 50),
-    Row("dc-spin-10m-en, 100", "dc-spin-10m-en", "primary", 100),
-    Row("dc-spin-10m-en, 200", "dc-spin-10m-en", "units-200", 200),
-    Row("dc-spin-10m-en, 500", "dc-spin-10m-en", "units-500", 500),
+    Row("dc-spin-10m-en, 50", DC_SPIN, "units-50", 50),
+    Row("dc-spin-10m-en, 100", DC_SPIN, "primary", 100, voice="dc-spin-10m-en-100-kathleen"),
+    Row("dc-spin-10m-en, 200", DC_SPIN, "units-200", 200),
+    Row("dc-spin-10m-en, 500", DC_SPIN, "units-500", 500, voice="dc-spin-10m-en-500-kathleen"),
+    Row("Spin on its encoder, 100", "spin-100", "primary", 100),
+    Row("Spin on its encoder, 500", "spin-500", "primary", 500),
     Row("K-means of its encoder, 100", "kmeans-100", "primary", 100),
     Row("K-means of its encoder, 500", "kmeans-500", "primary", 500),
     Row("K-means on MFCC, 100", "mfcc-kmeans-100", "primary", 100),
+    Row("dc-spin-stream-10m-en at 320 ms, 100", "dc-spin-stream-10m-en", "primary", 100, latency=0.32),
 )
+
+TRAINED = {
+    "kmeans": ("small_kmeans", "kmeans.size", "layer=12"),
+    "spin": (
+        "small_4_spin",
+        "codebooks.0.size",
+        "train_layers=0",
+        "views.variants=1",
+        "data.seconds=64",
+        "data.workers=0",
+        "optimizer.steps=600",
+        'loop.precision="float32"',
+    ),
+}
+"""Tokenizers that the script trains, by the first word of their names: recipe, setting of the size, other settings."""
 
 COLUMNS = (
     ("WER", "wer", 1),
@@ -90,7 +121,8 @@ def main() -> None:
     found = {name: [measure(row, name, arguments) for row in rows] for name in sets}
     for name, results in found.items():
         print(f"## {sets[name]} ({results[0].drawn}, {results[0].details['utterances']} utterances)\n")
-        print(*table(rows, results), "", *differences(rows, results), "", sep="\n")
+        for lines in (table(rows, results), phone_table(rows, results), differences(rows, results)):
+            print(*lines, "", sep="\n")
 
 
 def parse() -> argparse.Namespace:
@@ -131,27 +163,42 @@ def run(*command: object) -> None:
 
 def folder_of(row: Row, work: Path) -> str:
     """The tokenizer as ``spintok.load`` takes it: a folder in WORK, or the name of one that ships."""
-    return str(work / row.tokenizer) if row.tokenizer.startswith("kmeans-") else row.tokenizer
+    return str(work / row.tokenizer) if row.tokenizer.startswith(tuple(TRAINED)) else row.tokenizer
+
+
+def tokenizer_of(row: Row, work: Path) -> Tokenizer:
+    """The tokenizer of a row, at its latency."""
+    return load(folder_of(row, work)).at(row.latency)
 
 
 def make_tokenizer(row: Row, work: Path) -> None:
-    """Train K-means on the last layer of the encoder, if the row needs it and it is not there."""
+    """Train the codewords of a row on the last layer of the encoder, which stays as it is, if they are not there."""
     folder = Path(folder_of(row, work))
     if folder.parent == work and not (folder / "config.json").exists():
-        run("train", "small_kmeans", "--data", work / "seventh.jsonl", "--init", "dc-spin-10m-en", "--set", "layer=12",
-            "--set", f"kmeans.size={row.size}", "--set", f'name="{row.tokenizer}"', "--output", folder)  # fmt: skip
+        recipe, size, *settings = TRAINED[row.tokenizer.split("-")[0]]
+        run("train", recipe, "--data", work / "seventh.jsonl", "--init", DC_SPIN, "--output", folder,
+            *with_settings(f'name="{row.tokenizer}"', f"{size}={row.size}", *settings))  # fmt: skip
+
+
+def with_settings(*settings: str) -> list[str]:
+    """Options of ``spintok train``."""
+    return [option for setting in settings for option in ("--set", setting)]
 
 
 def make_decoder(row: Row, work: Path) -> None:
-    """Train the decoder of a row, if it is not there."""
+    """Train the decoder of a row, if it neither ships nor is there."""
     folder = decoder_of(row, work)
     if not (folder / "config.json").exists():
+        settings = [f'codebook="{row.codebook}"', f'analysis="{work / "analysis"}"']
+        settings += [] if row.latency is None else [f"latency={row.latency:g}"]
         run("train", "voice", "--data", work / "voice.jsonl", "--init", folder_of(row, work), "--output", folder,
-            "--set", f'codebook="{row.codebook}"', "--set", f'analysis="{work / "analysis"}"')  # fmt: skip
+            *with_settings(*settings))  # fmt: skip
 
 
 def decoder_of(row: Row, work: Path) -> Path:
-    """The folder of a row's decoder."""
+    """The folder of a row's decoder: one that ships, or one in WORK."""
+    if row.voice is not None:
+        return shipped_decoders()[row.voice]
     return work / "decoders" / f"{row.tokenizer}-{row.codebook}"
 
 
@@ -166,7 +213,7 @@ def measure(row: Row, name: str, arguments: argparse.Namespace) -> Result:
     dataset = Dataset(tuple(utterances), {}, NoiseSources(), manifest_texts(manifest), target)
     options = EvaluationOptions(codebook=row.codebook, resynthesis_utterances=arguments.utterances)
     decoder = load_decoder(decoder_of(row, arguments.work))
-    tokenizer = load(folder_of(row, arguments.work))
+    tokenizer = tokenizer_of(row, arguments.work)
     decoder.check(tokenizer.fingerprint, row.codebook)
 
     def progress(task: str, done: float, total: float, note: str = "") -> None:
@@ -200,20 +247,67 @@ def cell(result: Result, name: str, digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def differences(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
-    """The word error rate of each row of K-means minus that of DC-Spin of the same size, paired."""
-    lines = []
-    for row, result in zip(rows, results, strict=True):
-        for other, base in zip(rows, results, strict=True):
-            if row.tokenizer == other.tokenizer or row.size != other.size or other.tokenizer != "dc-spin-10m-en":
+def pairs(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Numbers of rows to compare: each with DC-Spin of the same size, and DC-Spin of other sizes with that of 100."""
+    found = []
+    for one, row in enumerate(rows):
+        for two, base in enumerate(rows):
+            if base.tokenizer != DC_SPIN or one == two:
                 continue
-            value = result.values["wer"] - base.values["wer"]
-            line = f"* WER of {row.name}, minus that of {other.name}: {value:+.1f}"
-            if result.draws and base.draws:
-                found = difference(base.draws["wer"], result.draws["wer"], value)
-                line += f" [{found['low']:+.1f}, {found['high']:+.1f}]"
-            lines.append(line)
+            if row.size == base.size or (row.tokenizer == DC_SPIN and base.size == 100):
+                found.append((one, two))
+    return found
+
+
+def differences(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    """The error rates of rows over words, and over classes of phones, minus those of others, paired."""
+    lines = []
+    for one, two in pairs(rows):
+        found, base = results[one], results[two]
+        words = difference_of("wer", base, found)
+        lines.append(f"* WER of {rows[one].name}, minus that of {rows[two].name}: {words}")
+        classes = [name for name in PHONE_CLASSES if f"phone_errors_{name}" in found.values]
+        if classes:
+            phones = "; ".join(f"{name} {difference_of(f'phone_errors_{name}', base, found)}" for name in classes)
+            lines.append(f"    * phones: {difference_of('phone_errors', base, found)}; {phones}")
     return lines
+
+
+def difference_of(name: str, first: Result, second: Result) -> str:
+    """The second value minus the first, and its interval, in bold if that excludes 0."""
+    value = second.values[name] - first.values[name]
+    text = f"{value:+.1f}"
+    if name in first.draws and name in second.draws:
+        found = difference(first.draws[name], second.draws[name], value)
+        text += f" [{found['low']:+.1f}, {found['high']:+.1f}]"
+        return text if found["low"] <= 0 <= found["high"] else f"**{text}**"
+    return text
+
+
+def phone_table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    """Errors of all phones and of each class, and the phones with the most new errors; nothing without texts."""
+    names = ["phone_errors", *(f"phone_errors_{one}" for one in PHONE_CLASSES)]
+    if names[0] not in results[0].values:
+        return []
+    lines = ["| tokens | all phones | " + " | ".join(PHONE_CLASSES) + " | most errors more than in the recordings |"]
+    lines.append("|---" * (len(names) + 2) + "|")
+    cells = [cell(results[0], f"{name}_of_recording", 1) for name in names]
+    lines.append("| the recordings | " + " | ".join(cells) + " | |")
+    for row, result in zip(rows, results, strict=True):
+        cells = [cell(result, name, 1) for name in names]
+        lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {worst(result)} |")
+    return lines
+
+
+def worst(result: Result) -> str:
+    """The phones with the most errors more than in the recordings, and how many of how many are wrong in either."""
+    tokens, recording = result.details["phones"]["tokens"], result.details["phones"]["recording"]
+    more = {phone: found["wrong"] - recording[phone]["wrong"] for phone, found in tokens.items() if phone}
+    chosen = sorted(more, key=lambda phone: (-more[phone], phone))[:WORST]
+    return ", ".join(
+        f"{phone} {tokens[phone]['wrong']} for {recording[phone]['wrong']} of {tokens[phone]['count']}"
+        for phone in chosen
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from judged import needs_judges, one_window
 from small_decoders import untrained_decoder
 
 import spintok
+from spintok.decoder import load_decoder
 from spintok.evaluate.metric import Result
+from spintok.train.recipe_file import read_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,13 +84,67 @@ def test_a_row(speech: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_differences_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = script("recipes/resynthesis.py", monkeypatch)
-    rows = [row for row in recipe.ROWS if row.size == 100]
+    names = ("dc-spin-10m-en, 100", "dc-spin-10m-en, 500", "K-means of its encoder, 100", "K-means on MFCC, 100")
+    rows = [row for row in recipe.ROWS if row.name in names]
     noise = np.random.default_rng(0).normal(0, 5, 200)
-    results = [Result({"wer": value}, {"wer": (noise + value).tolist()}, "9 speakers") for value in (30.0, 35.0, 60.0)]
-    assert recipe.differences(rows, results) == [
-        "* WER of K-means of its encoder, 100, minus that of dc-spin-10m-en, 100: +5.0 [+5.0, +5.0]",
-        "* WER of K-means on MFCC, 100, minus that of dc-spin-10m-en, 100: +30.0 [+30.0, +30.0]",
+    results = []
+    for wer, phones in ((30.0, 20.0), (30.0, 21.0), (35.0, 22.0), (60.0, 40.0)):
+        values = {"wer": wer, "phone_errors": phones, "phone_errors_stops": phones}
+        # Draws of phones that have nothing to do with those of the others.
+        draws = {"wer": noise + wer, "phone_errors_stops": np.random.default_rng(int(phones)).normal(phones, 5, 200)}
+        results.append(Result(values, {name: draw.tolist() for name, draw in draws.items()}, "9 speakers"))
+    lines = recipe.differences(rows, results)
+    assert lines[::2] == [
+        "* WER of dc-spin-10m-en, 500, minus that of dc-spin-10m-en, 100: +0.0 [+0.0, +0.0]",
+        "* WER of K-means of its encoder, 100, minus that of dc-spin-10m-en, 100: **+5.0 [+5.0, +5.0]**",
+        "* WER of K-means on MFCC, 100, minus that of dc-spin-10m-en, 100: **+30.0 [+30.0, +30.0]**",
     ]
+    assert lines[1].startswith("    * phones: +1.0; stops +1.0 [-")
+    assert lines[5].startswith("    * phones: +20.0; stops **+20.0 [+")
+
+
+def test_table_of_phones(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = script("recipes/resynthesis.py", monkeypatch)
+    row = recipe.ROWS[0]
+    names = ["phone_errors", *(f"phone_errors_{name}" for name in recipe.PHONE_CLASSES)]
+    values = dict.fromkeys(names, 50.0) | {f"{name}_of_recording": 20.0 for name in names}
+
+    def counts(**wrong: int) -> dict[str, dict[str, int]]:
+        return {phone: {"count": 9, "wrong": number} for phone, number in wrong.items()}
+
+    tokens = counts(AA=8, B=5, S=7, T=3) | {"": {"count": 30, "wrong": 30}}
+    result = Result(values, details={"phones": {"tokens": tokens, "recording": counts(AA=7, B=1, S=3, T=3)}})
+    monkeypatch.setattr(recipe, "WORST", 3)
+    _, _, recording, line = recipe.phone_table([row], [result])
+    assert recording == "| the recordings |" + " 20.0 |" * 7 + " |"
+    assert line == f"| {row.name} |" + " 50.0 |" * 7 + " B 5 for 1 of 9, S 7 for 3 of 9, AA 8 for 7 of 9 |"
+    assert recipe.phone_table([row], [Result({"dnsmos": 3.0})]) == []
+
+
+def test_tokenizers_decoders_and_latencies_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipe = script("recipes/resynthesis.py", monkeypatch)
+    ran = []
+    monkeypatch.setattr(recipe, "run", lambda *command: ran.append(" ".join(map(str, command))))
+    for row in recipe.ROWS:
+        recipe.make_tokenizer(row, tmp_path)
+        recipe.make_decoder(row, tmp_path)
+        if row.voice is None:
+            assert recipe.decoder_of(row, tmp_path).parent == tmp_path / "decoders"
+        else:
+            # What ships speaks the tokens of the row.
+            decoder = load_decoder(row.voice)
+            tokenizer = recipe.tokenizer_of(row, tmp_path)
+            decoder.check(tokenizer.fingerprint, row.codebook)
+            assert decoder.source.size == row.size
+            assert row.voice == recipe.decoder_of(row, tmp_path).name
+    kinds = [command.split()[1] for command in ran]
+    assert kinds.count("voice") == sum(row.voice is None for row in recipe.ROWS)
+    assert kinds.count("small_kmeans") == kinds.count("small_4_spin") == 2
+    # The recipes take the settings.
+    for command in ran:
+        _, name, *options = command.split()
+        settings = [options[i + 1] for i, option in enumerate(options) if option == "--set"]
+        read_recipe(ROOT / f"recipes/{name}.toml", settings)
 
 
 @needs_judges
@@ -97,6 +153,7 @@ def test_the_page_to_listen_to(speech: Path, work: Path, monkeypatch: pytest.Mon
     make = script("docs/listen/make.py", monkeypatch)
     monkeypatch.setattr(make, "SAMPLES", {"fred_yes": "Yes."})
     monkeypatch.setattr(make, "SPEAKERS", 1)
+    monkeypatch.setattr(make, "ROWS", [row for row in make.ROWS if row.tokenizer == "mfcc-kmeans-100"])
     rows = [json.loads(line) for line in (speech / "dev.jsonl").read_text().splitlines()]
     lines = [json.dumps({**row, "path": str(speech / row["path"])}) for row in rows]
     (work / "dev.jsonl").write_text("\n".join(lines), encoding="utf-8")
