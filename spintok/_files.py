@@ -49,14 +49,14 @@ class MissingPackageError(ImportError, ValueError):
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path; when the block ends without an exception, it replaces ``path`` and is on disk.
 
-    The temporary file is beside ``path`` under a random name, is created exclusively (an existing file or link is
-    never followed), and stays locked while the block runs, so that ``remove_orphans`` can tell it from one that a
-    killed process left.
+    The temporary file is beside ``path``, or in ``scratch`` on the same disk, under a random name, is created
+    exclusively (an existing file or link is never followed), and stays locked while the block runs, so that
+    ``remove_orphans`` can tell it from one that a killed process left.
     """
-    temporary, descriptor = _create(path)
+    temporary, descriptor = _create(path, path.parent if scratch is None else scratch)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -218,11 +218,11 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
         raise MissingPackageError(f"{purpose} needs {package} ({error}): pip install 'spintok[{extra}]'") from None
 
 
-def _create(path: Path) -> tuple[Path, int | None]:
-    """A new, empty temporary file for ``path``, and the open descriptor that keeps it locked."""
+def _create(path: Path, folder: Path) -> tuple[Path, int | None]:
+    """A new, empty temporary file in ``folder`` for ``path``, and the open descriptor that keeps it locked."""
     check_target(path)
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        temporary = folder / f".{path.name}.{secrets.token_hex(8)}.tmp"
         try:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:

@@ -2,7 +2,9 @@
 
     PYTHONPATH=.:tests python -m tests.corpus.scale_faults --engine lease --runs 100
     PYTHONPATH=.:tests python -m tests.corpus.scale_faults --engine ray --runs 20
+    PYTHONPATH=.:tests python -m tests.corpus.scale_faults --runs 20 --mounts /mnt/a /mnt/b
 
+With ``--mounts``, workers reach the output in turn by several mounts of one folder, as different hosts do.
 Each run has its own seed, which chooses the number of workers, the faults and their moments. After the faults one more
 worker ends the run. Nothing may be lost, nothing may be there twice, every file must have the bytes of an undisturbed
 run, and a worker that could not do its work must not report success.
@@ -86,19 +88,24 @@ def work(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, fault:
         return int(bool(encode_corpus(tokenizer, utterances, output, options).failures))
     except (OSError, CorpusError) as error:
         # What the command line turns into one line.
-        print(f"worker with {fault or 'no'} fault: {error!r}", file=sys.stderr, flush=True)
+        where = getattr(error, "filename", "")
+        print(f"worker with {fault or 'no'} fault: {error!r} {where}", file=sys.stderr, flush=True)
         return USAGE
 
 
-def disturb(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, seed: int) -> tuple[list[str], list[str]]:
+def disturb(
+    tokenizer: Tokenizer, utterances: list[Utterance], outputs: Sequence[Path], seed: int
+) -> tuple[list[str], list[str]]:
     """Run workers with faults; the faults, and what was wrong with the exit codes."""
+    output = outputs[0]
     rng = random.Random(seed)
     faults = [rng.choice(FAULTS) for _ in range(rng.randint(1, 3))]
     own = [fault for fault in faults if fault in ("clock", "disk full")]
     children = {}
     for number in range(rng.randint(2, 4)):
         fault = own[number] if number < len(own) else ""
-        children[fork(partial(work, tokenizer, utterances, output, fault, seed + number))] = fault
+        mounted = outputs[number % len(outputs)]
+        children[fork(partial(work, tokenizer, utterances, mounted, fault, seed + number))] = fault
     excused = set()
     for number, fault in enumerate(faults):
         time.sleep(rng.uniform(0.0, 0.5))
@@ -131,11 +138,12 @@ def disturb(tokenizer: Tokenizer, utterances: list[Utterance], output: Path, see
 
 
 def lease_run(
-    tokenizer: Tokenizer, utterances: list[Utterance], output: Path, seed: int
+    mounts: Sequence[Path], tokenizer: Tokenizer, utterances: list[Utterance], output: Path, seed: int
 ) -> tuple[list[str], list[str]]:
     """A disturbed run and the worker that ends it."""
-    faults, wrong = disturb(tokenizer, utterances, output, seed)
-    last = os.waitstatus_to_exitcode(os.waitpid(fork(partial(work, tokenizer, utterances, output)), 0)[1])
+    outputs = [mount / output.relative_to(mounts[0]) for mount in mounts]
+    faults, wrong = disturb(tokenizer, utterances, outputs, seed)
+    last = os.waitstatus_to_exitcode(os.waitpid(fork(partial(work, tokenizer, utterances, outputs[-1])), 0)[1])
     return faults, wrong if last == 0 else [*wrong, f"the last worker ended with {last}"]
 
 
@@ -253,15 +261,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("lease", "ray"), default="lease")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mounts", type=Path, nargs="+", help="paths of one folder, for the engine lease")
     options = parser.parse_args(argv)
+    if options.mounts and options.engine != "lease":
+        parser.error("--mounts needs --engine lease")
     # Forked processes must not inherit threads.
     torch.set_num_threads(1)
     tokenizer = mfcc_tokenizer()
     cluster = RayCluster() if options.engine == "ray" else None
-    run: Run = lease_run if cluster is None else partial(ray_run, cluster)
     met: Counter[str] = Counter()
     lost = twice = different = bad = 0
-    with tempfile.TemporaryDirectory() as scratch:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryDirectory(dir=options.mounts[0] if options.mounts else None) as outputs,
+    ):
+        run: Run = partial(lease_run, options.mounts or [Path(outputs)])
+        if cluster is not None:
+            run = partial(ray_run, cluster)
         audio = Path(scratch, "audio")
         audio.mkdir()
         utterances = [make_recording(audio, number) for number in range(20)]
@@ -269,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         clean = Path(scratch, "clean")
         os.waitpid(fork(lambda: bool(encode_corpus(tokenizer, utterances, clean, Options(shard_size=3)).failures)), 0)
         for seed in range(options.seed, options.seed + options.runs):
-            output = Path(scratch, f"run-{seed}")
+            output = Path(outputs, f"run-{seed}")
             output.mkdir()
             faults, wrong = run(tokenizer, utterances, output, 1000 * seed)
             met.update(faults)

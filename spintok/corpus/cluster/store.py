@@ -11,22 +11,28 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spintok._files import atomic, sha256_of, sync_folder
 from spintok.corpus.folder import WORK
 from spintok.data.locations.base import is_url
 from spintok.data.locations.remote import RemoteFile, file_system, retried
 
-__all__ = ["FolderStore", "ObjectStore", "Store", "open_store"]
+__all__ = ["GONE", "FolderStore", "ObjectStore", "Store", "open_store"]
+
+T = TypeVar("T")
 
 _CONDITIONAL = ("s3", "s3a", "gs", "gcs")
 """Protocols whose stores make an object only if none has its name, in one request."""
+
+GONE = (errno.ENOENT, errno.ESTALE)
+"""What a file says that was deleted or replaced since it was listed or opened; on NFS by another host."""
 
 
 class Store(ABC):
@@ -126,24 +132,25 @@ class FolderStore(Store):
         return True
 
     def write(self, name: str, data: bytes) -> None:
-        with atomic(self.folder / name) as temporary:
+        # What a killed worker leaves must not stay among the shards.
+        with atomic(self.folder / name, scratch=self.folder / WORK) as temporary:
             temporary.write_bytes(data)
 
     def grow(self, name: str, size: int) -> bool:
         try:
-            os.truncate(self.folder / name, size)
+            _by_name(lambda: os.truncate(self.folder / name, size))
         except FileNotFoundError:
             return False
         return True
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self.folder / name).read_bytes()
+            return _by_name((self.folder / name).read_bytes)
         except FileNotFoundError:
             return None
 
     def exists(self, name: str) -> bool:
-        return (self.folder / name).exists()
+        return _by_name((self.folder / name).exists)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         found = {}
@@ -152,9 +159,9 @@ class FolderStore(Store):
                 try:
                     if entry.is_file():
                         found[entry.name] = entry.stat().st_size
-                except FileNotFoundError:
-                    # Deleted since it was listed.
-                    continue
+                except OSError as error:
+                    if error.errno not in GONE:
+                        raise
         return found
 
     def delete(self, *names: str) -> None:
@@ -172,7 +179,7 @@ class FolderStore(Store):
     def workspace(self, shard: str, worker: str) -> Iterator[Path]:
         folder = self._subfolder(shard, worker)
         yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
     def _subfolder(self, *names: str) -> Path:
         """A folder for work in progress. The output itself is not made anew: it may be a disk that was unmounted."""
@@ -194,7 +201,7 @@ class FolderStore(Store):
         self.delete(record)
 
     def clear(self, shard: str) -> None:
-        shutil.rmtree(self.folder / WORK / shard, ignore_errors=True)
+        _remove(self.folder / WORK / shard)
 
 
 class ObjectStore(Store):
@@ -313,6 +320,25 @@ class ObjectStore(Store):
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder as far as it can be, beside others who do the same."""
+    # rmtree does not ignore all errors: on NFS the folder may go while it is looked at.
+    with suppress(OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _by_name(call: Callable[[], T]) -> T:
+    """The result of a call that opens a file by its name, again when another host has replaced that file meanwhile."""
+    for pause in (0.0, 0.1, 0.3, 1.0):
+        try:
+            return call()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            time.sleep(pause)
+    return call()
 
 
 def open_store(output: str | os.PathLike[str]) -> Store:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from spintok.corpus.cluster.store import Store
+from spintok.corpus.cluster.store import GONE, Store
 from spintok.corpus.errors import CorpusError
 from spintok.corpus.job_meter import JobMeter
 from spintok.corpus.job_options import JobOptions
@@ -90,20 +90,20 @@ class Worker(Generic[R]):
         """
         self._check_agreement()
         shard = self._shards[index]
-        with self.store.workspace(shard, self.name) as folder:
-            own = JobSummary()
-            earlier = self.store.earlier(shard)
-            job = ShardJob(self.writer, folder / shard, self.parts[index], own, meter, earlier, alive)
-            try:
+        own = JobSummary()
+        try:
+            with self.store.workspace(shard, self.name) as folder:
+                earlier = self.store.earlier(shard)
+                job = ShardJob(self.writer, folder / shard, self.parts[index], own, meter, earlier, alive)
                 job.run(self.reader)
                 self._publish(index, folder / shard)
-            except FileNotFoundError:
-                # Another worker that has finished the shard deletes the workspaces of all.
-                if not self.is_finished(index):
-                    raise
-                return
-            summary.encoded += own.encoded
-            summary.audio_seconds += own.audio_seconds
+        except OSError as error:
+            # Another worker that has finished the shard deletes the workspaces of all.
+            if error.errno not in GONE or not self.is_finished(index):
+                raise
+            return
+        summary.encoded += own.encoded
+        summary.audio_seconds += own.audio_seconds
         self.store.clear(shard)
 
     def reopen(self) -> None:
@@ -204,7 +204,6 @@ class Worker(Generic[R]):
                 opened = {utterance: self.tokenizer.record(utterance.path)}
                 ((_, again, _),) = self.writer.encode(opened, lambda utterance, samples: None)
                 yield utterance, stored[self.writer.name(utterance)], again
-        self.store.clear("agreement")
 
 
 @contextmanager

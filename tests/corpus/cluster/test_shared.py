@@ -152,6 +152,33 @@ def test_a_worker_that_lags_behind_the_finisher_goes_on(mfcc, recordings, tmp_pa
         assert slow.is_finished(0)
 
 
+@pytest.mark.parametrize("place", ["tokens-00001.jsonl", "agreement"])
+def test_a_worker_that_lags_behind_before_it_has_a_workspace_goes_on(
+    mfcc, recordings, tmp_path: Path, monkeypatch, place: str
+) -> None:
+    options = Options(shared=True)
+    writer, store = token_writer(mfcc, options), FolderStore(tmp_path)
+    meter, summary, parts = JobMeter(no_progress, len(recordings)), JobSummary(), [recordings[:2], recordings[2:]]
+    with (
+        open_worker(writer, mfcc, parts, store, options) as slow,
+        open_worker(writer, mfcc, parts, store, options) as fast,
+    ):
+        fast.encode(0, JobSummary(), meter)
+        mkdir, met = Path.mkdir, []
+
+        def late(path: Path, *arguments: object, **given: object) -> None:
+            if path.name == slow.name and path.parent.name == place and not met:
+                met.append(path)
+                fast.encode(1, JobSummary(), meter)
+            mkdir(path, *arguments, **given)
+
+        monkeypatch.setattr(Path, "mkdir", late)
+        slow.encode(1, summary, meter)
+        assert met
+        assert summary.encoded == 0
+        assert slow.is_finished(1)
+
+
 def test_an_output_that_vanishes_is_not_made_anew(mfcc, recordings, tmp_path: Path) -> None:
     options = Options(shared=True)
     writer, store = token_writer(mfcc, options), FolderStore(tmp_path / "out")
