@@ -3,9 +3,10 @@
     spintok bench stream dc-spin-10m-en speech.jsonl
     spintok bench stream mine/ dev.jsonl --alignments phones.jsonl --plot latency.svg
 
-Agreement is the share of codes that equal those of whole recordings. With alignments there is PNMI, and UED in another
-voice if rapidfuzz is installed. A push is a chunk. A machine carries n streams if the 99th percentile of the time to
-push a chunk to all of them at once, which is the worst case, is below the chunk's length.
+Agreement is the share of codes that equal those of whole recordings. With alignments there is PNMI, with and without
+silence, and with rapidfuzz the unit edit distance in another voice. A push is a chunk. A machine carries n streams if
+the 99th percentile of the time to push a chunk to all of them at once, which is the worst case, is below the chunk's
+length.
 """
 
 import argparse
@@ -14,23 +15,27 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import spintok
 from spintok.data.audio import read
 from spintok.data.labels.alignment_files import read_alignments
-from spintok.data.labels.alignments import match
+from spintok.data.labels.alignments import Interval, match
 from spintok.data.manifest import Utterance, scan
-from spintok.evaluate import run as evaluation
 from spintok.evaluate.noise_sources import NoiseSources
-from spintok.evaluate.options import Dataset, EvaluationOptions
-from spintok.evaluate.perturbations import Condition
+from spintok.evaluate.options import Dataset
+from spintok.evaluate.perturbations import Condition, Perturbed, apply
+from spintok.evaluate.phones import PhoneScore
+from spintok.evaluate.robustness import ued
 from spintok.frames import SAMPLE_RATE
 from spintok.streaming.policy import parse_latency
+from spintok.tokens import Tokens, deduplicate
 
 LATENCIES = ("80ms", "160ms", "320ms", "640ms", "1280ms")
 
@@ -41,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("speech", type=Path, help="a folder or manifest")
     parser.add_argument("--alignments", type=Path, help="phones of the speech, for PNMI")
     parser.add_argument("--latencies", nargs="+", default=LATENCIES)
-    parser.add_argument("--utterances", type=int, default=100, help="how many to compare, spread over the list")
+    parser.add_argument("--utterances", type=int, default=100, help="how many to compare, spread over the list; 0: all")
+    parser.add_argument("--voices", type=int, default=60, help="how many of them to compare in another voice")
     parser.add_argument("--pushes", type=int, default=200, help="how many to time for each latency")
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 10, 25, 50], help="streams at once; none: skip")
     parser.add_argument("--session-latency", default="320ms")
-    parser.add_argument("--workers", type=int, help="threads of the pool; one for each core by default")
+    parser.add_argument("--workers", type=int, help="threads; one for each core by default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--plot", type=Path, help="draw the curve of agreement there, as svg or png")
@@ -53,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = spintok.load(options.tokenizer, device=options.device)
     latencies = [parse_latency(text) for text in options.latencies]
     utterances = scan(options.speech)
-    chosen = utterances[:: max(1, len(utterances) // options.utterances)][: options.utterances]
+    count = min(options.utterances, len(utterances)) or len(utterances)
+    chosen = utterances[:: len(utterances) // count][:count]
     print(f"{tokenizer.name} on {tokenizer.device}, {os.cpu_count()} cores, torch {torch.__version__}\n")
-    found: dict[str, Any] = {"quality": quality(tokenizer, chosen, latencies, options.alignments)}
+    found: dict[str, Any] = {
+        "quality": quality(tokenizer, chosen, latencies, options.alignments, options.voices, options.workers)
+    }
     if options.pushes:
         found["push"] = pushes(tokenizer, chosen, latencies, options.pushes)
     if options.sessions:
@@ -68,40 +77,70 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def quality(
-    tokenizer: spintok.Tokenizer, utterances: Sequence[Utterance], latencies: Sequence[float], alignments: Path | None
+    tokenizer: spintok.Tokenizer,
+    utterances: Sequence[Utterance],
+    latencies: Sequence[float],
+    alignments: Path | None = None,
+    voices: int = 60,
+    workers: int | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for whole recordings and for each latency."""
-    paths = [utterance.path for utterance in utterances]
-    whole = np.concatenate([tokens.codes for tokens in tokenizer.encode(paths)])
+    """A row for whole recordings and for each latency.
+
+    ``voices`` utterances, those of ``spintok evaluate --utterances``, are also encoded in another voice, if rapidfuzz
+    is installed. ``workers`` threads share the recordings of a latency; one for each core by default.
+    """
+    phones: dict[str, tuple[Interval, ...]] = {}
+    if alignments is not None:
+        found = match([utterance.key for utterance in utterances], read_alignments(alignments))
+        phones = {key: alignment.phones for key, alignment in found.items() if alignment.phones}
+    spoken = Dataset(tuple(utterances), {}, NoiseSources()).sample(voices, 0) if voices else []
+    others = in_another_voice(tokenizer, spoken) if importlib.util.find_spec("rapidfuzz") else {}
     rows: list[dict[str, Any]] = []
+    whole: NDArray[np.int32] | None = None
     for latency in [None, *latencies]:
         at = tokenizer.at(latency)
-        codes = np.concatenate([tokens.codes for tokens in at.encode(paths)])
-        row = {"latency": latency, "agreement": float((codes == whole).mean()), "frames": len(codes)}
-        if alignments is not None:
-            row |= labelled(at, utterances, alignments)
+        tokens = dict(zip([u.key for u in utterances], encode(at, [u.path for u in utterances], workers), strict=True))
+        codes = np.concatenate([one.codes for one in tokens.values()])
+        whole = codes if whole is None else whole
+        row = {"latency": latency, "frames": len(codes), "agreement": float((codes == whole).mean())}
+        if phones:
+            values = PhoneScore(tokens, phones, tolerance=None).values()
+            row |= {name: values[name] for name in ("pnmi", "pnmi_speech")}
+        if others:
+            changed = encode(at, [one.waveform for one in others.values()], workers)
+            pairs = [
+                one.compared(tokens[key].codes, after.codes)
+                for (key, one), after in zip(others.items(), changed, strict=True)
+            ]
+            units = [[deduplicate(codes)[0] for codes in side] for side in zip(*pairs, strict=True)]
+            row["ued_pooled_speaker"] = ued(units[0], units[1], list(others)).values()["ued_pooled"]
         rows.append(row)
     names = [name for name in rows[0] if name not in ("latency", "frames")]
-    print(f"{len(whole)} frames of {len(paths)} utterances\n")
+    print(f"{rows[0]['frames']} frames of {len(utterances)} utterances, {len(others)} of them in another voice too\n")
     print(f"| latency | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for row in rows:
         label = "whole recordings" if row["latency"] is None else f"{row['latency']:g} s"
-        print(f"| {label} | {' | '.join(f'{row[name]:.4f}' for name in names)} |")
+        print(f"| {label} | {' | '.join(f'{row[name]:.4f}' for name in names)} |", flush=True)
     return rows
 
 
-def labelled(tokenizer: spintok.Tokenizer, utterances: Sequence[Utterance], alignments: Path) -> dict[str, float]:
-    """PNMI, and UED in another voice if it can be measured."""
-    found = match([utterance.key for utterance in utterances], read_alignments(alignments))
-    dataset = Dataset(tuple(utterances), found, NoiseSources(utterances))
-    options = EvaluationOptions(conditions=(Condition("speaker"),), draws=1)
-    metrics = ["phones", *(["robustness"] if importlib.util.find_spec("rapidfuzz") else [])]
-    report = evaluation.evaluate([tokenizer], dataset, options, metrics)
-    (measured,) = report["tokenizers"]
-    figures = {
-        name: figure["value"] for metric in measured["metrics"].values() for name, figure in metric["figures"].items()
-    }
-    return {name: figures[name] for name in ("pnmi", "ued_pooled_speaker") if name in figures}
+def in_another_voice(tokenizer: spintok.Tokenizer, utterances: Sequence[Utterance]) -> dict[str, Perturbed]:
+    """The utterances in another voice, by key, as ``spintok evaluate`` makes them."""
+    voice, sources = Condition("speaker"), NoiseSources()
+    found = {u.key: apply(voice, read(u.path), u, sources, 0, tokenizer.grid) for u in utterances}
+    return {key: one for key, one in found.items() if one is not None}
+
+
+def encode(tokenizer: spintok.Tokenizer, recordings: Sequence[Any], workers: int | None) -> list[Tokens]:
+    """The tokens of files, or of waveforms at 16 kHz. With a latency, threads share the recordings on a CPU."""
+    rate = None if isinstance(recordings[0], str | Path) else SAMPLE_RATE
+    count = workers or os.cpu_count() or 1
+    if tokenizer.latency is None or tokenizer.device.type != "cpu" or count == 1:
+        return list(tokenizer.encode(recordings, rate))
+    parts = [recordings[i::count] for i in range(min(count, len(recordings)))]
+    with ThreadPoolExecutor(len(parts)) as threads:
+        found = list(threads.map(lambda part: tokenizer.encode(part, rate), parts))
+    return [found[i % count][i // count] for i in range(len(recordings))]
 
 
 def pushes(

@@ -2,9 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from benchmarks.stream import main
+import spintok
+from benchmarks.stream import encode, main
+from spintok.data.labels.alignment_files import read_alignments
+from spintok.data.manifest import scan
+from spintok.evaluate.noise_sources import NoiseSources
+from spintok.evaluate.perturbations import Condition
+from spintok.evaluate.phones import PhoneScore
+from spintok.evaluate.robustness import robustness
 
 
 def test_the_benchmark_measures(speech, tmp_path, capsys) -> None:
@@ -36,9 +44,26 @@ def test_phones_and_voices_are_measured_at_each_latency(speech, tmp_path, capsys
     ]
     main(arguments)
     whole, long = json.loads((tmp_path / "out.json").read_text())["quality"]
-    assert whole["pnmi"] == long["pnmi"] > 0
-    assert whole["ued_pooled_speaker"] == long["ued_pooled_speaker"] > 0
-    assert "| latency | agreement | pnmi | ued_pooled_speaker |" in capsys.readouterr().out
+    # They are the figures of `spintok evaluate`.
+    utterances = scan(speech)[::2]
+    tokenizer = spintok.load("mfcc-kmeans-100")
+    phones = {key: one.phones for key, one in read_alignments(tmp_path / "phones.jsonl").items()}
+    tokens = {utterance.key: tokenizer.encode(utterance.path) for utterance in utterances}
+    scores = PhoneScore(tokens, phones).values()
+    voice = robustness(tokenizer, utterances, [Condition("speaker")], NoiseSources()).values()["ued_pooled_speaker"]
+    for row in (whole, long):
+        assert (row["pnmi"], row["pnmi_speech"]) == (scores["pnmi"], scores["pnmi_speech"])
+        assert row["ued_pooled_speaker"] == voice > 0
+    assert "| latency | agreement | pnmi | pnmi_speech | ued_pooled_speaker |" in capsys.readouterr().out
+
+
+def test_threads_share_the_recordings_in_order(speech) -> None:
+    tokenizer = spintok.load("mfcc-kmeans-100").at(0.32)
+    paths = [utterance.path for utterance in scan(speech)]
+    alone = encode(tokenizer, paths, 1)
+    for workers in (2, 4):
+        shared = encode(tokenizer, paths, workers)
+        assert all(np.array_equal(a.codes, b.codes) for a, b in zip(alone, shared, strict=True))
 
 
 def test_the_curve_is_drawn(speech, tmp_path) -> None:
