@@ -234,7 +234,7 @@ def plot(name: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
     axis.semilogx([row["latency"] for row in timed], [row["agreement"] for row in timed], "o-", label="agreement")
     if "pnmi" in rows[0]:
         axis.semilogx([row["latency"] for row in timed], [row["pnmi"] for row in timed], "s-", label="PNMI")
-        axis.axhline(rows[0]["pnmi"], linestyle=":", label="PNMI, whole recordings")
+        axis.axhline(rows[0]["pnmi"], color="C1", linestyle=":", label="PNMI, whole recordings")
     axis.set(xlabel="latency, s", title=name, ylim=(0, 1))
     axis.set_xticks([row["latency"] for row in timed], [f"{row['latency']:g}" for row in timed])
     axis.minorticks_off()
