@@ -1,6 +1,7 @@
 """Graphs of tokenizers: ONNX Runtime, which knows nothing of spintok, gives the same codes, in Chromium too."""
 
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -158,6 +159,36 @@ def test_the_example_in_python(exported, tmp_path: Path, monkeypatch, speech: Pa
     (block,) = (block for block in blocks(GUIDE) if block.language == "python")
     printed = run_python(block.text, str(block), {})
     assert printed.split() == str(tokenizer.encode(speech / "fred_yes.flac").units).split()
+
+
+def test_the_example_in_c_plus_plus(exported, tmp_path: Path, speech: Path) -> None:
+    """Compiled and run as the guide says, if ONNX Runtime's headers and library are found as the guide says."""
+    (code,) = (block.text for block in blocks(GUIDE) if block.language == "cpp")
+    (commands,) = (block.text for block in blocks(GUIDE) if block.language == "sh" and "tokenize.cpp" in block.text)
+    root = os.environ.get("ONNXRUNTIME_ROOT")
+    if which("c++") is None or which("ffmpeg") is None:
+        pytest.skip("needs a C++ compiler and ffmpeg")
+    if root is None:
+        if which("pkg-config") is None or subprocess.run(["pkg-config", "libonnxruntime"], check=False).returncode:
+            pytest.skip("no ONNX Runtime for C++: set ONNXRUNTIME_ROOT, or install libonnxruntime-dev")
+        (packaged,) = re.findall(r"`(c\+\+ .*pkg-config.*)`", GUIDE.read_text(encoding="utf-8"))
+        commands = "\n".join([packaged, *commands.splitlines()[1:]])
+    tokenizer, path = exported("log-mel")
+    (tmp_path / "tokenize.cpp").write_text(code, encoding="utf-8")
+    (tmp_path / "dc-spin.onnx").write_bytes(path.read_bytes())
+    soundfile.write(tmp_path / "speech.wav", read(speech / "beth_river.flac").numpy(), 16_000)
+    done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = np.array(done.stdout.split(), np.int32)
+    expected = tokenizer.encode(speech / "beth_river.flac").codes
+    assert found.shape == expected.shape
+    assert len(expected) > tokenizer.window.frames
+    assert (found != expected).sum() <= len(expected) // 200
+    # No samples at all, and one less than a frame.
+    for samples in (0, tokenizer.grid.reach - 1):
+        np.zeros(samples, np.float32).tofile(tmp_path / "short.f32")
+        command = [tmp_path / "tokenize", "dc-spin.onnx", "short.f32"]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout == b""
 
 
 @pytest.fixture(scope="module")
