@@ -11,7 +11,10 @@ STRIDES = (5, 2, 2, 2, 2, 2, 2)
 def spidr_state(
     *, width: int, layers: int, codebooks: int, channels: int = 16, inner: int = 48, size: int = 20, groups: int = 4
 ) -> dict[str, Tensor]:
-    """A state dict at random, of the parts of a checkpoint that count, and of some that do not."""
+    """A state dict at random, of the parts of a checkpoint that count, and of some that do not.
+
+    The norm after the last layer is as it was made: no loss of SpidR depends on it.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int, around: float = 0.0) -> Tensor:
@@ -45,6 +48,8 @@ def spidr_state(
         linear(f"{layer}.feed_forward.output_dense", width, inner)
         norm(f"{layer}.final_layer_norm", width)
         state[f"teacher.layers.{index}.attention.proj.bias"] = random(width)
+    last = f"student.layers.{layers - 1}.final_layer_norm"
+    state[f"{last}.weight"], state[f"{last}.bias"] = torch.ones(width), torch.zeros(width)
     for index in range(codebooks):
         linear(f"heads.{index}.0", size, width)
         state[f"codebooks.{index}.codebook"] = random(size, width)

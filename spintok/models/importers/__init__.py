@@ -102,7 +102,7 @@ def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
         values = _read(Path(path))
         if is_spidr(values):
             raise CheckpointError(
-                "it is a checkpoint of SpidR or of DinoSR, which look alike: for SpidR's own units, "
+                "it is a checkpoint of SpidR or of DinoSR: for SpidR's own units, "
                 f"spintok import {path} FOLDER --centroids {path} --layer 6"
             )
         if not is_spin(values):
@@ -115,10 +115,9 @@ def load_spin(path: str | os.PathLike[str]) -> SpinCheckpoint:
 def load_spidr(path: str | os.PathLike[str], layer: int, *, heads: int | None = None) -> tuple[Encoder, SpidrUnits]:
     """The encoder of a SpidR checkpoint up to a layer, counted from 1, and the predictor of its codes.
 
-    A checkpoint of DinoSR cannot be told from one of SpidR, and would give wrong codes.
-
     Raises:
-        CheckpointError: the file cannot be read safely, is something else, or the layer has no codes.
+        CheckpointError: the file cannot be read safely, is something else, such as a checkpoint of DinoSR, or the
+            layer has no codes.
     """
     try:
         values = _read(Path(path))

@@ -4,7 +4,8 @@ Both are HuBERT-like students: convolutions with layer norms, five positional co
 norms after the residuals. The features of a layer are what its feed-forward network adds
 (``get_intermediate_outputs``), and waveforms have zero mean and unit variance. SpidR also predicts a code from the
 features of each upper layer: its units. DinoSR has the same weights under the same names, but predicts all codes from
-its last output, so a file alone does not say which codes it gives.
+its last output. The two are told apart by the norm after the last layer: training of SpidR never uses its output, so it
+is as it was made, while all that DinoSR learns goes through it.
 
 Source of the names: github.com/facebookresearch/spidr, ``models/components.py`` and ``models/spidr.py``; Poli et al.
 2025, "SpidR: Learning Fast and Stable Linguistic Units for Spoken Language Models Without Supervision".
@@ -95,10 +96,15 @@ def units_of_spidr(values: Mapping[str, Any], layer: int) -> SpidrUnits:
     """The predictor of the codes of ``layer``, counted from 1, in a checkpoint of SpidR.
 
     Raises:
-        CheckpointError: the layer has none, or it is damaged.
+        CheckpointError: the layer has none, it is damaged, or the checkpoint is one of DinoSR.
     """
     weights = _weights(values)
     layers = {int(match[1]) for name in weights if (match := re.match(_LAYER, name))}
+    if _has_trained_last_norm(weights, len(layers)):
+        raise CheckpointError(
+            "it is a checkpoint of DinoSR, not of SpidR: the norm after its last layer is trained. spintok does not "
+            "compute DinoSR's own codes; --centroids takes a K-means of its features"
+        )
     predictors = {int(match[1]) for name in weights if (match := re.fullmatch(r"heads\.(\d+)\.0\.weight", name))}
     first = len(layers) - len(predictors) + 1
     if not first <= layer <= len(layers):
@@ -114,6 +120,14 @@ def units_of_spidr(values: Mapping[str, Any], layer: int) -> SpidrUnits:
         raise CheckpointError(f"its predictor of the codes of layer {layer} is damaged")
     check_weights({"heads.weight": weight, "heads.bias": bias})
     return SpidrUnits(weight.float(), bias.float())
+
+
+def _has_trained_last_norm(weights: Mapping[str, Any], layers: int) -> bool:
+    weight, bias = (weights.get(f"student.layers.{layers - 1}.final_layer_norm.{part}") for part in ("weight", "bias"))
+    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor) or not weight.numel():
+        # Whoever reads the encoder says what is missing.
+        return False
+    return not (bool((weight == weight.flatten()[0]).all()) and bool((bias == 0).all()))
 
 
 def _weights(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,23 @@ def test_what_is_refused(wide: Path, tmp_path: Path) -> None:
         spintok.load(wide)
 
 
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_checkpoint_of_dinosr_gives_features_but_no_codes(
+    capsys: pytest.CaptureFixture[str], state: dict[str, Tensor], tmp_path: Path, part: str
+) -> None:
+    """DinoSR predicts all codes from its last output, so training has changed the norm that ends it."""
+    path, trained = tmp_path / "dinosr.pt", f"student.layers.1.final_layer_norm.{part}"
+    torch.save({"model": state | {trained: state[trained] + 0.01 * torch.arange(768)}}, path)
+    code, _, error = run(capsys, "import", path, tmp_path / "t", "--centroids", path, "--layer", 2, "-q")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert f"{path}: it is a checkpoint of DinoSR, not of SpidR" in error
+    assert not (tmp_path / "t").exists()
+    with torch.inference_mode():
+        found, _ = load_encoder(path).hidden_states(WAVEFORM[None])
+    assert difference(found[2][0], spidr_features(state, WAVEFORM, 12)[2]) < 1e-5
+
+
 def test_recipes_do_not_train_it(capsys: pytest.CaptureFixture[str], wide: Path, tmp_path: Path) -> None:
     recipe = 'stage = "spin"\nname = "s"\n[[codebooks]]\nname = "primary"\nsize = 4\nwidth = 4\n'
     (tmp_path / "r.toml").write_text(recipe)
