@@ -100,7 +100,12 @@ def serve(
         # What was imported stays for good: looking through it for garbage would stop all sessions for 0.2 s.
         gc.collect()
         gc.freeze()
-        uvicorn.Server(server_config(app, options)).run(sockets=[listening])
+        try:
+            uvicorn.Server(server_config(app, options)).run(sockets=[listening])
+        except KeyboardInterrupt:
+            # This is how one stops a server. uvicorn has told the clients, and passes the signal on.
+            if not quiet:
+                say("stopped")
 
 
 def _decoder(name: str | None, tokenizer: "Tokenizer", codebook: str | None) -> "Decoder | None":

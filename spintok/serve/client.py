@@ -63,15 +63,19 @@ async def _exchange(socket: WebSocket, session: LiveSession, options: ServerOpti
     """Read from and write to the client until one of the two is done."""
     reading = asyncio.create_task(_read(socket, session, options))
     writing = asyncio.create_task(_write(socket, session, options))
-    done, pending = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-    if reading in done and reading.exception() is None:
-        # The client has sent its last sample; the rest of its tokens follow.
-        done, pending = await asyncio.wait({writing})
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()
+    try:
+        done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        if reading in done and reading.exception() is None:
+            # The client has sent its last sample; the rest of its tokens follow.
+            await asyncio.wait({writing})
+    finally:
+        # Both may have failed, and the server may be shutting down.
+        reading.cancel()
+        writing.cancel()
+        ends = await asyncio.gather(reading, writing, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
 
 
 async def _read(socket: WebSocket, session: LiveSession, options: ServerOptions) -> None:
