@@ -86,6 +86,18 @@ def load_tokenizer(name: str | None, device: str, offline: bool | None, quiet: b
         return load(name, device=device, offline=offline, progress=progress)
 
 
+def find_model_card(name: str, offline: bool | None) -> Path | None:
+    """The model card (README.md) beside the weights of the tokenizer of that name or folder, if it has one."""
+    from spintok.hub import registry
+    from spintok.loading import find_source
+
+    source = Path(find_source(name, offline=offline))
+    if not source.exists():
+        source = registry.find(name, offline=offline)
+    card = source / "README.md"
+    return card if card.is_file() else None
+
+
 def load_decoders(
     names: list[str] | None, tokenizers: Sequence["Tokenizer"], codebook: str | None = None
 ) -> "list[Decoder]":

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spintok.cli.options import Offline, Quiet, complete_tokenizer, load_tokenizer
+from spintok.cli.options import Offline, Quiet, complete_tokenizer, find_model_card, load_tokenizer
 from spintok.cli.output import say
 
 __all__ = ["EPILOG", "push"]
@@ -45,11 +45,16 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Publish a tokenizer on the Hugging Face Hub: configuration, weights and model card."""
-    path = Path(tokenizer) / "README.md"
-    card = path.read_text(encoding="utf-8") if path.is_file() else None
-    if card is not None and (licence is not None or description is not None):
-        raise ValueError(f"--licence and --description are for a new model card, but there is {path}: edit it")
     loaded = load_tokenizer(tokenizer, "cpu", offline, quiet)
+    path = find_model_card(tokenizer, offline)
+    if path is not None and (licence is not None or description is not None):
+        mend = (
+            "edit it"
+            if path.parent == Path(tokenizer)
+            else f"copy it with spintok save {tokenizer} FOLDER, and edit it"
+        )
+        raise ValueError(f"--licence and --description are for a new model card, but there is {path}: {mend}")
+    card = None if path is None else path.read_text(encoding="utf-8")
     if card is None and licence is None:
         raise ValueError(f"{tokenizer} has no model card (README.md): add --licence, for example --licence mit")
     address = loaded.push_to_hub(

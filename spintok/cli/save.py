@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spintok.cli.options import Offline, Quiet, complete_tokenizer, load_tokenizer
+from spintok.cli.options import Offline, Quiet, complete_tokenizer, find_model_card, load_tokenizer
 from spintok.cli.output import say
 
 __all__ = ["EPILOG", "save"]
@@ -57,7 +57,6 @@ def save(
     """Copy a tokenizer to a folder to publish: configuration, weights and model card, without training state."""
     from spintok.hub import registry
     from spintok.hub.registry_file import write_entry
-    from spintok.loading import find_source
 
     if url is None and (licence is not None or description is not None):
         raise ValueError("--licence and --description are for the registry entry: add --url ADDRESS")
@@ -65,16 +64,14 @@ def save(
         raise ValueError(f"{folder}: is not an empty folder; choose another one")
     loaded = load_tokenizer(tokenizer, "cpu", offline, quiet)
     loaded.name = loaded.name if name is None else name
-    source = Path(find_source(tokenizer, offline=offline))
-    if not source.exists():
-        source = registry.find(tokenizer, offline=offline)
+    card = find_model_card(tokenizer, offline)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         # Renamed at the end, so that the folder appears only when it is complete.
         made = Path(scratch) / "tokenizer"
         loaded.save(made, dtype=dtype)
-        if (source / "README.md").is_file():
-            shutil.copyfile(source / "README.md", made / "README.md")
+        if card is not None:
+            shutil.copyfile(card, made / "README.md")
         entry = None
         if url is not None:
             entry = write_entry(registry.make_entry(made, url, licence=licence, description=description))

@@ -26,6 +26,9 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 SPEECH = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub, to which huggingface_hub sends its requests, and an empty cache."""
@@ -212,6 +215,13 @@ def test_publish_and_load(
     assert "edit it" in error
     assert run(capsys, "push", tmp_path / "made", "me/again", "--dtype", "float16")[0] == 0
     assert b"# Mine" in hub.repositories["me/again"]["main"]["README.md"]
+    # So do those that ship.
+    assert run(capsys, "push", "mfcc-kmeans-100", "me/baseline")[0] == 0
+    shipped = ROOT / "pretrained/mfcc-kmeans-100/README.md"
+    assert hub.repositories["me/baseline"]["main"]["README.md"] == shipped.read_bytes()
+    code, _, error = run(capsys, "push", "mfcc-kmeans-100", "me/baseline", "--licence", "mit")
+    assert code == 2
+    assert "README.md: copy it with spintok save mfcc-kmeans-100 FOLDER, and edit it" in error
     assert spintok.load("me/again").codebook_size == 7
 
 
