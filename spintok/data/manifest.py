@@ -300,7 +300,11 @@ def _json_lines(path: File, lines: Sequence[str]) -> Iterator[tuple[int, Utteran
             speaker, source = (_text(record.get(field)) for field in ("speaker", "source"))
             if where is None or key is None:
                 raise ValueError(f"{number}: no path; one of the fields {', '.join(PATH_FIELDS)} must hold it")
-            yield number, Utterance(as_utf8(key), resolve(folder, where), speaker, source, stated_duration(record))
+            try:
+                seconds = stated_duration(record)
+            except ValueError as error:
+                raise ValueError(f"{number}: {error}") from None
+            yield number, Utterance(as_utf8(key), resolve(folder, where), speaker, source, seconds)
     except ValueError as error:
         raise ManifestError(f"{path}:{error}") from None
 

@@ -127,7 +127,7 @@ def _members(stem: str, members: Mapping[str, TarMember], notes: Mapping[str, Ma
             continue
         key = str(path.with_name(path.name.partition(".")[0]))
         note = notes.get(key, {})
-        yield _Item(key, f"{stem}/{path}", member, _speaker(note), stated_duration(note))
+        yield _Item(key, f"{stem}/{path}", member, _speaker(note), _duration(note))
 
 
 def _row(stem: str, row: ParquetRow, values: Mapping[str, Any]) -> _Item:
@@ -135,11 +135,19 @@ def _row(stem: str, row: ParquetRow, values: Mapping[str, Any]) -> _Item:
     number = f"{stem}/{row.row:06d}"
     if key is None:
         key = str(PurePosixPath(row.name).with_suffix("")) if PurePosixPath(row.name).name else number
-    return _Item(key, number, row, _speaker(values), stated_duration(values))
+    return _Item(key, number, row, _speaker(values), _duration(values))
 
 
 def _speaker(values: Mapping[str, Any]) -> str | None:
     return next((as_utf8(str(values[field])) for field in _SPEAKERS if values.get(field) is not None), None)
+
+
+def _duration(values: Mapping[str, Any]) -> float | None:
+    """The stated duration. What others wrote beside the audio may mean something else: its header then counts."""
+    try:
+        return stated_duration(values)
+    except ValueError:
+        return None
 
 
 def shar_utterances(files: Mapping[str, File], folder: File, index: Index = tar_index) -> list[Utterance] | None:

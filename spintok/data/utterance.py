@@ -10,6 +10,10 @@ from spintok.frames import SAMPLE_RATE
 __all__ = ["ManifestError", "Utterance", "as_utf8", "stated_duration"]
 
 
+_LONGEST = 1e9
+"""Seconds of a recording that are taken for real: 30 years."""
+
+
 class ManifestError(ValueError):
     """A list of utterances that cannot be used; the message names the file, the line and the cause."""
 
@@ -34,11 +38,19 @@ class Utterance:
 
 
 def stated_duration(record: Mapping[str, object]) -> float | None:
-    """The duration that a line states as NeMo (``duration``, in seconds) or this library (``num_samples``) does."""
+    """The duration that a line states as NeMo (``duration``, in seconds) or this library (``num_samples``) does.
+
+    None, and lists, which the lines of token folders have under ``duration``, state none. Raises ``ValueError`` for
+    what is no length of a recording.
+    """
     for field, rate in (("duration", 1), ("num_samples", SAMPLE_RATE)):
         value = record.get(field)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
-            return value / rate
+        if value is None or isinstance(value, list):
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _LONGEST * rate:
+            unit = "seconds" if rate == 1 else f"samples at {rate} Hz"
+            raise ValueError(f"{field} must be a number of {unit}, got {value!r:.60}; correct it or leave it out")
+        return value / rate
     return None
 
 

@@ -99,6 +99,13 @@ def test_json_lines(tmp_path, field) -> None:
     ]
 
 
+def test_lines_of_a_token_folder_state_samples_and_null_states_nothing(tmp_path) -> None:
+    """Their ``duration`` is the lengths of runs."""
+    rows = [{"path": "a.wav", "duration": [2, 1], "num_samples": 8000}, {"path": "b.wav", "duration": None}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [utterance.seconds for utterance in scan(tmp_path / "m.jsonl")] == [0.5, None]
+
+
 def test_a_single_file(tmp_path) -> None:
     touch(tmp_path, "a.wav")
     assert scan(tmp_path / "a.wav") == [Utterance("a", tmp_path / "a.wav")]
@@ -120,6 +127,26 @@ def test_a_single_file(tmp_path) -> None:
         ("m.jsonl", '{"path": "a.wav"}\n{"path": "a.flac"}\n', "lines 1 and 2 have the same key 'a'"),
         ("m.jsonl", "[" * 100_000 + "\n", r"m\.jsonl:1: not a JSON"),
         ("m.jsonl", '{"path": "."}\n', r"m\.jsonl:"),
+        (
+            "m.jsonl",
+            '{"path": "a.wav"}\n{"path": "b.wav", "duration": "3.2"}\n',
+            r":2: .* number of seconds, got '3.2'",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a.wav", "duration": -1}\n',
+            r"m\.jsonl:1: duration must be .*got -1; correct it or leave",
+        ),
+        ("m.jsonl", '{"path": "a.wav", "duration": NaN}\n', "got nan"),
+        ("m.jsonl", '{"path": "a.wav", "duration": Infinity}\n', "got inf"),
+        ("m.jsonl", '{"path": "a.wav", "duration": 1e12}\n', r"got 1000000000000\.0"),
+        ("m.jsonl", '{"path": "a.wav", "duration": true}\n', "got True"),
+        (
+            "m.jsonl",
+            '{"path": "a.wav", "num_samples": -1}\n',
+            "num_samples must be a number of samples at 16000 Hz, got -1",
+        ),
+        ("m.jsonl", '{"path": "a.wav", "num_samples": %s}\n' % ("9" * 400), r"got 9{60}; correct"),
     ],
 )
 def test_bad_manifests_are_named_with_the_line(tmp_path, name, text, message) -> None:

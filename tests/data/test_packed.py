@@ -62,6 +62,14 @@ def test_tars_are_read_in_place(folder: str) -> None:
     assert [u.key for u in scan(f"{folder}/a.tar")] == KEYS[:4][::-1]
 
 
+def test_what_others_call_duration_is_not_refused(folder: str) -> None:
+    """The fields beside audio are not written for spintok; lengths are then read from the audio."""
+    put(
+        f"{folder}/a.tar", tar_of({"x.flac": SPEECH[0].read_bytes(), "x.json": b'{"duration": "0:03", "speaker": "d"}'})
+    )
+    assert [(u.speaker, u.seconds) for u in scan(folder)] == [("d", None)]
+
+
 def test_numbers_in_braces_stand_for_files(folder: str) -> None:
     for number in range(8, 11):
         put(f"{folder}/s-{number:03d}.tar", tar_of(samples_of([SPEECH[number - 8]])))
