@@ -110,6 +110,10 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write (default: NAME-evaluation).")
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an evaluation of other speech, tokenizers or another codebook."),
+    ] = False,
     device: Device = "auto",
     offline: Offline = None,
     quiet: Quiet = False,
@@ -117,7 +121,8 @@ def evaluate(
     """Measure a tokenizer: phones, ABX, robustness, speakers, predictability, probes, statistics, resynthesis.
 
     Prints the main values and writes all to evaluation.json and evaluation.md. Run the same command again after an
-    interruption: finished metrics are reused. Files that cannot be read are skipped and listed, and the exit code is
+    interruption: finished metrics are reused. An evaluation of other speech, tokenizers or another codebook is replaced
+    only with --overwrite. Files that cannot be read are skipped and listed, and the exit code is
     1.
     """
     from spintok.data.manifest import scan
@@ -152,7 +157,9 @@ def evaluate(
     decoders = _decoders(decoder, loaded, codebook)
     folder = output or Path(f"{loaded[0].name.replace('/', '-')}-evaluation")
     with progress_display(quiet=quiet) as progress:
-        report = run(loaded, dataset, options, wanted, decoders=decoders, output=folder, progress=progress)
+        report = run(
+            loaded, dataset, options, wanted, decoders=decoders, output=folder, overwrite=overwrite, progress=progress
+        )
     if not quiet:
         say(summary(report))
         say(f"{folder}: all values in evaluation.json, with differences and intervals in evaluation.md")

@@ -1,7 +1,9 @@
 """Options of an evaluation, and the dataset that it measures on."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -74,6 +76,15 @@ class Dataset:
     noise_sources: NoiseSources
     texts: Mapping[str, str] = field(default_factory=dict)
     target: tuple[Utterance, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digits that tell one list of recordings from another, by their keys and paths."""
+        digest = hashlib.sha256()
+        for utterance in self.utterances:
+            where = utterance.path.absolute() if isinstance(utterance.path, Path) else utterance.path
+            digest.update(f"{utterance.key}\t{where}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
 
     @property
     def speakers(self) -> dict[str, str]:

@@ -69,6 +69,7 @@ def evaluate(
     *,
     decoders: Mapping[str, Decoder] | None = None,
     output: Path | None = None,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measure the first tokenizer and compare the others with it.
@@ -80,6 +81,7 @@ def evaluate(
         metrics: names of metrics; by default all that can be measured.
         decoders: by name of the tokenizer, what speaks the tokens of the codebook to measure, for resynthesis.
         output: a folder for ``evaluation.json``, ``evaluation.md`` and partial results; None writes nothing.
+        overwrite: replace an evaluation in ``output`` that is of other speech, tokenizers or another codebook.
         progress: reports the progress.
 
     Returns:
@@ -90,8 +92,8 @@ def evaluate(
         first.
 
     Raises:
-        ValueError: a metric that was named cannot be measured or is unknown, there are no utterances, or two
-            tokenizers have the same name.
+        ValueError: a metric that was named cannot be measured or is unknown, there are no utterances, two tokenizers
+            have the same name, or ``output`` holds another evaluation.
     """
     options = options or EvaluationOptions()
     known = {metric.name: metric for metric in METRICS}
@@ -112,6 +114,8 @@ def evaluate(
                 # Two tokenizers can be compared even if the layers of one cannot.
                 if why is not None and not (metric is SIMILARITY and len(tokenizers) > 1):
                     raise ValueError(f"{metric.name} cannot be measured: {why}")
+    if output is not None and not overwrite:
+        _check_earlier(output / "evaluation.json", tokenizers, dataset, options)
     partial = None if output is None else output / "partial"
     required = metrics is not None
     measured = [
@@ -137,6 +141,30 @@ def evaluate(
         _write(output / "evaluation.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         _write(output / "evaluation.md", markdown(report))
     return report
+
+
+def _check_earlier(path: Path, tokenizers: Sequence[Tokenizer], dataset: Dataset, options: EvaluationOptions) -> None:
+    """Refuse to replace an evaluation by one that does not measure all that it did."""
+    if not path.exists():
+        return
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        known = {one["fingerprint"]: one["name"] for one in earlier["tokenizers"]}
+        speech, codebook = earlier["speech"].get("digest"), earlier["settings"]["codebook"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path}: damaged, or no evaluation of spintok; delete it, or choose another folder") from None
+    lost = [name for mark, name in known.items() if mark not in {one.fingerprint for one in tokenizers}]
+    if speech != dataset.digest:
+        other = "other speech"
+    elif lost:
+        other = f"another tokenizer, {lost[0]}"
+    elif codebook != options.codebook:
+        other = f"another codebook, {codebook or 'the primary one'}"
+    else:
+        return
+    raise ValueError(
+        f"{path.parent}: holds an evaluation of {other}; choose another folder with -o, or add --overwrite"
+    )
 
 
 def _measure(inputs: MetricInputs, metrics: Sequence[Metric], required: bool, partial: Path | None) -> _Measured:
@@ -207,6 +235,7 @@ def _report(measured: Sequence[_Measured], dataset: Dataset, options: Evaluation
     return {
         "spintok_evaluation": FORMAT,
         "speech": {
+            "digest": dataset.digest,
             "utterances": len(dataset.utterances),
             "aligned": len(dataset.alignments),
             "speakers": len(set(dataset.speakers.values())),

@@ -132,7 +132,7 @@ def test_a_run_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
     speech, tokenizer = speech_of(corpus), mfcc_tokenizer(8)
 
     def figures(settings: EvaluationOptions = SMALL, speech: Dataset = speech) -> dict[str, Any]:
-        report = evaluate([tokenizer], speech, settings, ["phones", "predictability"], output=tmp_path)
+        report = evaluate([tokenizer], speech, settings, ["phones", "predictability"], output=tmp_path, overwrite=True)
         return report["tokenizers"][0]["metrics"]["phones"]["figures"]
 
     first = figures()
@@ -296,6 +296,7 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
     assert {"CNMI", "UED recorded room, %", "R-value of boundaries"} <= lines.keys()
     assert "all values in evaluation.json" in shown
     assert (report["settings"]["seed"], report["settings"]["draws"]) == (3, 10)
+    assert re.fullmatch("[0-9a-f]{16}", report["speech"].pop("digest"))
     assert report["speech"] == {
         "utterances": 32,
         "aligned": 32,
@@ -304,6 +305,39 @@ def test_the_command(corpus: Path, tmp_path: Path) -> None:
         "sources": {"low": 16, "high": 16},
     }
     assert report["tokenizers"][0]["metrics"]["robustness"]["drawn"] == "1 speakers, too few for intervals"
+
+
+def test_another_evaluation_is_not_replaced(corpus: Path, tmp_path: Path) -> None:
+    """More metrics, other draws and further tokenizers are the same evaluation."""
+    out, result = tmp_path / "out", tmp_path / "out/evaluation.json"
+    mfcc_tokenizer(8, books=2).save(tmp_path / "two")
+
+    def measure(tokenizer: Path, *options: object, data: Path = corpus / "dev.jsonl") -> None:
+        run(tokenizer, "--data", data, "--metrics", "stats", "--output", out, "--quiet", *options)
+
+    measure(tmp_path / "two")
+    measure(tmp_path / "two", "--against", corpus / "fine", "--draws", "5")
+    lines = (corpus / "dev.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    # A manifest elsewhere, of some of the same recordings.
+    rows = [json.loads(line) for line in lines[1:]]
+    less = "".join(json.dumps(row | {"path": str(corpus / row["path"])}) + "\n" for row in rows)
+    (tmp_path / "less.jsonl").write_text(less, encoding="utf-8")
+
+    def refused(message: str, *options: object, data: Path = corpus / "dev.jsonl") -> None:
+        kept = result.read_bytes()
+        with pytest.raises(ValueError, match=f"out: holds an evaluation of {message}.*add --overwrite"):
+            measure(tmp_path / "two", *options, data=data)
+        assert result.read_bytes() == kept
+
+    refused("other speech; choose", "--against", corpus / "fine", data=tmp_path / "less.jsonl")
+    refused("another tokenizer, mfcc-24-0; choose")
+    measure(tmp_path / "two", "--overwrite")
+    refused("another codebook, the primary one; choose", "--codebook", "auxiliary")
+    measure(corpus / "fine", "--overwrite")
+    assert [one["name"] for one in json.loads(result.read_bytes())["tokenizers"]] == ["mfcc-24-0"]
+    result.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"evaluation.json: damaged, or no evaluation of spintok"):
+        measure(corpus / "fine")
 
 
 def test_the_command_passes_settings_on(corpus: Path, tmp_path: Path) -> None:
