@@ -72,11 +72,14 @@ def main() -> None:
         # Too short an utterance has too few pieces to shuffle.
         chosen = [i for i, t in enumerate(held_out) if t.seconds >= 4 * piece]
         pairs = [(held_out[i], shuffled(held_out[i], piece, rng)) for i in chosen]
-        real, other = (score(model, part, vocabulary, arguments.window, mean=True) for part in zip(*pairs, strict=True))
-        wins = 100.0 * (np.array(real) < np.array(other))
-        found = with_intervals([groups[i] for i in chosen], {"": (wins, np.ones(len(wins)))})[""]
-        report[f"pairs_{piece}"] = {"accuracy": found, "pairs": len(pairs)}
-        print(f"{piece:.2f} s{'':10} {shown(found):>25} {len(pairs):10}")
+        real, other = (
+            np.array(score(model, part, vocabulary, arguments.window, mean=True)) for part in zip(*pairs, strict=True)
+        )
+        ones = np.ones(len(pairs))
+        parts = {"accuracy": (100.0 * (real < other), ones), "bits_per_token": (other - real, ones)}
+        report[f"pairs_{piece}"] = found = with_intervals([groups[i] for i in chosen], parts)
+        margin = f"by {shown(found['bits_per_token'], 2)} bits a token"
+        print(f"{piece:.2f} s{'':10} {shown(found['accuracy']):>25} {len(pairs):10} {margin}")
     if arguments.pairs is not None:
         report["words"] = words(arguments, model, vocabulary)
     (arguments.work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -134,32 +137,39 @@ def with_intervals(
     return found
 
 
-def shown(figure: Mapping[str, float]) -> str:
+def shown(figure: Mapping[str, float], digits: int = 1) -> str:
     """A value and its interval."""
-    ends = f" [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else ""
-    return f"{figure['value']:.1f}{ends}"
+    ends = f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]" if "low" in figure else ""
+    return f"{figure['value']:.{digits}f}{ends}"
 
 
 def words(arguments: argparse.Namespace, model: LlamaForCausalLM, vocabulary: Vocabulary) -> dict[str, Any]:
-    """How often the model gives a word more probability, per token, than its non-word."""
+    """How often the model gives a word more probability than its non-word: per token, and in total."""
     tokenizer = load(arguments.tokenizer)
     lines = (arguments.pairs / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     tokens = tokenizer.encode([arguments.pairs / row["path"] for row in rows])
-    scores = score(model, tokens, vocabulary, arguments.window, mean=True)
-    bits = {(row["pair"], row["speaker"], row["kind"]): found for row, found in zip(rows, scores, strict=True)}
-    # A tie, as of two recordings with the same tokens, is half a win.
-    wins = {
-        (pair, voice): 50.0 * (1 + np.sign(bits[pair, voice, "false"] - real))
-        for (pair, voice, kind), real in bits.items()
-        if kind == "real"
-    }
-    values = np.array(list(wins.values()))
-    found = with_intervals([str(pair) for pair, _ in wins], {"": (values, np.ones(len(values)))})[""]
-    ties = float(np.mean(values == 50))
-    pairs = len({pair for pair, _ in wins})
-    print(f"\nwords above non-words: {shown(found)} %, {pairs} pairs in {len(wins) // pairs} voices, {ties:.1%} ties")
-    return {"accuracy": found, "pairs": pairs, "ties": ties}
+    names = [(row["pair"], row["speaker"], row["kind"]) for row in rows]
+    total = score(model, tokens, vocabulary, arguments.window)
+    mean = [bits / one.units.size for bits, one in zip(total, tokens, strict=True)]
+    groups = [str(pair) for pair, _, kind in names if kind == "real"]
+    report: dict[str, Any] = {"pairs": len(set(groups))}
+    print(f"\n{report['pairs']} pairs of words and non-words in {len(groups) // report['pairs']} voices")
+    for normalisation, scores in (("per token", mean), ("in total", total)):
+        bits = dict(zip(names, scores, strict=True))
+        # A tie, as of two recordings with the same tokens, is half a win.
+        values = np.array(
+            [
+                50.0 * (1 + np.sign(bits[pair, voice, "false"] - real))
+                for (pair, voice, kind), real in bits.items()
+                if kind == "real"
+            ]
+        )
+        found = with_intervals(groups, {"": (values, np.ones(len(values)))})[""]
+        ties = float(np.mean(values == 50))
+        report[normalisation.replace(" ", "_")] = {"accuracy": found, "ties": ties}
+        print(f"words above non-words {normalisation}: {shown(found)} %, {ties:.1%} ties")
+    return report
 
 
 def fit(arguments: argparse.Namespace, windows: Windows, vocabulary: Vocabulary) -> LlamaForCausalLM:

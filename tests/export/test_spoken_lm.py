@@ -46,6 +46,7 @@ def test_the_model_beats_both_baselines(tmp_path):
     rate = report["language model"]["bits_per_second"]
     assert rate["low"] < rate["value"] < rate["high"]
     assert report["pairs_0.02"]["accuracy"]["value"] > 90
+    assert report["pairs_0.02"]["bits_per_token"]["low"] > 0.2
     assert "real above shuffled" in shown
 
 
@@ -86,4 +87,5 @@ def test_words_against_non_words(tmp_path):
     model = transformers.LlamaForCausalLM(config).eval()
     arguments = argparse.Namespace(tokenizer="mfcc-kmeans-100", pairs=tmp_path, window=64)
     found = recipe.words(arguments, model, vocabulary)
-    assert found == {"accuracy": {"value": 50.0}, "pairs": 3, "ties": pytest.approx(1 / 3)}
+    half = {"accuracy": {"value": 50.0}, "ties": pytest.approx(1 / 3)}
+    assert found == {"pairs": 3, "per_token": half, "in_total": half}
