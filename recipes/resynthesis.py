@@ -204,9 +204,9 @@ def decoder_of(row: Row, work: Path) -> Path:
 
 def measure(row: Row, name: str, arguments: argparse.Namespace) -> Result:
     """The figures of a row on a set, from the file of an earlier run if there is one."""
-    path = arguments.work / "results" / f"{row.tokenizer}-{row.codebook}-{name}-{arguments.utterances}.json"
+    path = result_of(row, name, arguments.work, arguments.utterances)
     if path.exists():
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        return read_result(path)
     manifest = arguments.work / f"{name}.jsonl"
     utterances: list[Utterance] = read_manifest(manifest)
     target = tuple(read_manifest(arguments.work / "target.jsonl"))
@@ -223,6 +223,16 @@ def measure(row: Row, name: str, arguments: argparse.Namespace) -> Result:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
+
+
+def result_of(row: Row, name: str, work: Path, utterances: int) -> Path:
+    """The file of the figures of a row on a set."""
+    return work / "results" / f"{row.tokenizer}-{row.codebook}-{name}-{utterances}.json"
+
+
+def read_result(path: Path) -> Result:
+    """The figures in a file."""
+    return Result(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:

@@ -2,14 +2,16 @@
 
     python docs/listen/make.py WORK
 
-WORK: the folder of recipes/resynthesis.py, with the tokenizers, the decoders and dev.jsonl. Recordings of dev.jsonl are
-not in the repository: the page has their texts, and the decoders' voice instead of theirs. The sample recordings of
-tests/speech are there as they are.
+WORK: the folder of recipes/resynthesis.py, with the tokenizers, the decoders, dev.jsonl and the figures. Recordings of
+dev.jsonl are not in the repository: the page has their texts, and the decoders' voice instead of theirs. The sample
+recordings of tests/speech are there as they are. Rows whose decoder is not in WORK keep what the page has of them.
 """
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +21,16 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))
 
-from resynthesis import ROWS, decoder_of, folder_of  # noqa: E402
+from resynthesis import ROWS, decoder_of, read_result, result_of, tokenizer_of  # noqa: E402
 
 from spintok.data.audio import read  # noqa: E402
 from spintok.data.manifest import Utterance  # noqa: E402
 from spintok.decoder import load_decoder  # noqa: E402
 from spintok.evaluate.resynthesis import Recognizer  # noqa: E402
 from spintok.frames import SAMPLE_RATE  # noqa: E402
-from spintok.loading import load  # noqa: E402
 
 HERE = Path(__file__).parent
-KBITS = 24
+KBITS = 16
 SAMPLES = {
     "anna_tokens": "Speech becomes tokens, and tokens become speech again.",
     "beth_river": "The river runs slowly past the old stone bridge.",
@@ -41,13 +42,14 @@ SAMPLES = {
 SPEAKERS = 8
 """Speakers of dev.jsonl, evenly chosen, one recording of each."""
 
+SETS = {"held-out": "the decoders' voice", "dev": "other people"}
+"""Title of each set of the recipe."""
+
 HEAD = """# Hear the tokens
 What is left of speech in tokens can be heard: a decoder that was trained on one voice speaks the codes and durations of
 any recording, and so in its own voice, with a melody that it has to guess. `python docs/listen/make.py WORK` made this
-page with the decoders of `recipes/resynthesis.py`, which have one recipe for all rows and whose error rates it prints.
-"Heard" is what PocketSphinx, a weak recogniser, makes of the sound. Figures of the two voices that ship are on their
-cards, [100](../../pretrained/decoders/dc-spin-10m-en-100-kathleen/README.md) and
-[500](../../pretrained/decoders/dc-spin-10m-en-500-kathleen/README.md): with them it gets about half of the words wrong.
+page with the decoders of `recipes/resynthesis.py`, which have one recipe for all rows. "Heard" is what PocketSphinx, a
+weak recogniser, makes of the sound.
 
 The first recordings are those of `tests/speech`, made by espeak-ng and flite, which no training heard. The others are
 of people of the development set, whose own recordings are not part of this repository: speechocean762 (Zhang et al.
@@ -58,26 +60,65 @@ of people of the development set, whose own recordings are not part of this repo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="the folder of recipes/resynthesis.py")
-    make(parser.parse_args().work, HERE)
+    parser.add_argument("--utterances", type=int, default=30, help="as the recipe was told, for its figures")
+    options = parser.parse_args()
+    make(options.work, HERE, options.utterances)
 
 
-def make(work: Path, folder: Path) -> None:
+def make(work: Path, folder: Path, utterances: int) -> None:
     """Write the page and its sounds into a folder."""
-    rows = [row for row in ROWS if (decoder_of(row, work) / "config.json").exists()]
-    speakers = [(load(folder_of(row, work)), load_decoder(decoder_of(row, work))) for row in rows]
+    page = folder / "index.md"
+    kept = kept_lines(page.read_text(encoding="utf-8") if page.exists() else "")
     recognizer = Recognizer()
-    lines = [HEAD]
+    speakers = {
+        row: (tokenizer_of(row, work), load_decoder(decoder_of(row, work)))
+        for row in ROWS
+        if (decoder_of(row, work) / "config.json").exists()
+    }
+    lines = [HEAD, *figures(work, utterances)]
     for title, text, recording, shown in recordings(work):
         lines += [f"## {title}\n{text}\n", "| tokens | sound | heard |", "|---|---|---|"]
         if shown:
             sound = read(recording.path).numpy()
             lines.append(line("the recording", folder / f"{recording.key}.ogg", sound, recognizer))
-        for row, (tokenizer, decoder) in zip(rows, speakers, strict=True):
-            tokens = tokenizer.encode(recording.path, codebook=row.codebook)
+        for row in ROWS:
             file = folder / f"{recording.key}-{row.tokenizer}-{row.codebook}.ogg"
-            lines.append(line(row.name, file, decoder.decode(tokens).numpy(), recognizer))
+            if row in speakers:
+                tokenizer, decoder = speakers[row]
+                tokens = tokenizer.encode(recording.path, codebook=row.codebook)
+                lines.append(line(row.name, file, decoder.decode(tokens).numpy(), recognizer))
+            elif file.name in kept:
+                lines.append(kept[file.name])
         lines.append("")
-    (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
+    page.write_text("\n".join(lines), encoding="utf-8")
+
+
+def kept_lines(page: str) -> dict[str, str]:
+    """The lines of a page that have a sound, by the name of its file."""
+    return {found[1]: text for text in page.splitlines() if (found := re.search(r'src="([^"]+)"', text))}
+
+
+def figures(work: Path, utterances: int) -> list[str]:
+    """The error rates of the rows that were judged, without the intervals, which are in docs/results.md."""
+    names = [f"{what}, {title}" for what in ("WER, %", "DNSMOS") for title in SETS.values()]
+    lines = ["| tokens | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in ROWS:
+        paths = {name: result_of(row, name, work, utterances) for name in SETS}
+        if not all(path.exists() for path in paths.values()):
+            continue
+        found = [read_result(path).values for path in paths.values()]
+        if len(lines) == 2:
+            lines.append(figure_line("the recordings", found, "_of_recording"))
+        lines.append(figure_line(row.name, found, ""))
+    note = f"{utterances} utterances each; intervals, and what else was measured: [results](../results.md#resynthesis)."
+    return [*lines, "", note, ""] if len(lines) > 2 else []
+
+
+def figure_line(name: str, found: Sequence[Mapping[str, float]], suffix: str) -> str:
+    """A line of the table of figures."""
+    cells = [f"{values[f'wer{suffix}']:.0f}" for values in found]
+    cells += [f"{values[f'dnsmos{suffix}']:.1f}" for values in found]
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def recordings(work: Path) -> list[tuple[str, str, Utterance, bool]]:

@@ -159,10 +159,22 @@ def test_the_page_to_listen_to(speech: Path, work: Path, monkeypatch: pytest.Mon
     (work / "dev.jsonl").write_text("\n".join(lines), encoding="utf-8")
     page = tmp_path / "page"
     page.mkdir()
-    make.make(work, page)
+    other = '| another | <audio controls preload="none" src="fred_yes-lost-primary.ogg"></audio> | no |'
+    (page / "index.md").write_text(other, encoding="utf-8")
+    lost = make.ROWS[0].__class__("another", "lost", "primary", 100)
+    monkeypatch.setattr(make, "ROWS", [*make.ROWS, lost])
+    values = {f"{name}{suffix}": 40.0 for name in ("wer", "dnsmos") for suffix in ("", "_of_recording")}
+    (work / "results").mkdir()
+    for name in ("held-out", "dev"):
+        make.result_of(make.ROWS[0], name, work, 7).write_text(json.dumps({"values": values}), encoding="utf-8")
+    make.make(work, page, 7)
     sounds = ["fred_yes.ogg", "fred_yes-mfcc-kmeans-100-primary.ogg", "speaker-1-mfcc-kmeans-100-primary.ogg"]
     text = (page / "index.md").read_text(encoding="utf-8")
-    assert [part.partition('"')[0] for part in text.split('src="')[1:]] == sounds
+    # What there was of a row without a decoder is kept.
+    lines = [*sounds[:2], "fred_yes-lost-primary.ogg", *sounds[2:]]
+    assert [part.partition('"')[0] for part in text.split('src="')[1:]] == lines
+    assert other in text.splitlines()
+    assert "| K-means on MFCC, 100 | 40 | 40 | 40.0 | 40.0 |" in text.splitlines()
     assert '| the recording | <audio controls preload="none" src="fred_yes.ogg"></audio> | yes |' in text
     # The recordings of others are not there.
     assert sorted(path.name for path in page.iterdir()) == sorted([*sounds, "index.md"])
