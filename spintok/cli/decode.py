@@ -3,7 +3,6 @@
 import io
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,12 +115,9 @@ def _folder(
 
 
 def _pipe(decoder: str | None, codebook: str | None, voice: str | None, predict_durations: bool, device: str) -> None:
-    from spintok.corpus.token_line import read_token_line
+    from spintok.corpus.token_line import read_token_lines
 
-    lines = _lines()
-    found = read_token_line(next(lines, ""))
-    if next(lines, None) is not None:
-        raise ValueError("standard input has several lines, but one .wav is written: encode and decode a folder")
+    found = read_token_lines(line for line in sys.stdin if line.strip())
     name = _chosen(codebook, list(found.tokens), "standard input")
     tokens = found.tokens[name]
     wanted = (found.tokenizer, found.fingerprint, name)
@@ -129,10 +125,6 @@ def _pipe(decoder: str | None, codebook: str | None, voice: str | None, predict_
     data, _ = _wav(made, tokens, voice, predict_durations)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-
-
-def _lines() -> Iterator[str]:
-    return (line for line in sys.stdin if line.strip())
 
 
 def _chosen(codebook: str | None, names: list[str], where: str) -> str:

@@ -1,5 +1,6 @@
 """``spintok serve``."""
 
+import contextlib
 import gc
 import socket
 import sys
@@ -12,6 +13,7 @@ from spintok.cli.output import complain, say
 
 if TYPE_CHECKING:
     from spintok.decoder.decoder import Decoder
+    from spintok.serve import ServerOptions
     from spintok.tokenizer import Tokenizer
 
 __all__ = ["EPILOG", "serve"]
@@ -92,7 +94,7 @@ def serve(
     if not options.loopback and token is None:
         complain("everybody who reaches this address may connect; set a secret with SPINTOK_SERVE_TOKEN", "warning")
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
-    app = create_app(loaded, options, _decoder(decoder, loaded, codebook))
+    app = create_app(loaded, options, _decoder(decoder, loaded, options))
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}/ serves tokens after {latency}; Ctrl-C stops it")
@@ -108,17 +110,18 @@ def serve(
                 say("stopped")
 
 
-def _decoder(name: str | None, tokenizer: "Tokenizer", codebook: str | None) -> "Decoder | None":
-    """The decoder of that name or folder, or the one that ships for these tokens, if there is one."""
+def _decoder(name: str | None, tokenizer: "Tokenizer", options: "ServerOptions") -> "Decoder | None":
+    """The decoder of that name or folder, or one that ships for these tokens or those of whole recordings, if any."""
     from spintok.decoder.loading import find_decoder, load_decoder
 
     if name is not None:
         return load_decoder(name)
-    try:
-        return find_decoder(tokenizer.name, tokenizer.fingerprint, tokenizer.codebook(codebook).config.name)
-    except ValueError:
-        # The page then offers no voice.
-        return None
+    codebook = tokenizer.codebook(options.codebook).config.name
+    for heard in (tokenizer.at(options.latency), tokenizer):
+        with contextlib.suppress(ValueError):
+            return find_decoder(tokenizer.name, heard.fingerprint, codebook)
+    # The page then offers no voice.
+    return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

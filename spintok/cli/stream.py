@@ -22,6 +22,7 @@ EPILOG = """Examples:
   arecord -q -t raw -f S16_LE -r 16000 | spintok stream       a microphone on Linux
 
   ffmpeg -v quiet -i talk.mp3 -f s16le -ac 1 -ar 16000 - | spintok stream --latency 640ms
+  spintok stream --microphone --header -t dc-spin-stream-10m-en | spintok decode - > again.wav
 
   spintok stream --turns < speech.raw                         where speech starts and ends, too
 
@@ -47,6 +48,9 @@ def stream(
     turns: Annotated[
         bool, typer.Option("--turns", help='Also print where speech starts and ends; with the extra "turns".')
     ] = False,
+    header: Annotated[
+        bool, typer.Option("--header", help="First print what makes the codes, which `spintok decode -` needs.")
+    ] = False,
     tokenizer: TokenizerName = None,
     codebook: Annotated[
         str | None, typer.Option(help="The codebook to use (default: the primary one).", show_default=False)
@@ -61,6 +65,7 @@ def stream(
     and whether the first run goes on from the line before. The codes are those of spintok encode --latency. With
     --turns, lines with an event, speech_start or speech_end, come between them.
     """
+    from spintok.corpus.token_line import stream_header
     from spintok.streaming.policy import parse_latency
     from spintok.streaming.turns import TurnDetector
 
@@ -69,6 +74,8 @@ def stream(
     loaded = load_tokenizer(tokenizer, device, offline, quiet)
     opened = loaded.stream(parse_latency(latency), codebook=codebook)
     detector = TurnDetector() if turns else None
+    if header:
+        print(stream_header(loaded.at(opened.latency), loaded.codebook(codebook).config.name), flush=True)
     if not quiet and (microphone or sys.stdin.isatty()):
         source = "the microphone" if microphone else "standard input"
         say(f"{loaded.name}, latency {opened.latency:g} s: reading {source}; Ctrl-C ends", file=sys.stderr)

@@ -1,9 +1,14 @@
-"""The tokens of one recording as a line of JSON, which says what made them: what ``encode`` writes to a pipe."""
+"""The tokens of one recording as lines of JSON, which say what made them: what goes through a pipe.
+
+``encode`` writes one line, ``stream`` a header and then a line for each chunk.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from spintok._files import json_line
 from spintok.corpus.token_formats import Record, ShardError, TokenLayout, arrays_of, tokens_of
@@ -11,7 +16,7 @@ from spintok.corpus.tokens import CorpusError, grid_of, how_computed
 from spintok.tokenizer import Tokenizer
 from spintok.tokens import Tokens
 
-__all__ = ["TokenLine", "read_token_line", "token_line"]
+__all__ = ["TokenLine", "read_token_line", "read_token_lines", "stream_header", "token_line"]
 
 _LAYOUT = 1
 
@@ -59,6 +64,56 @@ def token_line(tokenizer: Tokenizer, tokens: Mapping[str, Tokens], *, dedup: boo
     ).rstrip("\n")
 
 
+def stream_header(tokenizer: Tokenizer, codebook: str) -> str:
+    """The line before those of a stream, without its end: what makes the codes that follow."""
+    return json_line(
+        {
+            "spintok_stream": _LAYOUT,
+            "tokenizer": tokenizer.name,
+            "fingerprint": tokenizer.fingerprint,
+            "codebooks": {codebook: tokenizer.size_of(codebook)},
+            "frame_rate": tokenizer.frame_rate,
+            "receptive_field": tokenizer.grid.reach,
+            **how_computed(tokenizer),
+        }
+    ).rstrip("\n")
+
+
+def read_token_lines(lines: Iterable[str]) -> TokenLine:
+    """The tokens of the line of ``encode``, or of the header and all lines of ``stream``.
+
+    Raises:
+        ShardError: these are no such lines, or are of several recordings; the message says why.
+    """
+    rest = iter(lines)
+    first = next(rest, "")
+    if '"spintok_stream"' in first:
+        return _read_stream([first, *rest])
+    if '"continues"' in first:
+        raise ShardError("these lines do not say what made the codes: give spintok stream the option --header")
+    found = read_token_line(first)
+    if next(rest, None) is not None:
+        raise ShardError("standard input has several lines, but one .wav is written: encode and decode a folder")
+    return found
+
+
+def _read_stream(lines: Sequence[str]) -> TokenLine:
+    try:
+        header, *rows = map(json.loads, lines)
+        if header["spintok_stream"] != _LAYOUT:
+            raise ShardError("the lines are of a newer spintok stream")
+        ((name, size),) = header["codebooks"].items()
+        latency, precision = float(header["latency"]), str(header.get("precision", "float32"))
+        # Lines of events, of --turns, have no codes.
+        codes = [code for row in rows for code in row.get("codes", [])]
+        tokens = {str(name): Tokens(np.array(codes, dtype=np.int64), int(size), None, grid_of(header))}
+        return TokenLine(str(header["tokenizer"]), str(header["fingerprint"]), tokens, latency, precision)
+    except ShardError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ShardError(f"not the lines of spintok stream: {_cause(error)}"[:300]) from None
+
+
 def read_token_line(line: str) -> TokenLine:
     """The inverse of ``token_line``.
 
@@ -83,5 +138,9 @@ def read_token_line(line: str) -> TokenLine:
     except (ShardError, CorpusError):
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        cause = error if isinstance(error, json.JSONDecodeError) else repr(error)
-        raise ShardError(f"not a line that spintok encode wrote to standard output: {cause}"[:300]) from None
+        raise ShardError(f"not a line that spintok encode wrote to standard output: {_cause(error)}"[:300]) from None
+
+
+def _cause(error: Exception) -> str:
+    """The messages of errors in JSON speak for themselves."""
+    return str(error) if isinstance(error, json.JSONDecodeError) else repr(error)

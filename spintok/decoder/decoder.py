@@ -36,6 +36,7 @@ class Source:
         codebook: the name of the codebook.
         size: K, its number of codewords.
         hop, reach: of its frames (``FrameGrid``).
+        latency: of the tokens, in seconds; None for those of whole recordings. It is part of the fingerprint.
     """
 
     tokenizer: str
@@ -44,6 +45,7 @@ class Source:
     size: int
     hop: int = HOP
     reach: int = RECEPTIVE_FIELD
+    latency: float | None = None
 
     @property
     def grid(self) -> FrameGrid:
@@ -173,7 +175,7 @@ class Decoder(nn.Module):
         return {
             "name": self.name,
             DECODER.marker: DECODER.version,
-            "source": asdict(self.source),
+            "source": {name: value for name, value in asdict(self.source).items() if value is not None},
             "voices": list(self.voices),
             "network": asdict(self.network.config),
         }

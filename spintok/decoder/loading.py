@@ -88,11 +88,14 @@ def find_decoder(
     what = f"{tokenizer} ({fingerprint[:12]}), codebook {codebook!r}"
     if precision != "float32":
         raise ValueError(f"no decoder speaks tokens of {what}, in {precision}: encode again without --precision")
-    again = ""
     if latency is not None:
         what += f", with a latency of {latency:g} s"
-        if any((one.source.tokenizer, one.source.codebook) == (tokenizer, codebook) for one in shipped):
-            again = "encode again without --latency, "
+    sources = [one.source for one in shipped if (one.source.tokenizer, one.source.codebook) == (tokenizer, codebook)]
+    others = [one.latency for one in sources if one.latency != latency]
+    again = ""
+    if others:
+        how = "without --latency" if others[0] is None else f"with --latency {others[0]:g}s"
+        again = f"encode again {how}, "
     settings = f"--set codebook={codebook}" + ("" if latency is None else f" --set latency={latency:g}")
     raise ValueError(
         f"no decoder ships with spintok for {what}: {again}name the folder of a decoder, or train one: "

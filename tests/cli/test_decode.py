@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import run
+from small_decoders import untrained_decoder
 
 import spintok
 from spintok import cli
 from spintok.corpus.token_formats import ShardError
 from spintok.corpus.token_line import read_token_line, token_line
+from spintok.data.audio import read
 from spintok.decoder import Decoder, Source, load_decoder
 from spintok.frames import num_samples
 
@@ -75,6 +77,47 @@ def test_a_line_of_tokens_says_what_made_it(mfcc, speech) -> None:
     for text in ("", "1 2 3", "[]", "{}", "[" * 10_000):
         with pytest.raises(ShardError):
             read_token_line(text)
+
+
+def test_lines_of_a_stream_go_through_a_pipe(capsysbinary, monkeypatch, speech, mfcc, tmp_path) -> None:
+    heard = mfcc.at(0.16)
+    untrained_decoder(heard, "primary").save(tmp_path / "hum", dtype="float32")
+    waveform = read(speech / "fred_yes.flac").numpy()
+    (tmp_path / "raw").write_bytes(waveform.tobytes())
+    options = ("-t", "mfcc-kmeans-100", "--latency", "160ms", "--format", "f32le", "--header")
+    with (tmp_path / "raw").open() as raw:
+        monkeypatch.setattr(sys, "stdin", raw)
+        code, lines, err = run(capsysbinary, "stream", *options)
+    assert code == 0, err
+    event = b'{"event": "speech_start", "seconds": 0.1, "found": 0.2}\n'
+    for text in (lines, lines + event):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text.decode()))
+        code, wav, err = run(capsysbinary, "decode", "-", "--decoder", tmp_path / "hum")
+        assert code == 0, err
+        samples, _ = soundfile.read(io.BytesIO(wav))
+        expected = heard.decode(heard.encode(waveform, 16_000), decoder=tmp_path / "hum").numpy()
+        np.testing.assert_allclose(samples, expected, atol=1 / 32768)
+    # The tokens of a stream are not those of whole recordings.
+    untrained_decoder(mfcc, "primary").save(tmp_path / "other", dtype="float32")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines.decode()))
+    code, _, err = run(capsysbinary, "decode", "-", "--decoder", tmp_path / "other")
+    assert code != 0
+    assert b"fingerprint" in err or b"tokens of" in err
+    # Without a header nothing says what they are; and a line may be damaged.
+    first, *rest = lines.decode().splitlines(keepends=True)
+    newer = json.dumps({**json.loads(first), "spintok_stream": 2}) + "\n"
+    for text, message in (
+        ("".join(rest), b"option --header"),
+        (first + "{\n", b"not the lines of spintok stream"),
+        (first + "[1]\n", b"not the lines of spintok stream"),
+        (first + '{"codes": [100]}\n', b"another codebook"),
+        (newer, b"newer"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        code, _, err = run(capsysbinary, "decode", "-", "--decoder", tmp_path / "hum")
+        assert code != 0
+        assert message in err, err
+        assert len(err.splitlines()) == 1
 
 
 def test_text_is_the_numbers_only(capsys, speech, mfcc, tmp_path) -> None:

@@ -163,6 +163,13 @@ def test_a_decoder_of_other_tokens_is_refused() -> None:
         create_app(TOKENIZER, ServerOptions(latency=0.08), tiny_decoder())
 
 
+def test_a_decoder_of_the_latency_or_of_whole_recordings_is_taken() -> None:
+    for heard in (TOKENIZER, TOKENIZER.at(0.08)):
+        create_app(TOKENIZER, ServerOptions(latency=0.08), untrained_decoder(heard, "primary"))
+    with pytest.raises(CodebookMismatchError):
+        create_app(TOKENIZER, ServerOptions(latency=0.16), untrained_decoder(TOKENIZER.at(0.08), "primary"))
+
+
 @pytest.fixture(scope="module")
 def speech_with_pauses() -> np.ndarray:
     turns = pytest.importorskip("tests.streaming.test_turns", reason="spintok[turns] is not installed")

@@ -78,7 +78,15 @@ def build(recipe: DecoderRecipe, corpus: Corpus, distributed: Distributed) -> De
     except ValueError as error:
         raise RecipeError(f"codebook: {error}") from None
     grid = tokenizer.grid
-    source = Source(tokenizer.name, tokenizer.fingerprint, codebook.name, codebook.size, grid.hop, grid.reach)
+    source = Source(
+        tokenizer.name,
+        tokenizer.fingerprint,
+        codebook.name,
+        codebook.size,
+        grid.hop,
+        grid.reach,
+        tokenizer.latency,
+    )
     speakers = [utterance.speaker or "speaker" for utterance in corpus.utterances]
     voices = sorted(set(speakers))
     decoder = Decoder(source, voices, recipe.network, name=recipe.name)
