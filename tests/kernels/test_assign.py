@@ -127,6 +127,27 @@ def test_threads_give_the_same_ids(core: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["near_ties", "duplicates", "unit"])
+def test_threads_share_the_codebook_of_one_row(core: str, kind: str, metric: str) -> None:
+    z, codebook = make(kind, 12, 4100, 256)
+    # Nearly equal codewords in several blocks, and more of them than are kept, in one block and in all.
+    codebook[[600, 1900, 4099]] = codebook[3].clone()
+    codebook[1000:1010] = codebook[[7]].clone()
+    z[1], z[2] = codebook[3], codebook[7]
+    z[3], z[4], z[5, 0] = 0, 1e30 * z[4].clone(), float("nan")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        rows = [assign(row[None], codebook, metric=metric, return_scores=True) for row in z]
+        torch.set_num_threads(1)
+        alone = [assign(row[None], codebook, metric=metric, return_scores=True) for row in z]
+    finally:
+        torch.set_num_threads(before)
+    for found in (rows, alone):
+        check(z, codebook, metric, Assignment(*(torch.cat(parts) for parts in zip(*found, strict=True))))
+
+
 def test_forked_processes_and_threads_give_the_same_ids_after_torch_has_used_its_threads() -> None:
     z, codebook = make("near_ties", 1500, 300, 64)
     before = torch.get_num_threads()

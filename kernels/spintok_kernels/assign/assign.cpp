@@ -38,6 +38,8 @@ constexpr int64_t STRIP = 96, BLOCK = 512, PANEL_BYTES = 32 << 10;
 constexpr int FEW = 6;
 // Handing work to a thread that waits for it takes as long as some 100,000 products, waking one several million.
 constexpr double PRODUCTS_FOR_THREADS = 2e6;
+// One row waits for the codebook to come from the L2 or L3 cache, which takes longer than its products.
+constexpr double PRODUCTS_FOR_THREADS_OF_A_ROW = 4e5;
 
 using Floats = std::unique_ptr<float[], decltype(&std::free)>;
 
@@ -174,7 +176,7 @@ SPINTOK_EXPORT int spintok_assign(const Packed *book, const float *z, int64_t n,
     static const Solve solves[] = SPINTOK_PASSES(solve);
     if (book->isa < PORTABLE || book->isa > best_isa()) return UNSUPPORTED;
     const double rows = static_cast<double>(n) * static_cast<double>(book->k);
-    if (rows * static_cast<double>(book->d) < PRODUCTS_FOR_THREADS) threads = 1;
+    if (rows * static_cast<double>(book->d) < (n == 1 ? PRODUCTS_FOR_THREADS_OF_A_ROW : PRODUCTS_FOR_THREADS)) threads = 1;
     try {
         solves[book->isa]({Book(*book), z, n, ids, scores, margins}, threads);
         return OK;

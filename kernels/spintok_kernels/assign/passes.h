@@ -186,6 +186,20 @@ struct Row {
         }
     }
 
+    // Takes over what was found in other codewords.
+    void merge(const Row &other) {
+        second = std::max({second, other.second, std::min(best, other.best)});
+        best = std::max(best, other.best);
+        const float least = threshold();
+        if (other.best < least) return;
+        if (other.count > FEW) {
+            count = FEW + 1;
+            return;
+        }
+        for (int i = 0; i < other.count; i++)
+            if (other.scores[i] >= least) keep(other.codes[i], other.scores[i]);
+    }
+
     // Brings `second` up to date, before `best` is.
     void runner_up(const float *from, int64_t count) {
         Vector most = Vector{} - INF, next = most;
@@ -289,8 +303,37 @@ void strip(const Problem &p, int64_t first_row, int64_t count, Scratch &scratch)
     for (int64_t row = 0; row < count; row++) decide(p, first_row + row, at(row), scratch.rows[row]);
 }
 
+// The only row: the threads share the blocks of the codebook.
+void one(const Problem &p, int threads) {
+    const FloatModes modes(FloatModes::DEFAULT);
+    const Book &b = p.book;
+    const Floats shifted = floats(b.l2 ? b.d : 0);
+    const float *a = b.l2 ? shift(p.z, b.mean, b.d, shifted.get()) : p.z;
+    Row row;
+    row.start(b, p.z, a);
+    const int64_t panels = (b.k + P - 1) / P, block = BLOCK / P, blocks = (panels + block - 1) / block;
+    const auto search = [&](int64_t i, Row &into) {
+        alignas(64) float scores[BLOCK];
+        const int64_t first = i * block, last = std::min(panels, first + block);
+        score_row(b, a, first, last, scores);
+        into.offer(scores, (last - first) * P, first * P, p.scores != nullptr);
+    };
+    if (row.kind == Row::NORMAL && (threads < 2 || blocks < 2)) {
+        for (int64_t i = 0; i < blocks; i++) search(i, row);
+    } else if (row.kind == Row::NORMAL) {
+        std::vector<Row> found(static_cast<size_t>(blocks), row);
+        parallel(blocks, threads, [&](int64_t i) {
+            const FloatModes inside(FloatModes::DEFAULT);
+            search(i, found[static_cast<size_t>(i)]);
+        });
+        for (const Row &part : found) row.merge(part);
+    }
+    decide(p, 0, a, row);
+}
+
 void solve(const Problem &p, int threads) {
     if (p.n == 0) return;
+    if (p.n == 1) return one(p, threads);
     // Strips of similar size, a multiple of the threads, of whole tiles, if only of the smaller ones.
     const int64_t count = (p.n + STRIP * threads - 1) / (STRIP * threads) * threads;
     const int64_t rows = std::min<int64_t>(STRIP, ((p.n + count - 1) / count + REST - 1) / REST * REST);
