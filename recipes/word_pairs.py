@@ -8,7 +8,9 @@ needed here. LEXICON has lines WORD, tab, ARPAbet; TEXTS is a manifest with the 
 words are those that a model can have heard. A non-word is the word with one consonant or vowel replaced, such that
 every three phones in a row occur in the lexicon, the whole is neither there nor in the dictionary of 130,000 words that
 comes with pocketsphinx, and its phones are as probable as those of the word by a trigram model, as far as there is a
-choice. espeak-ng speaks both from their phones, with the same stress and voice.
+choice. espeak-ng speaks both from their phones, with the same stress and voice, in the sentence "he said that ... to me
+again": encoders that look at whole recordings compute other codes for a word that stands alone. What a 4-gram model of
+the phones of TEXTS prefers is printed: so much of the words can be known from so much speech by perfect tokens.
 PAIRS gets pairs.jsonl and a FLAC file for each word, non-word and voice.
 """
 
@@ -27,6 +29,7 @@ import soundfile
 import soxr
 
 from spintok.data.labels.transcripts import Transcripts
+from spintok.evaluate.ngram import NgramModel
 from spintok.evaluate.resynthesis.packages import load
 from spintok.evaluate.resynthesis.recognizer import words_of
 
@@ -37,6 +40,9 @@ ESPEAK = {
     "T": "t", "TH": "T", "UH": "U", "UW": "u:", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "Z",
 }  # fmt: skip
 """The mnemonics of espeak-ng's English voices, by ARPAbet phone; an unstressed AH is its schwa, @."""
+
+BEFORE, AFTER = "HH IY1 S EH1 D DH AE1 T", "T AH0 M IY1 AH0 G EH1 N"
+"""The sentence around the word."""
 
 VOWELS = frozenset(phone for phone in ESPEAK if phone[0] in "AEIOU")
 EDGE = "#"
@@ -58,7 +64,11 @@ def main() -> None:
     lexicon = read_lexicon(arguments.lexicon)
     heard = Counter(word for text in Transcripts(arguments.texts).values() for word in words_of(text))
     pairs = make_pairs(lexicon, english(), heard, arguments.pairs, arguments.least, arguments.seed)
+    if not pairs:
+        raise SystemExit("no pairs: the texts have no words of the lexicon often enough (--least)")
     print(f"{len(pairs)} pairs, such as", *(f"{p.word} {' '.join(p.real)} / {' '.join(p.false)};" for p in pairs[:3]))
+    share = preferred([spoken(text, lexicon) for text in Transcripts(arguments.texts).values()], pairs)
+    print(f"a 4-gram model of the phones of the texts prefers {share:.1%} of the words to their non-words")
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, pair in enumerate(pairs):
@@ -171,6 +181,27 @@ def surprise(phones: Phones, counts: Mapping[Phones, int]) -> float:
     return sum(math.log(counts[gram[:2]] / counts[gram]) for gram in grams(phones, 3))
 
 
+def spoken(text: str, lexicon: Mapping[str, Sequence[Phones]]) -> Phones:
+    """The phones, without stress, of the words of a text that the lexicon has."""
+    return tuple(phone for word in words_of(text) if word in lexicon for phone in bare(lexicon[word][0]))
+
+
+def preferred(texts: Sequence[Phones], pairs: Sequence[Pair]) -> float:
+    """The share of pairs whose word has more probability than the non-word, by a 4-gram model of texts."""
+    numbers = {phone: number for number, phone in enumerate(ESPEAK)}
+    model = NgramModel([[numbers[phone] for phone in text] for text in texts], 4, len(numbers))
+
+    def bits(phones: Phones) -> float:
+        return model.bits([numbers[phone] for phone in bare(in_sentence(phones))])
+
+    return sum(bits(pair.real) < bits(pair.false) for pair in pairs) / len(pairs)
+
+
+def in_sentence(phones: Phones) -> Phones:
+    """The phones of the sentence with the word."""
+    return (*BEFORE.split(), *phones, *AFTER.split())
+
+
 def mnemonics(phones: Phones) -> str:
     """The phones as espeak-ng reads them between double brackets."""
     parts = []
@@ -182,10 +213,11 @@ def mnemonics(phones: Phones) -> str:
 
 
 def speak(phones: Phones, voice: str, path: Path) -> None:
-    """Write the phones as 16 kHz FLAC."""
+    """Write the sentence with these phones as 16 kHz FLAC."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "word.wav"
-        subprocess.run(["espeak-ng", "-v", voice, "-s", "140", "-w", str(wav), f"[[{mnemonics(phones)}]]"], check=True)
+        words = f"[[{mnemonics(tuple(BEFORE.split()))} {mnemonics(phones)} {mnemonics(tuple(AFTER.split()))}]]"
+        subprocess.run(["espeak-ng", "-v", voice, "-s", "140", "-w", str(wav), words], check=True)
         samples, rate = soundfile.read(wav)
     soundfile.write(path, 0.7 * soxr.resample(samples, rate, 16_000), 16_000, subtype="PCM_16")
 
