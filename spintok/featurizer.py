@@ -199,9 +199,12 @@ class Featurizer(nn.Module):
         pool = ThreadPoolExecutor(min(threads, len(groups)), initializer=torch.set_num_threads, initargs=(1,))
         running: set[Future[list[FeatureBatch]]] = set()
         try:
+            # In this thread too, which meanwhile computes codes: threads of its parallel loops would wait by spinning.
+            torch.set_num_threads(1)
             for group in groups:
                 running.add(pool.submit(encode, group))
-                if len(running) > threads:
+                # Some wait, so that threads go on while the caller does something else.
+                if len(running) >= 4 * threads:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for one in done:
                         yield from one.result()
@@ -209,7 +212,6 @@ class Featurizer(nn.Module):
                 yield from one.result()
         finally:
             pool.shutdown(cancel_futures=True)
-            # The workers' number became that of all later threads.
             torch.set_num_threads(threads)
 
     def _iter_batches(

@@ -57,8 +57,8 @@ __all__ = [
     "token_writer",
 ]
 
-_CPU_SECONDS = 30.0
-"""Audio for each thread of a CPU that is encoded, and lost by a kill, together."""
+_CPU_SECONDS = 120.0
+"""Audio for each thread of a CPU that is encoded together: when the last of it are encoded, threads are idle."""
 
 LAYOUT = 1
 """The version of the token folder's layout."""
