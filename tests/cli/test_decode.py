@@ -195,6 +195,9 @@ def test_tokens_without_a_voice_say_how_to_get_one(capsys, monkeypatch, speech, 
     # A voice ships for tokens of whole recordings.
     row = json.loads(line) | {"tokenizer": "dc-spin-10m-en"}
     assert "encode again without --latency, name the folder" in error(json.dumps(row))
+    # One ships for those of 0.32 s.
+    row |= {"tokenizer": "dc-spin-stream-10m-en", "latency": 0.16}
+    assert "encode again with --latency 0.32s, name the folder" in error(json.dumps(row))
     row |= {"latency": None, "precision": "bfloat16"}
     assert "in bfloat16: encode again without --precision" in error(json.dumps(row))
     assert "has spintok encode failed?" in error("")

@@ -8,8 +8,9 @@ from spintok.decoder.loading import load_decoder, shipped_decoders
 
 @pytest.mark.parametrize("name", sorted(shipped_decoders()))
 def test_a_shipped_voice_is_found_by_its_tokens(speech, name) -> None:
-    codebook = load_decoder(name).source.codebook
-    tokenizer = spintok.load()
+    source = load_decoder(name).source
+    codebook = source.codebook
+    tokenizer = spintok.load(source.tokenizer).at(source.latency)
     tokens = tokenizer.encode(speech / "fred_yes.flac", codebook=codebook)
     waveform = tokenizer.decode(tokens, codebook=codebook)
     assert waveform.shape == (tokens.num_frames * 320 + 80,)
@@ -21,4 +22,11 @@ def test_a_shipped_voice_is_found_by_its_tokens(speech, name) -> None:
 
 
 def test_voices_ship() -> None:
-    assert set(shipped_decoders()) == {"dc-spin-10m-en-100-kathleen", "dc-spin-10m-en-500-kathleen"}
+    assert set(shipped_decoders()) == {
+        "dc-spin-10m-en-100-kathleen",
+        "dc-spin-10m-en-500-kathleen",
+        "dc-spin-stream-10m-en-100-kathleen",
+    }
+    # They are part of every installation.
+    files = [file for folder in shipped_decoders().values() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) < 10_000_000
