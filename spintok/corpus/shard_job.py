@@ -157,8 +157,8 @@ class ShardJob(Generic[R]):
                 except ValueError as error:
                     self._fail(utterance, error)
         for portion in reader.portions(missing, self.writer.portion_seconds, self._fail):
-            self.alive()
             for utterance, record, samples in self._encode(portion):
+                self.alive()
                 source = portion[utterance].source
                 name = self.writer.name(utterance)
                 journal.append({"name": name, "source": source, "record": self.writer.to_entry(record)})
