@@ -70,10 +70,8 @@ def serve(
     It needs pip install 'spintok[serve]'.
     """
     try:
-        import uvicorn
-
         from spintok.serve import ServerOptions, create_app
-        from spintok.serve.transport import server_config
+        from spintok.serve.transport import Server, server_config
     except ImportError as error:
         raise ValueError(f"spintok serve needs more packages: pip install 'spintok[serve]' ({error})") from None
     from spintok.streaming.policy import parse_latency
@@ -97,13 +95,17 @@ def serve(
     app = create_app(loaded, options, _decoder(decoder, loaded, options))
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
-        say(f"http://{name}:{listening.getsockname()[1]}/ serves tokens after {latency}; Ctrl-C stops it")
-        sys.stdout.flush()
+        address = f"http://{name}:{listening.getsockname()[1]}/"
+
+        def ready() -> None:
+            say(f"{address} serves tokens after {latency}; Ctrl-C stops it")
+            sys.stdout.flush()
+
         # What was imported stays for good: looking through it for garbage would stop all sessions for 0.2 s.
         gc.collect()
         gc.freeze()
         try:
-            uvicorn.Server(server_config(app, options)).run(sockets=[listening])
+            Server(server_config(app, options), ready).run(sockets=[listening])
         except KeyboardInterrupt:
             # This is how one stops a server. uvicorn has told the clients, and passes the signal on.
             if not quiet:

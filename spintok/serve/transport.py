@@ -1,6 +1,8 @@
 """uvicorn as the server needs it: limits on what arrives before, or instead of, a session's messages."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -9,7 +11,20 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from spintok.serve.options import ServerOptions
 
-__all__ = ["server_config"]
+__all__ = ["Server", "server_config"]
+
+
+class Server(uvicorn.Server):
+    """A server that calls ``ready`` once it takes connections and signals: before that, a signal ends the process."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
 
 def server_config(app: ASGIApp, options: ServerOptions) -> uvicorn.Config:

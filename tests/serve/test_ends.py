@@ -29,8 +29,6 @@ def test_a_signal_stops_the_server_as_it_should(tmp_path, number: signal.Signals
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (printed.exists() and "Ctrl-C" in printed.read_text()):
         time.sleep(0.05)
-    # Until uvicorn handles signals itself.
-    time.sleep(1)
     os.kill(child, number)
     assert (ended(child), complaints.read_text()) == (0, "")
     assert printed.read_text().endswith("Ctrl-C stops it\nstopped\n")
