@@ -72,8 +72,10 @@ def export_onnx(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, extra="onnx", purpose="an ONNX graph")
     path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{path}: is a folder, or lies in none; name a file to write")
+    if path.is_dir():
+        raise ValueError(f"{path}: this is a folder; name a file to write")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such folder to write {path.name} to; make it first")
     if tokenizer.device.type != "cpu":
         raise ValueError(f"tokenizer {tokenizer.name!r} is on {tokenizer.device}: load it on the CPU to export it")
     if tokenizer.latency is not None:

@@ -53,7 +53,7 @@ class Sessions:
         self.metrics = metrics
         self.frame_rate = tokenizer.frame_rate
         # Computed once, for it reads all weights: longer than a step.
-        self.fingerprint = tokenizer.fingerprint
+        self.fingerprint = tokenizer.at(options.latency).fingerprint
         self.pool = tokenizer.stream_pool(options.sessions, options.latency, codebook=options.codebook)
         self._open: list[LiveSession] = []
         self._thread = ThreadPoolExecutor(1, "spintok-serve")

@@ -17,7 +17,7 @@ def test_a_posted_file_gives_the_tokens_of_encode(address, speech) -> None:
     expected = TOKENIZER.encode(path, latency=0.08)
     assert answer.json()["codes"] == expected.codes.tolist()
     assert answer.json()["units"] == expected.units.tolist()
-    assert answer.json()["fingerprint"] == TOKENIZER.fingerprint
+    assert answer.json()["fingerprint"] == TOKENIZER.at(0.08).fingerprint
 
 
 def test_what_is_no_audio_is_refused(address) -> None:

@@ -36,7 +36,7 @@ def test_a_session_gives_the_codes_of_encode(address, rate) -> None:
     client = run(talk())
     assert client.codes == _expected(samples, rate)
     ready, end = client.messages[0], client.messages[-1]
-    assert ready["fingerprint"] == TOKENIZER.fingerprint
+    assert ready["fingerprint"] == TOKENIZER.at(0.08).fingerprint
     assert ready["codebook_size"] == 20
     assert end["frames"] == len(client.codes)
     parts = [m for m in client.messages if m["type"] == "tokens"]
