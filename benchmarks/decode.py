@@ -34,7 +34,7 @@ from spintok.frames import SAMPLE_RATE, num_samples
 PIECES = (4, 25)
 """Frames pushed at once into a stream."""
 TOLERANCE = 1e-4
-"""Of full scale, for what rounding does between a stream and the whole."""
+"""The largest difference, as a share of full scale, that rounding may make between a stream and the whole."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,9 +23,9 @@ class Cluster:
         replaced_after: time until a dead worker's successor begins.
         slow_share: share of workers that take ``slow_factor`` times as long.
         slow_factor: see there.
-        lease_seconds: of the leases.
+        lease_seconds: the duration of a lease.
         joining: the workers begin at random moments within this time.
-        seed: of all that is random.
+        seed: seeds all random draws.
     """
 
     workers: int = 1000

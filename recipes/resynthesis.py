@@ -46,11 +46,11 @@ class Row:
     """A row of the table.
 
     Attributes:
-        name: of the row.
+        name: the name of the row.
         tokenizer: its name, or its folder in WORK.
         codebook: the codebook whose tokens are decoded.
         size: its number of codewords.
-        latency: of its tokens, in seconds; None for those of whole recordings.
+        latency: the latency of its tokens, in seconds; None for those of whole recordings.
         voice: the decoder of this recipe that ships for these tokens; None if the script trains one.
     """
 

@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
     Attributes:
         layers: its features (T, D) of each layer asked for; T is 0 once the recording was heard for its statistics.
-        samples: at 16 kHz, read so far.
+        samples: the number of samples at 16 kHz read so far.
         state: makes the bytes with which ``iter_parts`` goes on behind this part, in another process too.
     """
 

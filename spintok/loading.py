@@ -160,7 +160,7 @@ def import_quantizer(
         centroids: a file that ``spintok.models.importers.centroids.read_centroids`` reads; or the checkpoint of SpidR
             that is the encoder, for the codes that it predicts itself.
         layer: the layer whose features were clustered, counted from 1; 0 is the input of the first one.
-        name: of the tokenizer; by default that of the encoder, the layer and the size, such as "hubert-L6-km100".
+        name: the tokenizer's name; by default that of the encoder, the layer and the size, such as "hubert-L6-km100".
         final_norm: as in ``spintok.models.importers.load_encoder``.
         offline, progress: as in ``load``.
 

@@ -13,7 +13,7 @@ class Progress(Protocol):
 
         Args:
             task: names the task and stays the same for its duration: ``"encoding"``, ``"bootstrap"``.
-            done, total: in the task's unit, such as files, bytes or steps; a total of 0 is unknown.
+            done, total: amounts in the task's unit, such as files, bytes or steps; a total of 0 is unknown.
             note: text to show beside the count, such as the speed or the loss.
         """
 

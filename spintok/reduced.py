@@ -92,7 +92,7 @@ class Change(NamedTuple):
 
     Attributes:
         files: how many were encoded by both.
-        codes: of them.
+        codes: the number of their codes.
         changed: how many codes differ.
     """
 

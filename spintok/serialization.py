@@ -49,7 +49,7 @@ class Kind:
     """What a folder holds.
 
     Attributes:
-        name: in messages.
+        name: the name in messages.
         marker: the field of config.json with the version of the layout.
         version: the one that this release reads.
         error: what reading raises.

@@ -97,7 +97,7 @@ class Tokenizer(Speaking, Publishing, Featurizer):
         Args:
             latency: seconds of algorithmic latency; by default that of the state, of this tokenizer, or 0.32.
             codebook: the codebook to use; by default that of the state, or the primary.
-            state: of a stream that goes on here, from ``Stream.state``.
+            state: the state of a stream to continue here, from ``Stream.state``.
 
         Raises:
             ValueError: an impossible latency, an unknown codebook, or a state that is damaged or of another tokenizer.

@@ -65,7 +65,7 @@ class Provider:
         check: compares its result with the truth.
         bytes: memory held at the peak, to skip what does not fit.
         context: entered around setup, check and calls: environment variables, switches of torch.
-        precision: of the products, for the roofline: "float32", "tf32" or "float16".
+        precision: the precision of the products, for the roofline: "float32", "tf32" or "float16".
     """
 
     name: str

@@ -140,10 +140,10 @@ def transformer_step(
     Args:
         x: (T, D); the first ``valid`` frames can be attended to.
         layers: the tensors of each layer, as in ``spintok_kernels.steps.LayerWeights``.
-        keys, values: of the past, (layers, heads, past, D / heads).
+        keys, values: those of the past, (layers, heads, past, D / heads).
         valid: frames of the step that count.
         pre: norms come before attention and feed-forward network, not after the residuals.
-        eps: of the norms.
+        eps: the epsilon of the norms.
     """
     x = x.double()
     heads, (frames, width) = keys.shape[1], x.shape

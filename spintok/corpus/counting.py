@@ -25,7 +25,7 @@ class CorpusCounts:
     Attributes:
         description: its ``tokenizer.json``.
         codebook: the name of the codebook that was counted.
-        counts: of its tokens.
+        counts: the counts of its tokens.
         joint: codes of the folder's first two codebooks at the same frames; None when it has one codebook.
     """
 

@@ -60,9 +60,9 @@ class FeatureKind:
 
     Attributes:
         encoder: the fingerprint of the encoder up to the layer.
-        layer: from 0, the input of the transformer.
+        layer: the number of the layer; 0 is the input of the transformer.
         width: D.
-        dtype: of the stored numbers.
+        dtype: the dtype of the stored numbers.
     """
 
     encoder: str

@@ -61,9 +61,9 @@ class FeatureOptions(JobOptions):
     """What the shards hold and how the work is divided.
 
     Attributes:
-        layer: of the tokenizer's encoder; 0 is the input of the transformer, and the features of an MFCC tokenizer.
-        dtype: of the stored numbers, rounded to nearest from float32.
-        format: of the shards.
+        layer: the layer of the tokenizer's encoder; 0 is the input of the transformer, and MFCC's only layer.
+        dtype: the dtype of the stored numbers, rounded to nearest from float32.
+        format: the format of the shards.
     """
 
     layer: int

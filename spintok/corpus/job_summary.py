@@ -20,11 +20,11 @@ class JobSummary:
 
     Attributes:
         total: utterances of this rank; ``encoded + resumed + len(failures)``.
-        encoded: by this run.
+        encoded: the number of utterances that this run encoded.
         resumed: found in shards and journals of earlier runs.
         failures: those that could not be encoded.
-        audio_seconds: of what was encoded.
-        wall_seconds: of the run.
+        audio_seconds: seconds of audio encoded.
+        wall_seconds: duration of the run.
     """
 
     total: int = 0

@@ -47,10 +47,10 @@ def arranged(
     """The utterances in the order of a folder that a job continues: those that it lists, then the others.
 
     Args:
-        name: of the folder, for messages.
-        utterances: of the job.
+        name: the folder's name, for messages.
+        utterances: the utterances of the job.
         found: the description of the folder.
-        content: of its list; None if an earlier version of spintok wrote it, which kept none.
+        content: the content of its list; None if an earlier version of spintok wrote it, which kept none.
 
     Raises:
         CorpusError: the folder lists utterances that the job does not.

@@ -33,10 +33,10 @@ class Saved(NamedTuple):
     """How far a recording was encoded.
 
     Attributes:
-        samples: at 16 kHz, encoded.
+        samples: the number of samples at 16 kHz that are encoded.
         state: what ``Featurizer.iter_parts`` or ``parts_by_steps`` goes on from.
         values: JSON, of the shard's writer.
-        arrays: of the shard's writer.
+        arrays: the arrays of the shard's writer.
     """
 
     samples: int

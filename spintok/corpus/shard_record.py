@@ -37,7 +37,7 @@ class ShardRecord:
     """What is known of a shard.
 
     Attributes:
-        sha256: in hexadecimal, by file name.
+        sha256: SHA-256 digests in hexadecimal, by file name.
         sources: by the name of the utterance; those that could not be determined are left out.
     """
 

@@ -27,10 +27,10 @@ class TokenLine:
 
     Attributes:
         tokenizer: the name of the tokenizer.
-        fingerprint: of its configuration and weights.
-        tokens: by codebook name.
-        latency: in seconds; None for those of whole recordings.
-        precision: in which the transformer computed.
+        fingerprint: identifies the tokenizer's configuration and weights.
+        tokens: the tokens of each codebook, by its name.
+        latency: the latency of the tokens in seconds; None for those of whole recordings.
+        precision: the precision of the transformer.
     """
 
     tokenizer: str

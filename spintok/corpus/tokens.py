@@ -70,7 +70,7 @@ class Options(JobOptions):
 
     Attributes:
         codebooks: the codebooks to write; the fields of the one named "primary" have no prefix.
-        format: of the shards.
+        format: the format of the shards.
         dedup: store runs with durations, or a code per frame.
         batch_seconds: audio in one padded batch on a GPU.
     """

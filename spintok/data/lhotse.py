@@ -33,7 +33,7 @@ def lhotse_utterance(
     Args:
         record: the line of the manifest.
         folder: where relative paths start.
-        member: of a Shar folder: where the audio of a cut is, by its id.
+        member: where the audio of a cut of a Shar folder is, by its id.
 
     Raises:
         ValueError: Lhotse would compute the audio from something (a mix, an effect, a command), or the line is damaged.

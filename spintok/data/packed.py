@@ -38,7 +38,7 @@ class _Item:
     """A recording in a file.
 
     Attributes:
-        key: by which it is known if no other has the same.
+        key: its key, if no other recording has the same.
         full: the name of the file without its ending, and its name in there.
     """
 
@@ -62,7 +62,7 @@ def packed_utterances(files: Mapping[str, File], index: Index = tar_index) -> li
     listed too, with a slash, so that reading it fails with the cause.
 
     Args:
-        files: by their names below a folder, which are in those keys.
+        files: the files by their names below a folder, which are in those keys.
         index: lists tar files.
 
     Raises:

@@ -32,11 +32,11 @@ class Source:
 
     Attributes:
         tokenizer: the name of the tokenizer.
-        fingerprint: of its configuration and weights (``Tokenizer.fingerprint``).
+        fingerprint: identifies its configuration and weights (``Tokenizer.fingerprint``).
         codebook: the name of the codebook.
         size: K, its number of codewords.
-        hop, reach: of its frames (``FrameGrid``).
-        latency: of the tokens, in seconds; None for those of whole recordings. It is part of the fingerprint.
+        hop, reach: the grid of its frames (``FrameGrid``).
+        latency: the latency of the tokens, in seconds; None for whole recordings. It is part of the fingerprint.
     """
 
     tokenizer: str
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
         source: the codebook whose tokens it reads.
         voices: the names of its voices; the first is the default.
         config: the sizes of the network.
-        name: for messages.
+        name: the name in messages.
 
     Raises:
         ValueError: there is no voice, two have one name, or frames do not step by a multiple of 5 ms.
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
         """Speech (S,) float32 at 16 kHz in (-1, 1), on the CPU.
 
         Args:
-            tokens: of one recording, or its codes (T,), one for each frame.
+            tokens: the tokens of one recording, or its codes (T,), one for each frame.
             voice: one of ``voices``; the first by default.
 
         Returns:

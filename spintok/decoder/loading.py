@@ -73,7 +73,7 @@ def find_decoder(
 
     Args:
         tokenizer: its name, for the message.
-        fingerprint: of the tokenizer.
+        fingerprint: the fingerprint of the tokenizer.
         codebook: the name of the codebook.
         latency, precision: how the tokens were computed, for the message: seconds (None for whole recordings), and the
             type of the transformer.

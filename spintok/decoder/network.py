@@ -24,7 +24,7 @@ class DecoderConfig:
     """The size of the network.
 
     Attributes:
-        width: of the features between blocks.
+        width: the width of the features between blocks.
         hidden: width within a block.
         blocks: number of blocks from codes to acoustic parameters.
         past, future: frames that the convolution of a block sees before and after its own.

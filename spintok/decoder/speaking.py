@@ -39,7 +39,7 @@ class Speaking:
         """Speech (S,) float32 at 16 kHz: what the tokens say, in another voice than that of the recording.
 
         Args:
-            tokens: of this tokenizer, or codes (T,), one for each frame.
+            tokens: tokens of this tokenizer, or codes (T,), one for each frame.
             voice: one of ``decoder.voices``; its first by default.
             codebook: the codebook of the tokens; the primary by default.
             decoder: a decoder, or its name or folder; by default the one that ships with spintok for this codebook.

@@ -91,9 +91,9 @@ def abx(
 
     Args:
         sequences: (T, D) features or (T,) codes of each segment, as ``dtw.distances`` takes them.
-        segments: from ``sample_segments``. To ignore contexts, give all of them the context ("", "").
+        segments: what ``sample_segments`` returned. To ignore contexts, give all of them the context ("", "").
         task: which triples to compare.
-        distance: of two frames.
+        distance: the distance between two frames.
         sampling: limits the speakers of X.
 
     Raises:

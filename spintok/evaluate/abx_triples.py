@@ -57,8 +57,8 @@ class Sampling:
     """Limits that keep the work small. The defaults are those of ZeroSpeech.
 
     Attributes:
-        group: at most this many segments with the same phone, context and speaker, chosen at random.
-        across: at most this many speakers of X for each category of A.
+        group: the most segments with the same phone, context and speaker; more are sampled at random.
+        across: the most speakers of X for each category of A.
         seed: seed of the random choices.
     """
 

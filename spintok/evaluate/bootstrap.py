@@ -99,7 +99,7 @@ def jackknife(estimator: Estimator, sizes: ArrayLike, blocks: int = 200) -> dict
     unequal m", equation 6.
 
     Args:
-        estimator: at least two units.
+        estimator: an estimator with at least two units.
         sizes: the number of observations (frames, for example) of each unit.
         blocks: more units than this are deleted in so many blocks, which bounds the time.
     """

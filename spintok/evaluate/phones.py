@@ -111,7 +111,7 @@ class PhoneScore:
 
 
 def _recalls(counts: LabelCounts) -> dict[str, float]:
-    """Of each class of phones, the share of the frames whose code has their phone as its most common one."""
+    """The share of the frames of each class of phones whose code has their phone as its most common one."""
     by_label, found = counts.recalled(), {}
     for name, members in PHONE_CLASSES.items():
         mine = [by_label[label] for label in by_label if label in members]

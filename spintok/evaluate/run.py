@@ -79,7 +79,7 @@ def evaluate(
         dataset: utterances, with alignments and speakers as far as they are known.
         options: options of the metrics.
         metrics: names of metrics; by default all that can be measured.
-        decoders: by name of the tokenizer, what speaks the tokens of the codebook to measure, for resynthesis.
+        decoders: the decoders of the codebook to measure, by the name of the tokenizer, for resynthesis.
         output: a folder for ``evaluation.json``, ``evaluation.md`` and partial results; None writes nothing.
         overwrite: replace an evaluation in ``output`` that is of other speech, tokenizers or another codebook.
         progress: reports the progress.

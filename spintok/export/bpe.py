@@ -37,7 +37,7 @@ class UnitBpe:
     Args:
         model: a ``tokenizers.Tokenizer`` without a decoder, from ``train`` or ``load``.
         codebook_size: the number of codes.
-        fingerprint: of the speech tokenizer.
+        fingerprint: the fingerprint of the speech tokenizer.
         dedup: whether it was trained on the codes of runs, otherwise on one code per frame.
     """
 
@@ -73,7 +73,7 @@ class UnitBpe:
             units: the training sequences, (R,) each. They are all kept in memory.
             codebook_size: the number of codes.
             vocab_size: the number of ids, codes included.
-            fingerprint: of the speech tokenizer.
+            fingerprint: the fingerprint of the speech tokenizer.
             dedup: whether the sequences are the codes of runs, otherwise one code per frame.
         """
         if vocab_size <= codebook_size:

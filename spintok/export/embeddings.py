@@ -24,10 +24,10 @@ def resize_embeddings(
 
     Args:
         model: changed in place. A model with more rows than ids keeps them.
-        vocabulary: of the model's extended tokenizer.
+        vocabulary: the vocabulary of the model's extended tokenizer.
         codewords: (K, E), of the first codebook.
         noise: standard deviation of the noise, relative to the spread.
-        seed: of the noise and of the projection.
+        seed: seeds the noise and the projection.
 
     Raises:
         ExportError: the model has fewer rows than there are text ids, or K is not the size of the codebook.
@@ -66,8 +66,8 @@ def project_codewords(codewords: Tensor, width: int, *, seed: int = 0) -> Tensor
 
     Args:
         codewords: (K, E).
-        width: of the rows.
-        seed: of the basis.
+        width: the width of the rows.
+        seed: seeds the basis.
 
     Returns:
         (K, width) float32, with mean zero and a root mean square of 1.

@@ -42,8 +42,8 @@ def find_export(folder: Path, description: Mapping[str, Any], *, overwrite: bool
     that left it failed, and its command was corrected. Of this export, files that have another size are deleted.
 
     Args:
-        folder: of the export; it need not exist.
-        description: of the export, from ``describe_export``.
+        folder: the folder of the export; it need not exist.
+        description: the description of the export, from ``describe_export``.
         overwrite: delete an earlier export.
 
     Raises:
@@ -105,8 +105,8 @@ def finish(
     """Mark the export as complete, and return its files.
 
     Args:
-        folder: of the export.
-        description: from ``describe_export``.
+        folder: the folder of the export.
+        description: the description of the export, from ``describe_export``.
         files: all files that the export consists of.
         data_files: the pattern of those that ``datasets.load_dataset(folder)`` shall open: a README.md, the data set
             card, says so. Without one, ``datasets`` would open the sidecar.

@@ -45,7 +45,7 @@ def extend_tokenizer(
     Args:
         base: a folder, or a name that ``AutoTokenizer`` can download.
         output: the folder to write, with the vocabulary as ``vocabulary.spintok.json``. It appears only when complete.
-        tokenizer, fingerprint, codebooks: of the speech tokenizer; see ``Vocabulary``.
+        tokenizer, fingerprint, codebooks: those of the speech tokenizer; see ``Vocabulary``.
         template, specials, durations, duration_template: see ``Vocabulary``.
         overwrite: replace an earlier result.
         offline: read a name from the cache of the Hub only; by default SPINTOK_OFFLINE decides.

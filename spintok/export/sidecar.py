@@ -34,10 +34,10 @@ def describe_export(header: Header, target: str, source: str, options: Mapping[s
     """The part of the sidecar in which two runs have to agree before one may continue the other.
 
     Args:
-        header: of the tokens.
+        header: the header of the tokens.
         target: the value of ``--to``.
         source: the digest of the token folders.
-        options: of the target.
+        options: the options of the target.
     """
     return {
         "spintok_export": LAYOUT,

@@ -22,7 +22,7 @@ class Header:
 
     Attributes:
         tokenizer: the name of the tokenizer.
-        fingerprint: of its weights and configuration.
+        fingerprint: identifies its weights and configuration.
         codebooks: the number of codewords of each exported codebook by name, the primary one first.
         frame_rate: frames per second.
         dedup: whether tokens are stored as runs with durations, otherwise as one code per frame.
@@ -52,8 +52,8 @@ class Source:
     """A corpus of token folders.
 
     Attributes:
-        folders: in the order of the corpus.
-        header: of its tokens; ``dedup`` is a default that a target may change.
+        folders: the token folders, in the order of the corpus.
+        header: the header of its tokens; ``dedup`` is a default that a target may change.
         state: a digest of the shards' names, sizes and modification times, by which an export notices changes.
     """
 
@@ -81,7 +81,7 @@ def open_source(folders: Sequence[Path], codebooks: Sequence[str] | None = None)
     """The corpus in token folders.
 
     Args:
-        folders: in the order of the corpus.
+        folders: the token folders, in the order of the corpus.
         codebooks: names of the codebooks to export; all by default.
 
     Raises:

@@ -42,7 +42,7 @@ class Sharded:
     """A target of shards, which a killed run resumes after the last complete one.
 
     Attributes:
-        name: of shard ``index``, a format string.
+        name: the name of shard ``index``, a format string.
         write: write the records of one shard.
         read: the records of one shard.
         dedup: the values of ``--dedup`` that the format holds without loss, the default first.
@@ -81,8 +81,8 @@ class ExportSummary:
     """What an export did.
 
     Attributes:
-        utterances: in the whole export.
-        tokens: of the first codebook, counted after de-duplication if the format stores runs.
+        utterances: the number of utterances in the whole export.
+        tokens: the number of tokens of the first codebook, counted after de-duplication if the format stores runs.
         already: whether the complete export existed before, so that nothing was written.
         files: all files of the export.
         notes: one line for each thing that the user should know.

@@ -59,7 +59,7 @@ class Vocabulary:
 
     Attributes:
         tokenizer: the name of the speech tokenizer.
-        fingerprint: of the speech tokenizer, or the ``identity`` of a BPE over its units.
+        fingerprint: that of the speech tokenizer, or the ``identity`` of a BPE over its units.
         codebooks: the number of codes of each codebook by name.
         first_id: the id of code 0 of the first codebook.
         template: the text of a code, with ``{}`` for its number; or ``"private-use"``.

@@ -28,7 +28,7 @@ class Part:
     """A file of a published tokenizer.
 
     Attributes:
-        name: of the file in the cache.
+        name: the file's name in the cache.
         url: its address.
         sha256, size: where they are published.
     """

@@ -11,8 +11,8 @@ def model_card(repository: str, rows: Mapping[str, str], licence: str, descripti
 
     Args:
         repository: ORG/NAME.
-        rows: of the table, by name.
-        licence: of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...
+        rows: the rows of the table, by name.
+        licence: the licence of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...
         description: one line.
     """
     metadata = {

@@ -39,13 +39,14 @@ class Publishing:
 
         Args:
             repository: ORG/NAME; it is made if there is none. ``hf auth login`` or HF_TOKEN says who you are.
-            licence: of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...; needed unless there is a ``card``.
+            licence: the licence of the weights, as the Hub spells it: "mit", "cc-by-4.0", ...; needed without a
+                ``card``.
             description: one line for the model card.
             card: the text of the model card; by default one with the metadata that the Hub reads.
             dtype: as in ``save``.
             private: whether a new repository is private.
             revision: an existing branch to commit to; main by default.
-            message: of the commit.
+            message: the commit message.
 
         Returns:
             The address of the commit.

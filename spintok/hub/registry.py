@@ -26,7 +26,7 @@ class Known:
     Attributes:
         name: the argument of ``spintok.load``.
         codebooks: the number of codewords of each codebook, the primary one first.
-        licence: of the weights.
+        licence: the licence of the weights.
         size: total size of its files in bytes.
         where: whether it ships with spintok, is in the cache, or has to be downloaded.
         folder: contains its files, or will after the download.
@@ -92,7 +92,7 @@ def find(name: str, *, offline: bool | None = None, progress: Progress | None = 
     """The folder of the tokenizer ``name``, after downloading its missing files.
 
     Args:
-        name: of a tokenizer that ships with spintok, or of a registry entry; or ORG/NAME or ORG/NAME@REVISION, a
+        name: a tokenizer that ships with spintok, or a registry entry; or ORG/NAME or ORG/NAME@REVISION, a
             repository of the Hugging Face Hub with a tokenizer or an encoder.
         offline: whether downloads are forbidden; by default SPINTOK_OFFLINE decides.
         progress: called with ``NAME/FILE`` and the file's bytes during a download.

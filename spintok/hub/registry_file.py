@@ -45,9 +45,9 @@ class Entry:
     Attributes:
         name: the argument of ``spintok.load``.
         description: one line.
-        licence: of the weights, as an SPDX identifier or in words.
+        licence: the licence of the weights, as an SPDX identifier or in words.
         codebooks: the number of codewords of each codebook, the primary one first.
-        files: by their names in the tokenizer's folder; all of ``REQUIRED``, some of ``FILES``.
+        files: the files by their names in the tokenizer's folder; all of ``REQUIRED``, some of ``FILES``.
         origin: the registry file.
     """
 

@@ -35,7 +35,7 @@ def receive(url: str, partial: Path, size: int, progress: Callable[[int], None])
     Args:
         url: http://, https:// or file://.
         partial: holds the first bytes of the file, or does not exist.
-        size: of the whole file, in bytes.
+        size: the size of the whole file, in bytes.
         progress: called with the number of bytes in ``partial``.
 
     Raises:

@@ -45,8 +45,8 @@ class EncoderConfig:
         position_buckets: rows of WavLM's relative position bias; 0 for models without it.
         position_max_distance: the distance in frames from which on that bias stays the same.
         norm_eps: the epsilon of the transformer's layer norms.
-        dropout: in training, on residual branches and on the transformer's input.
-        layer_dropout: in training, the probability of skipping a layer.
+        dropout: dropout in training, on residual branches and on the transformer's input.
+        layer_dropout: the probability of skipping a layer in training.
         streaming: what an encoder that streams remembers; None for encoders that need whole recordings. It needs the
             front end "log_mel" with one convolution, of kernel and stride 2, and no relative position bias.
 

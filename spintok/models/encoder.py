@@ -43,7 +43,7 @@ class Encoder(FeatureExtractor):
 
     Attributes:
         config: its architecture.
-        recompute: in training, compute each layer a second time for its gradient, which saves memory.
+        recompute: whether training computes each layer a second time for its gradient, which saves memory.
     """
 
     type_name = "ssl"

@@ -26,7 +26,7 @@ class RunningLogMelFrontEnd(nn.Module):
         channels, kernels, strides: the number of bands, the window and the hop in samples; then output channels, kernel
             and stride of the convolution. Together they read 400 samples per frame and step by 320.
         bias: whether the convolution has a bias.
-        streaming: of the normalisation.
+        streaming: the settings of the normalisation.
     """
 
     window: Tensor

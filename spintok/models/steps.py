@@ -26,7 +26,7 @@ class StepState:
     """What B streams remember between two steps.
 
     Attributes:
-        statistics: of the bands.
+        statistics: the statistics of the bands.
         local: (B, kernel // 2, D) the last local features, for the positional convolution.
         keys, values: (layers, B, heads, past, d) float16, of the last frames.
         frames: (B,) int64, how many frames have gone by.
@@ -100,7 +100,7 @@ class EncoderSteps:
         """Features of the next frames, and the state after the first ``chunk`` of them.
 
         Args:
-            state: of B streams. Its keys and values are overwritten.
+            state: the state of B streams. Its keys and values are overwritten.
             waveforms: (B, num_samples(frames)) float32.
             valid: (B,) frames that the waveforms hold; fewer than ``frames`` at the end of a stream only.
             layers: which to return, none above ``layer``.

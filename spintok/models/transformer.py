@@ -76,7 +76,7 @@ class Attention(nn.Module):
             mask: (B, T), True at valid frames, or (B, T, T), True at the keys that each query (row) sees, one at least;
                 None if nothing is padded. With ``memory`` (B, P + T).
             positions: the relative position bias (heads, T, T), or None.
-            memory: of the past; None without one.
+            memory: what is kept of the past; None without one.
 
         Returns:
             (B, T, D).

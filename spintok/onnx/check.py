@@ -14,7 +14,7 @@ __all__ = ["agreement", "built_in_sample"]
 
 
 def agreement(content: bytes, tokenizer: Tokenizer, codebook: str, sample: Iterable[Tensor]) -> tuple[int, int]:
-    """Of how many frames of waveforms (S,) the code is equal, and how many there are; other lengths count as unequal.
+    """The number of frames of waveforms (S,) with equal codes, and of all; other lengths count as unequal.
 
     Raises:
         ValueError: the sample has no frame, or ONNX Runtime cannot run the graph.

@@ -32,7 +32,7 @@ class OnnxExport:
         path: the file.
         size: its bytes.
         codebook: the name of the codebook.
-        equal, frames: of so many frames of the sample, so many got the code that ``Tokenizer.encode`` gives.
+        equal, frames: how many frames of the sample got the code of ``Tokenizer.encode``, and how many there are.
         runtime: the version of ONNX Runtime that was asked.
     """
 
@@ -58,7 +58,7 @@ def export_onnx(
     are tokenizer, fingerprint, codebook, codebook_size, sample_rate, frame_rate and spintok_version.
 
     Args:
-        tokenizer: on the CPU.
+        tokenizer: the tokenizer, on the CPU.
         path: the file to write.
         codebook: the codebook to use; the primary by default.
         sample: waveforms (S,) float32 at 16 kHz on which ONNX Runtime and ``Tokenizer.encode`` are compared, by default

@@ -115,8 +115,8 @@ def assemble(
     """The graph of a tokenizer, ``audio`` to ``codes``.
 
     Args:
-        window: of long recordings.
-        grid: of the frames.
+        window: the window of long recordings.
+        grid: the grid of the frames.
         codes, pieces: ``WindowCodes`` as torch exports it, and how its samples are counted.
         sums, patches: the same of ``BlockSums``, if the encoder normalises by whole recordings.
     """

@@ -36,7 +36,7 @@ class WindowCodes(nn.Module):
     """The codes of one window. Only the samples that they depend on are read, so their number has a fixed rest.
 
     Args:
-        tokenizer: of which the encoder is traced up to its layer.
+        tokenizer: the tokenizer whose encoder is traced up to its layer.
         codebook: the codebook to use.
     """
 

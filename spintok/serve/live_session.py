@@ -38,7 +38,7 @@ class LiveSession:
 
     Args:
         start: what the client asked for.
-        stream: of the pool that is stepped.
+        stream: a stream of the pool that is stepped.
         wake: called when there is something to do.
         backlog: samples that may wait before ``feed`` does.
         detector: finds turns, if they are asked for.

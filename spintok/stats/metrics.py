@@ -36,7 +36,7 @@ def metrics(counts: TokenCounts, silence: Iterable[int] | None = None) -> dict[s
     second from the start of an utterance, None where no utterance is that long.
 
     Args:
-        counts: of the tokens.
+        counts: the counts of the tokens.
         silence: the codes that represent silence. ``silence_share`` is the share of frames with one of them, and None
             without ``silence``: tokens alone do not show which codes are silence; ``spintok evaluate`` lists them when
             it is given alignments.

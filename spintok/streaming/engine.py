@@ -53,7 +53,7 @@ class Session:
 
     Attributes:
         frames: final frames so far.
-        samples: at 16 kHz so far.
+        samples: the number of samples at 16 kHz so far.
         ended: whether no more samples will come.
         state: the state of an encoder that streams; None for windows.
     """
@@ -118,7 +118,7 @@ class Engine:
 
     Args:
         featurizer: a tokenizer; its weights must not change while the engine is used.
-        latency: in seconds.
+        latency: the latency in seconds.
         codebooks: those whose codes are computed.
         fingerprint: gives that of the tokenizer at this latency, when it is first needed.
 
@@ -155,7 +155,7 @@ class Engine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the tokenizer at this latency, for states that are moved."""
+        """The fingerprint of the tokenizer at this latency, for states that are moved."""
         return self._fingerprint()
 
     @property

@@ -100,7 +100,7 @@ class CodesPart(NamedTuple):
 
     Attributes:
         codes: (T,) int32 of each codebook by name; T may be 0.
-        samples: at 16 kHz, read so far.
+        samples: the number of samples at 16 kHz read so far.
         state: makes the bytes with which ``Tokenizer.iter_codes`` goes on behind this part, in another process too.
     """
 

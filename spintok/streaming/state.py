@@ -24,7 +24,7 @@ class Heard:
 
     Attributes:
         session: what was heard at 16 kHz.
-        resampler: from the rate of the input; None before the first samples.
+        resampler: resamples from the rate of the input; None before the first samples.
         last_code: that of the last final frame; None before the first one.
     """
 

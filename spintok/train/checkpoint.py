@@ -42,8 +42,8 @@ class TrainState:
 
     Attributes:
         step: number of updates done.
-        position: of the next batch.
-        seconds: of audio processed.
+        position: the position of the next batch.
+        seconds: seconds of audio processed.
         scale: loss scale; None without float16.
     """
 
@@ -92,7 +92,7 @@ class Checkpoints:
         """Load the last valid checkpoint into ``model`` and ``optimizer``, in place; without one, start at step 0.
 
         Args:
-            model, optimizer: of this run.
+            model, optimizer: this run's model and optimizer.
             message: prints which checkpoint is used.
 
         Raises:

@@ -36,7 +36,7 @@ class CheckpointWriter:
 
     Args:
         checkpoints: writes the files.
-        model, optimizer: of the run.
+        model, optimizer: the run's model and optimizer.
         minutes: between two checkpoints; None for as often as the cost permits.
     """
 

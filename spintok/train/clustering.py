@@ -42,7 +42,7 @@ class KMeansConfig:
         tolerance: stop when a pass lowers the mean squared distance by less than this fraction.
         restarts: number of random starts; the one with the lowest mean squared distance is kept.
         sample: number of features drawn for k-means++.
-        seed: of every random draw.
+        seed: seeds every random draw.
         engine: "torch", or "faiss" (``pip install 'spintok[faiss]'``; on a GPU, faiss-gpu).
     """
 

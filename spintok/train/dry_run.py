@@ -25,7 +25,7 @@ class Memory:
     """Estimated peak memory of a step in bytes, without fragmentation.
 
     Attributes:
-        weights: of the model, in float32.
+        weights: the size of the model's weights, in float32.
         training: gradients and Adam's two running means.
         activations: kept by the trained layers for the backward pass, or those of the frozen part if that is more.
         scores: frames times codewords.

@@ -53,7 +53,7 @@ class Log:
     """The log of a run; use it as a context manager.
 
     Args:
-        folder: of ``log.csv``, ``checks.csv`` and event files; None in processes of rank above 0, which log nothing.
+        folder: holds ``log.csv``, ``checks.csv`` and event files; None in processes of rank above 0, which log nothing.
         step: the step that the run resumes from.
         steps: number of steps of the whole run.
         tensorboard: whether to write event files.

@@ -38,10 +38,10 @@ class Run:
 
     Attributes:
         examples: prepares a batch.
-        plan: of the batches.
+        plan: the plan of the batches.
         optimizer, loop: sections of the recipe.
         workers: number of processes that prepare batches.
-        folder: of the checkpoint and the log.
+        folder: the folder of the checkpoint and the log.
         identity: values that a checkpoint must share with this run to be resumed from.
         check: validates the model on the development set; called in the process of rank 0 only.
     """

@@ -43,7 +43,7 @@ class KMeansRecipe:
     """K-means on the features of an encoder: the teacher of HuBERT, and the baseline for Spin.
 
     Attributes:
-        name: of the resulting tokenizer.
+        name: the name of the resulting tokenizer.
         encoder: "mfcc", the name or folder of a tokenizer whose encoder is used, or another library's checkpoint.
         layer: the encoder layer whose features are clustered; omit it for MFCC.
         final_norm: whether the last layer of a Large checkpoint includes its final layer norm (``EncoderConfig``).
@@ -68,7 +68,7 @@ class TrainedRecipe:
     """Fields of all stages that train by gradient descent.
 
     Attributes:
-        name: of the resulting tokenizer.
+        name: the name of the resulting tokenizer.
         start: the output folder of the previous stage, a tokenizer's name, or another library's checkpoint.
         chunks: the encoder may see so many frames at once, drawn for each batch; 0 for all, as by default. Only
             encoders that stream can have others. With two views, only the second is cut.

@@ -118,8 +118,8 @@ class LoopConfig:
     """How the training loop runs. Only ``seed`` and ``precision`` change the result.
 
     Attributes:
-        seed: of every random draw.
-        precision: of the encoder. "auto" is float32 on a CPU, and on a GPU bfloat16 if the GPU has it, else float16.
+        seed: seeds every random draw.
+        precision: the encoder's precision. "auto" is float32 on a CPU; on a GPU bfloat16 if it has that, else float16.
         recompute: activation checkpointing: compute each trained layer again in the backward pass to save memory.
         log_every: steps between two rows of the log.
         check_every: steps between two validations on the development set; 0 validates at the end only.
@@ -174,8 +174,8 @@ class SpinLossConfig:
     """The swapped-prediction loss.
 
     Attributes:
-        temperature: of the softmax.
-        epsilon, iterations: of Sinkhorn.
+        temperature: the temperature of the softmax.
+        epsilon, iterations: the settings of Sinkhorn.
         pauses: the share of frames in pauses (``spintok.train.batching.pauses``), drawn at random, among which Sinkhorn
             divides the codewords. A third of read speech is silence, and with 1 it takes a third of the codewords.
     """
@@ -284,7 +284,7 @@ class LabelConfig:
     Attributes:
         tokenizer: name or folder of the tokenizer whose codes are the labels, or a file or folder of phone alignments
             (``spintok.data.labels.alignment_files``); frames without a phone then have no label.
-        weight: of the cross-entropy.
+        weight: the weight of the cross-entropy.
         source: what predicts the labels: "features", through a linear layer (R-Spin), or "codes", from each codebook's
             code probabilities (``spintok.train.stages.code_labels``), which keeps the codewords close to the labels.
     """

@@ -73,7 +73,7 @@ class Client:
     """A session of a server.
 
     Attributes:
-        codes: of all messages so far.
+        codes: the codes of all messages so far.
         messages: all JSON messages so far.
         features: the rows of features so far.
         audio: 16-bit samples of the voice so far.

@@ -28,7 +28,7 @@ def linear(
         weight: (N, K) or (G, N, K), of the dtype of x; or float16 or bfloat16, and x is rounded as it is read.
         bias: (N,) or (G, N), or None.
         gelu: apply GELU.
-        out_dtype: of the result; that of x by default.
+        out_dtype: the dtype of the result; that of x by default.
 
     Returns:
         (M, N) or (G, M, N), contiguous. Nothing is differentiable.

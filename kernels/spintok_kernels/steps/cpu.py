@@ -64,9 +64,9 @@ class PackedLayers:
 
     Args:
         layers: their weights, lowest first.
-        heads: of the attention.
+        heads: the number of attention heads.
         pre: whether the norms come before attention and feed-forward network, not after the residuals.
-        eps: of the norms.
+        eps: the epsilon of the norms.
 
     Raises:
         RuntimeError: the compiled core cannot run here.
@@ -104,10 +104,10 @@ class PackedLayers:
 
         Args:
             x: (B, T, D) float32, the input of the first layer; overwritten.
-            keys, values: of each stream, (layers, heads, past, D / heads) float16, the latest frame last; the first
-                ``chunk`` frames of the step are taken in.
-            gone: of each stream, the frames before this step.
-            valid: of each stream, the valid ones among the T frames, at least 1.
+            keys, values: those of each stream, (layers, heads, past, D / heads) float16, the latest frame last; the
+                first ``chunk`` frames of the step are taken in.
+            gone: for each stream, the number of frames before this step.
+            valid: for each stream, how many of the T frames are valid, at least 1.
             chunk: the frames that become part of the past, at most T.
             wanted: layers to return.
         """
@@ -150,7 +150,7 @@ class PackedConvolution:
     Args:
         weight: (N, inner, taps) float32, N outputs in ``groups``.
         bias: (N,).
-        groups: of ``inner`` channels each.
+        groups: the number of groups of ``inner`` channels each.
 
     Raises:
         RuntimeError: the compiled core cannot run here.

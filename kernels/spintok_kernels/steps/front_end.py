@@ -82,8 +82,8 @@ class PackedFrontEnd:
 
     Args:
         weights: its weights.
-        settings: of the bands.
-        eps: of the norm.
+        settings: the settings of the bands.
+        eps: the epsilon of the norm.
 
     Raises:
         RuntimeError: the compiled core cannot run here.
@@ -119,9 +119,9 @@ class PackedFrontEnd:
         """Local features (B, frames, D), and the statistics after the first ``chunk`` frames.
 
         Args:
-            waveforms: of each stream, all samples of the frames, float32.
-            valid: of each stream, the frames that count, at least 1; the features of the others are zero.
-            before: of each stream, what it has heard.
+            waveforms: for each stream, all samples of the frames, float32.
+            valid: for each stream, how many frames count, at least 1; the features of the others are zero.
+            before: for each stream, what it has heard.
         """
         batch, bands = len(waveforms), len(self._weights.scale)
         needed = (_PER_FRAME * frames - 1) * self._front.hop + len(self._weights.window)

@@ -77,9 +77,9 @@ def swapped_prediction_loss(
         z1, z2: (N, D), the embeddings of the same N frames in two views; float32, on the CPU also float64.
         codebook: (K, D). Spin normalises its rows, which belongs outside this function, in autograd. Rows of other
             lengths are allowed, but scores in half precision must stay below 65504.
-        temperature: of the softmax of the predictions.
+        temperature: the temperature of the softmax of the predictions.
         epsilon: the entropic weight of Sinkhorn.
-        iterations: of Sinkhorn; each ends with the totals of the frames, so the rows of Q sum to 1.
+        iterations: Sinkhorn iterations; each ends with the totals of the frames, so the rows of Q sum to 1.
         metrics: whether to compute the last three fields of the result, which costs part of the last pass.
         memory_budget: bytes of scores to store; all scores take 2 N K times the size of one. With a smaller budget
             every pass recomputes the scores of one block of rows at a time: it takes less memory and more time, and

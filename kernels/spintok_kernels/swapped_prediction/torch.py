@@ -49,7 +49,7 @@ def swap(
         scores: (2, n, K).
         scale: 1 / epsilon.
         u: (2, K), the potentials of the codewords.
-        temperature: of the softmax P.
+        temperature: the temperature of the softmax P.
         grad: whether to write P - Q over `scores`.
         metrics: whether to compute the last three results, which are 0 otherwise.
 

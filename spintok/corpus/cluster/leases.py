@@ -55,9 +55,9 @@ class Lease:
 
     Attributes:
         unit: its number.
-        generation: of the lease.
-        size: of its file.
-        taken: on the worker's clock.
+        generation: the generation of the lease.
+        size: the size of its file.
+        taken: when it was taken, on the worker's clock.
     """
 
     unit: int

@@ -30,10 +30,10 @@ class Row:
     """What an amount of audio takes.
 
     Attributes:
-        hours: of audio.
-        worker_hours: of one worker like this one.
-        gigabytes: of shards, 10^9 bytes.
-        cost: in the currency of the price.
+        hours: hours of audio.
+        worker_hours: hours of one worker like this one.
+        gigabytes: size of the shards, in units of 10^9 bytes.
+        cost: the cost in the currency of the price.
     """
 
     hours: float
@@ -47,8 +47,8 @@ class Plan:
     """A measurement and what it means for a corpus.
 
     Attributes:
-        files: in the list.
-        hours: of audio in the list; estimated from some files if it is long.
+        files: the number of files in the list.
+        hours: hours of audio in the list; estimated from some files if it is long.
         sample: seconds of audio that were encoded.
         reading: seconds that one thread took to read them.
         encoding: seconds that the model took.
@@ -96,12 +96,12 @@ def measure(
     """Encode a random sample for some seconds and time it.
 
     Args:
-        writer: of the shards that are planned.
-        tokenizer: on its device.
+        writer: the writer of the planned shards.
+        tokenizer: the tokenizer, on the device that is to be used.
         utterances: the list.
         threads: that will read audio.
-        seconds: to measure for; a short list is done before.
-        progress: of the measurement.
+        seconds: how long to measure; a short list takes less.
+        progress: called as the measurement goes on.
         seed: chooses the sample.
 
     Raises:

@@ -115,8 +115,8 @@ def finish_run(worker: Worker[R], seconds: float | None, complete: Complete[R]) 
     """Write what a folder needs beside its shards, unless another worker does.
 
     Args:
-        worker: of a folder whose shards are all finished.
-        seconds: of a lease; None without leases.
+        worker: the worker that finds a folder whose shards are all finished.
+        seconds: the duration of a lease; None without leases.
         complete: makes the files.
     """
     store = worker.store

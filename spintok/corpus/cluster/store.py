@@ -39,7 +39,7 @@ class Store(ABC):
     """Files by name; a name may have folders, as in ``.work/leases/00007.1``.
 
     Attributes:
-        name: for messages.
+        name: the name in messages.
     """
 
     name: str

@@ -26,7 +26,7 @@ class SpeechTokenStage(ProcessingStage[AudioTask, AudioTask]):
     For a GPU: ``SpeechTokenStage().with_(resources=Resources(gpus=1.0))``.
 
     Args:
-        field: of ``task.data``, with the path of the recording.
+        field: the field of ``task.data`` with the path of the recording.
         **options: of ``spintok.corpus.engines.rows.RowEncoder``: ``tokenizer``, ``codebook``, ``dedup``, ``device``,
             ``latency``, ``batch_seconds``, ``threads``.
     """

@@ -103,10 +103,10 @@ def encode_on_ray(
 
     Args:
         encode: ``encode_corpus`` or ``encode_features``.
-        tokenizer, utterances, output, options, progress: of ``encode``. The tokenizer and the list are sent to the
-            workers, and audio and output have to be where these reach them.
+        tokenizer, utterances, output, options, progress: see ``encode``. The tokenizer and the list are sent to the
+            workers, which have to reach the audio and the output.
         device: "cuda": a GPU for each worker; "cpu": a core; "auto": GPUs if the cluster has any.
-        workers: by default as many as the cluster has GPUs or cores.
+        workers: how many; by default as many as the cluster has GPUs or cores.
 
     Raises:
         CorpusError: as ``encode``; or all workers stopped before the end.

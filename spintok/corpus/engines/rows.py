@@ -63,7 +63,7 @@ class RowEncoder:
         """A row for each recording, in order.
 
         Args:
-            recordings: in any of the forms that ``Tokenizer.encode`` lists.
+            recordings: recordings in any of the forms that ``Tokenizer.encode`` takes.
 
         Returns:
             For each recording the fields of ``arrays``, (R,) int32 arrays; ``num_samples`` at 16 kHz; ``num_frames``;

@@ -90,8 +90,8 @@ def write_shard(
 
     Args:
         path: the shard; see ``shard_path``.
-        records: in the order of the shard.
-        format: of the shard.
+        records: the records, in the order of the shard.
+        format: the format of the shard.
         dedup: store the code and the duration of each run, or a code per frame.
         codebooks: K of each codebook to write; those of the first record by default.
     """

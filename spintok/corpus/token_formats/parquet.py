@@ -37,7 +37,7 @@ def write_parquet(
         layout: the codebooks to write, and whether as runs.
         sort_arrays: order the columns of ``arrays_of`` by name instead of by codebook.
         num_frames: add a column of this name.
-        metadata: of the schema.
+        metadata: the metadata of the schema.
     """
     arrow, parquet = load_pyarrow()
     utterances = [utterance_of(record) for record in records]

@@ -35,7 +35,7 @@ class Record:
     Attributes:
         key: unique in the corpus.
         file_name: the audio file as it was listed.
-        tokens: by codebook name, the primary first.
+        tokens: the tokens of each codebook, by its name, the primary first.
         speaker: when known.
     """
 
@@ -99,10 +99,11 @@ def tokens_of(
     """The inverse of ``arrays_of``.
 
     Args:
-        arrays: by field name; lists of integers do as well.
-        layout: of the file.
-        num_samples: of the utterance at 16 kHz, when known.
-        num_frames: of the utterance, when the file states it; checked before any array of this length is made.
+        arrays: the arrays by field name; lists of integers do as well.
+        layout: the layout of the file.
+        num_samples: the utterance's number of samples at 16 kHz, when known.
+        num_frames: the utterance's number of frames, when the file states it; checked before an array of this length is
+            made.
 
     Raises:
         ValueError: the arrays are not tokens of these codebooks, or of another number of frames.

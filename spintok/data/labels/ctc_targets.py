@@ -20,7 +20,7 @@ class CtcTargets:
 
     Attributes:
         symbols: all symbols, CTC's blank first.
-        targets: for each utterance the indices of its symbols; None if it has no usable transcript.
+        targets: the indices of the symbols of each utterance; None if it has no usable transcript.
         unknown_words: words that are not in the lexicon, sorted. Utterances with such a word have no target, unless
             their pronunciation is guessed.
     """
@@ -40,8 +40,8 @@ class CtcTargets:
         """Characters in lower case with ``|`` between words, or with a lexicon the phonemes of the words.
 
         Args:
-            utterances: in the order of ``targets``.
-            texts: by key.
+            utterances: the utterances, in the order of ``targets``.
+            texts: the texts by utterance key.
             lexicon: phonemes by word in lower case.
             guess: returns the phonemes of a word that is not in the lexicon; without it such utterances have no target.
 

@@ -62,7 +62,7 @@ class Span:
     """A part of a recording.
 
     Attributes:
-        start, duration: in seconds; each is rounded to samples at the rate of the recording.
+        start, duration: seconds; each is rounded to samples at the rate of the recording.
         channels: those that are read, from 0; None for all.
 
     Raises ``ValueError`` if these are no part of any recording.
@@ -92,7 +92,7 @@ class LocalAudio:
     """An audio file that decoders can open.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         suffix: the ending of the audio file's name, in lower case.
         span: the part that is meant; None for all of it.
         copy: what deletes the file when nothing refers to it any more; None if the file is no copy.
@@ -139,7 +139,7 @@ class TemporaryCopy:
         small: whether it may be in memory.
 
     Attributes:
-        name: by which it can be opened, also by programs that this process starts.
+        name: a name by which this process, and programs that it starts, can open the file.
     """
 
     def __init__(self, suffix: str, *, small: bool = False) -> None:

@@ -30,8 +30,8 @@ class ParquetRow(Location):
     Attributes:
         file: the Parquet file.
         column: holds structs with the field ``bytes``.
-        row: from 0; -1 stands for a damaged file as a whole.
-        name: of the audio file, as the field ``path`` has it; "" if unknown.
+        row: the number of the row, from 0; -1 stands for a damaged file as a whole.
+        name: the audio file's name, as the field ``path`` has it; "" if unknown.
     """
 
     file: File

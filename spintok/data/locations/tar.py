@@ -31,7 +31,7 @@ class TarMember(Location):
 
     Attributes:
         archive: the tar file.
-        name: of the member; "" stands for what cannot be found in a damaged file.
+        name: the member's name; "" stands for what cannot be found in a damaged file.
         start, size: where its bytes are, if that is known.
     """
 

@@ -43,7 +43,7 @@ class Resynthesis:
 
     Attributes:
         ratios: sums over utterances; those of ``f0_rmse`` and ``f0_contour_rmse`` are of squares.
-        heard: by utterance, the words heard in the recording and in what the tokens say.
+        heard: the words heard in each recording, and in what its tokens say, by utterance.
         phones: errors of all utterances against the text, in what the tokens say ("tokens") and in the recordings
             ("recording"); empty without texts.
     """

@@ -135,7 +135,7 @@ class _Copies:
     """The tar with the audio of a shard that Lhotse cannot open elsewhere; if one shard has it, all have.
 
     Args:
-        path: of the shard.
+        path: the path of the shard.
         folder: where the tar is made.
     """
 

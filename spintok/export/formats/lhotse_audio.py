@@ -26,12 +26,12 @@ class CutAudio:
 
     Attributes:
         rate: samples a second, as the file has them.
-        samples: of each channel.
+        samples: the number of samples of each channel.
         channels: how many.
-        kind: of Lhotse's ``AudioSource``.
+        kind: the type of Lhotse's ``AudioSource``.
         source: what ``AudioSource`` names; "" if the Shar folder holds the audio.
         name: the ending of the file in the Shar folder.
-        content: of that file; None if there is none.
+        content: the content of that file; None if there is none.
     """
 
     rate: int

@@ -71,13 +71,13 @@ def export_interleaved(
     Args:
         folders: token folders of one tokenizer.
         output: the folder to write.
-        words: of each utterance, by key.
-        vocabulary: of an extended tokenizer.
+        words: the words of each utterance, by key.
+        vocabulary: the vocabulary of an extended tokenizer.
         encode_text: text to ids.
         text_words: the least and the greatest number of words in a span of text.
         speech_words: the same for spans of speech.
-        seed: of the spans, which depend on it and on the key of the utterance only.
-        form: of the speech.
+        seed: seeds the spans of an utterance, together with its key.
+        form: the form of the speech.
         codebook: the name of the codebook to export; by default the first one.
         packing: how documents are stored.
         skip_empty: leave out utterances without tokens, which are an error otherwise.
@@ -119,8 +119,8 @@ def export_monologue(
     Args:
         folders: token folders of one tokenizer.
         output: the folder to write.
-        words: of each utterance, by key.
-        vocabulary: of an extended tokenizer.
+        words: the words of each utterance, by key.
+        vocabulary: the vocabulary of an extended tokenizer.
         encode_text: text to ids.
         pad, end_of_pad, delay: see ``monologue``.
         codebook: the name of the codebook to export; by default the first one.
@@ -213,13 +213,13 @@ def export_dialogue(
         folders: token folders of one tokenizer. Utterances that are in no dialogue are left out.
         output: the folder to write.
         dialogues: which utterances are the channels, or the turns, of which dialogue.
-        vocabulary: of an extended tokenizer; required with ``words``. By default ids are codes and special tokens.
+        vocabulary: that of an extended tokenizer; required with ``words``. By default ids are codes and special tokens.
         words: what the assistant says, by the key of the channel or turn; adds the stream of text.
         encode_text: text to ids; required with ``words``.
         speech_chunk, text_chunk, cap, user_loss: see ``full_duplex``.
         silent_codes: the codes that stand for silence; runs of at least 5 frames of them become silence.
         manner: how turns follow each other, for dialogues of turns; pauses only by default.
-        seed: of that, with the key of the dialogue.
+        seed: seeds these draws, together with the key of the dialogue.
         codebook: the name of the codebook to export; by default the first one.
         packing: how documents are stored.
         overwrite: delete an earlier export in ``output`` and write this one.

@@ -53,14 +53,14 @@ def export_packed(
     Args:
         folders: token folders of one tokenizer.
         output: a new folder, or one with an earlier run of the same export.
-        vocabulary: of an extended tokenizer. By default ids are codes, followed by the special tokens.
+        vocabulary: the vocabulary of an extended tokenizer. By default ids are codes, followed by the special tokens.
         codebook: the name of the codebook to export; by default the first one.
         task: the kind of sequence.
         transcripts: the texts, for the tasks "asr" and "tts".
         encode_text: text to ids, for the tasks "asr" and "tts".
         form: how speech is written; see ``Form``.
         bpe: merge units into fewer ids; requires the form "units".
-        dtype: of the ids; by default uint16 if the vocabulary fits, otherwise uint32.
+        dtype: the dtype of the ids; by default uint16 if the vocabulary fits, otherwise uint32.
         window: the number of ids in a window.
         shuffle: the seed of a random order; needs 8 bytes of memory per document, and disk space for a second copy.
         split_by: split into ``train`` and ``validation`` by speaker or by file.

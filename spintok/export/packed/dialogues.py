@@ -15,7 +15,7 @@ class Script(NamedTuple):
     """A dialogue to be made of turns that were recorded one by one.
 
     Attributes:
-        key: of the dialogue.
+        key: the key of the dialogue.
         turns: who speaks, "user" or "assistant", and the key of the tokens, in order.
         back_channels: keys of short utterances of the user.
     """
@@ -29,7 +29,7 @@ class Dialogue(NamedTuple):
     """A dialogue of two channels.
 
     Attributes:
-        key: of the dialogue.
+        key: the key of the dialogue.
         user: the key of the user's tokens.
         assistant: the key of the assistant's tokens.
     """

@@ -30,7 +30,7 @@ class PackedDocument(NamedTuple):
     Attributes:
         split: the part that it belongs to: "tokens", "train" or "validation".
         document: its ids and loss mask.
-        durations: of its runs, (R,), in frames; empty if they are not stored.
+        durations: the durations (R,) of its runs in frames; empty if they are not stored.
         line: its metadata as a line of JSON.
     """
 
@@ -45,7 +45,7 @@ class Packing:
     """How documents are stored.
 
     Attributes:
-        dtype: of the ids; by default uint16 if the vocabulary fits, otherwise uint32.
+        dtype: the dtype of the ids; by default uint16 if the vocabulary fits, otherwise uint32.
         window: the number of ids in a window; None for whole documents.
         shuffle: the seed of a random order; needs 8 bytes of memory per document, and disk space for a second copy.
         split_by: split into ``train`` and ``validation`` by speaker or by file.
@@ -109,9 +109,9 @@ def pack_corpus(
 
     Args:
         output: the folder.
-        description: from ``describe_export``.
+        description: the description of the export, from ``describe_export``.
         documents: what to write; not read if the export exists.
-        vocabulary: of the ids.
+        vocabulary: the vocabulary of the ids.
         packing: how to write it.
         durations: also write the durations of whole documents.
         loss: also write the loss masks of whole documents; those of windows are always written.

@@ -50,10 +50,10 @@ def half_duplex(
     Everything but the user's speech has a loss.
 
     Args:
-        turns: in order.
-        vocabulary: of the extended tokenizer.
+        turns: the turns, in order.
+        vocabulary: the vocabulary of the extended tokenizer.
         encode_text: text to ids.
-        form: of the speech.
+        form: the form of the speech.
 
     Raises:
         ExportError: no turns, or a turn without speech or text.
@@ -96,14 +96,14 @@ def full_duplex(
 
     Args:
         channels: the tokens of the user and of the assistant. The shorter channel is padded with silence.
-        vocabulary: with ``silent_speech`` and, for three streams, ``silent_text``.
+        vocabulary: one with ``silent_speech`` and, for three streams, ``silent_text``.
         text: the words of the assistant. Their ids are written from the chunk that contains the frame in which they
             start (rounded down, as Moshi does), after the ids that precede them; chunks without text have
             ``silent_text``. If text is left at the end of the speech, chunks of silence are added.
         encode_text: text to ids.
         speech_chunk: frames of each channel in a chunk.
         text_chunk: text ids in a chunk.
-        silent: for each channel (T,) bool, True at frames to replace by ``silent_speech``.
+        silent: (T,) bool for each channel, True at frames to replace by ``silent_speech``.
         cap: the maximum number of frames for which both channels may be silent; the rest of the silence is removed,
             and the times of ``text`` are shifted with it.
         user_loss: whether the user's channel has a loss.

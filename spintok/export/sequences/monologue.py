@@ -32,7 +32,7 @@ def inner_monologue(
     ``end_of_pad``. As in Moshi's fine-tuning code there is none at the first frame, nor between words without a gap.
 
     Args:
-        words: in order of their start.
+        words: the words, in the order of their starts.
         num_frames: T. Ids that do not fit are left out.
         frame_rate: frames per second; 12.5 for Mimi.
         encode_text: text to ids.
@@ -79,9 +79,9 @@ def monologue(
     Moshi reads both in one step: ``ids.reshape(-1, 2)`` has its text stream and its first stream of audio.
 
     Args:
-        tokens: of the speech.
+        tokens: the tokens of the speech.
         words, delay: see ``inner_monologue``.
-        vocabulary: of an extended tokenizer.
+        vocabulary: the vocabulary of an extended tokenizer.
         encode_text: text to ids.
         pad: the id of padding; by default ``silent_text`` of the vocabulary.
         end_of_pad: the id of the end of padding; by default ``begin_text``.

@@ -49,8 +49,8 @@ def all_codebooks(tokens: Mapping[str, Tokens], vocabulary: Vocabulary, pattern:
     """``[SOS]``, for each step the ids of all codebooks of the vocabulary, ``[EOS]``; one code per frame.
 
     Args:
-        tokens: by codebook name, with as many frames each.
-        vocabulary: of the extended tokenizer.
+        tokens: the tokens of each codebook by its name, all with the same number of frames.
+        vocabulary: the vocabulary of the extended tokenizer.
         pattern: "flat": a step is a frame. "delayed": a step is a column of ``delay``.
 
     Raises:

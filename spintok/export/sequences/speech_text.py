@@ -102,14 +102,14 @@ def interleave(
     but the first has a loss.
 
     Args:
-        tokens: of the whole utterance.
+        tokens: the tokens of the whole utterance.
         alignment: its words in order. Speech before the first word and after the last is left out.
-        vocabulary: of the extended tokenizer.
+        vocabulary: the vocabulary of the extended tokenizer.
         encode_text: text to ids.
         rng: draws the spans.
         text_words: the least and the greatest number of words in a span of text; the last span may be shorter.
         speech_words: the same for spans of speech.
-        form: of the speech.
+        form: the form of the speech.
 
     Raises:
         ExportError: no alignment, words out of order, or words after the end of the tokens.

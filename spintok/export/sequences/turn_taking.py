@@ -68,8 +68,8 @@ class TwoChannels(NamedTuple):
 
     Attributes:
         channels: the tokens of the user and of the assistant, T frames each, with code 0 where they are silent.
-        silent: for each channel (T,) bool, True where it is silent.
-        words: of the assistant, with times of the dialogue.
+        silent: (T,) bool for each channel, True where it is silent.
+        words: the assistant's words, with times from the start of the dialogue.
     """
 
     channels: tuple[Tokens, Tokens]
@@ -86,7 +86,7 @@ def take_turns(
     assistant's turn instead, and what the assistant would have said after its reaction, tokens and words, is left out.
 
     Args:
-        turns: in order; tokens of one tokenizer.
+        turns: the turns, in order, with tokens of one tokenizer.
         rng: decides; equal generators give equal dialogues.
         manner: pauses and probabilities.
         back_channels: short utterances of the user, one of which is drawn for each back-channel.

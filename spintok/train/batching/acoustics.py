@@ -70,9 +70,9 @@ class AcousticExamples:
     """Batches of codes and parameters. Longer utterances are cropped at random, differently in each epoch.
 
     Attributes:
-        acoustics: of the corpus.
-        max_frames: of a crop.
-        seed: of the draws.
+        acoustics: the acoustic parameters of the corpus.
+        max_frames: the longest crop, in frames.
+        seed: seeds the draws.
     """
 
     acoustics: Acoustics

@@ -37,7 +37,7 @@ class ArrayFile:
         all. One process at a time may write.
 
         Args:
-            path: of the file.
+            path: the path of the file.
             arrays_after: returns the arrays after the given number of them, which are on disk; each as pieces to join.
                 All have the same dtype and the same shape but for the first dimension.
         """

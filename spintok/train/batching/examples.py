@@ -25,8 +25,8 @@ class Batch:
     """One process's share of a batch.
 
     Attributes:
-        position: of the batch in the data.
-        seconds: of audio, without the second view.
+        position: the position of the batch in the data.
+        seconds: seconds of audio, without the second view.
         inputs: waveforms (B, S), or features (B, T, D) of the frozen layers, of the first view; for a decoder, acoustic
             parameters; zero where padded.
         lengths: (B,) samples, or frames.

@@ -41,7 +41,7 @@ class BatchPlan:
     Attributes:
         samples: (N,) number of samples of each utterance that enter a batch; 0 skips the utterance.
         batch_samples: samples per batch, summed over all processes.
-        seed: of the order.
+        seed: seeds the order.
         rank, world_size: each batch is divided evenly among the processes.
     """
 

@@ -31,8 +31,8 @@ class ViewExamples:
     Args:
         recordings: the corpus.
         views: how the second view is made.
-        seed: of all draws.
-        labels: of every frame, for stages with pseudo-labels.
+        seed: seeds all draws.
+        labels: the labels of every frame, for stages with pseudo-labels.
         find_pauses: whether batches say which frames lie in a pause.
     """
 

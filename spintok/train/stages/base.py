@@ -126,8 +126,8 @@ class Stage:
     """A stage that is ready to run.
 
     Attributes:
-        model: with its initial weights.
-        plan: of the batches.
+        model: the model with its initial weights.
+        plan: the plan of the batches.
         make_examples: returns the function that prepares batches. It may compute labels or features first, which takes
             long; it stores them in the given folder.
         notes: messages for the user, such as how many utterances are skipped.

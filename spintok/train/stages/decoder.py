@@ -46,8 +46,8 @@ class DecoderStage:
     """A decoder that is ready to train.
 
     Attributes:
-        model: with its initial weights.
-        plan: of the batches.
+        model: the model with its initial weights.
+        plan: the plan of the batches.
         prepare: computes codes and acoustic parameters into a folder, or finds them there, and returns the function
             that prepares batches; to be called first.
         validate: metrics on the utterances that are held out; None if there are none.

@@ -115,9 +115,9 @@ class MaskedExamples:
 
     Args:
         recordings: the corpus.
-        labels: of every frame, of one or more kinds.
+        labels: the labels of every frame, of one or more kinds.
         mask: the masked spans.
-        seed: of all draws.
+        seed: seeds all draws.
         second_view_probability: probability that an utterance is replaced by its second view.
         views: makes second views of the same recordings, and changes what stands around the speech.
         pauses: whether frames in pauses have labels of the first kind.
