@@ -133,8 +133,8 @@ def peak_memory(folder: Path, layer: int, way: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=int, default=6, help="of HuBERT Base; 6 is the layer of GSLM's units")
-    parser.add_argument("--seconds", type=float, default=120, help="of audio")
+    parser.add_argument("--layer", type=int, default=6, help="layer of HuBERT Base; 6 is the layer of GSLM's units")
+    parser.add_argument("--seconds", type=float, default=120, help="seconds of audio")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--inputs", type=Path, help=argparse.SUPPRESS)

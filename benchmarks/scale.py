@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=50_000)
-    parser.add_argument("--hours", type=float, default=10e6, help="of audio")
+    parser.add_argument("--hours", type=float, default=10e6, help="hours of audio")
     parser.add_argument("--speed", type=float, default=1000.0, help="seconds of audio a second, of one worker")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("speech", type=Path, help="a folder or manifest of speech")
     parser.add_argument("output", type=Path, help="the folder to write")
     parser.add_argument("--utterances", type=int, default=300, help="how many to cluster")
-    parser.add_argument("--iterations", type=int, default=15, help="of K-means")
+    parser.add_argument("--iterations", type=int, default=15, help="iterations of K-means")
     options = parser.parse_args()
     tokenizer = load(options.tokenizer)
     if not isinstance(tokenizer.encoder, Encoder):

@@ -101,7 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=3, help="layers of the model")
     parser.add_argument("--rate", type=float, default=3e-3, help="maximum learning rate")
     parser.add_argument("--pairs", type=Path, help="folder of recipes/word_pairs.py; needs --tokenizer")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and shuffling")
+    parser.add_argument("--seed", type=int, default=0, help="seeds weights, batches and shuffling")
     return parser.parse_args()
 
 

@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=400, help="number of pairs")
     parser.add_argument("--least", type=int, default=3, help="how often the training texts must have the word")
     parser.add_argument("--voices", nargs="+", default=["en-us+f2", "en-us+m3", "en-gb+f4", "en-gb+m7"])
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of words and replacements")
+    parser.add_argument("--seed", type=int, default=0, help="seeds the choice of words and replacements")
     return parser.parse_args()
 
 

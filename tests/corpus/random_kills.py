@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=20.0, help="the longest file")
     parser.add_argument("--long", type=float, default=0.0, help="seconds of one more file")
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--shard-size", type=int, default=150)
     parser.add_argument("--at-most", type=float, default=5.0, help="seconds that a kill may cause to be done again")
     parser.add_argument("--tokenizer", default="mfcc-kmeans-100")

@@ -280,7 +280,7 @@ def complaints(address: str, siege: Siege, tokenizer: Tokenizer, latency: float)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", default="dc-spin-stream-10m-en", help="a name or folder")
-    parser.add_argument("--latency", type=float, default=320, help="in milliseconds")
+    parser.add_argument("--latency", type=float, default=320, help="latency in milliseconds")
     parser.add_argument("--clients", type=int, default=200, help="honest and rude ones")
     parser.add_argument("--honest", type=int, default=20)
     # Room for some of the rude, so that they can do harm, and not for more than the machine carries.

@@ -170,8 +170,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="processes to kill per stage")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--steps", type=int, default=500, help="of each run, or passes of K-means")
-    parser.add_argument("--copies", type=int, default=50, help="of the sample speech, to train on")
+    parser.add_argument("--steps", type=int, default=500, help="steps of each run, or passes of K-means")
+    parser.add_argument("--copies", type=int, default=50, help="copies of the sample speech to train on")
     parser.add_argument("--checkpoint-minutes", type=float, help="fixed, in place of as often as the cost permits")
     options = parser.parse_args(argv)
     # Forked processes must not inherit threads.
