@@ -1,4 +1,4 @@
-"""Pairs of a word and a non-word that differ in one phone, spoken by espeak-ng: does a spoken LM know the words?
+"""Pairs of a word and a non-word that differ in one phone, spoken by a synthesizer: does a spoken LM know the words?
 
     python recipes/word_pairs.py LEXICON TEXTS PAIRS --pairs 400
     python recipes/spoken_lm.py SPEECH WORK --tokenizer NAME --pairs PAIRS
@@ -8,9 +8,11 @@ needed here. LEXICON has lines WORD, tab, ARPAbet; TEXTS is a manifest with the 
 words are those that a model can have heard. A non-word is the word with one consonant or vowel replaced, such that
 every three phones in a row occur in the lexicon, the whole is neither there nor in the dictionary of 130,000 words that
 comes with pocketsphinx, and its phones are as probable as those of the word by a trigram model, as far as there is a
-choice. espeak-ng speaks both from their phones, with the same stress and voice, in the sentence "he said that ... to me
-again": encoders that look at whole recordings compute other codes for a word that stands alone. What a 4-gram model of
-the phones of TEXTS prefers is printed: so much of the words can be known from so much speech by perfect tokens.
+choice. A synthesizer speaks both from their phones, with the same stress and voice, in the sentence "he said that ...
+to me again": encoders that look at whole recordings compute other codes for a word that stands alone. The voices of
+flite (--voices flite:slt) were made from recordings of people; those of espeak-ng are synthesized by rules. What a
+4-gram model of the phones of TEXTS prefers is printed: so much can be known of the words from so much speech by
+perfect tokens.
 PAIRS gets pairs.jsonl and a FLAC file for each word, non-word and voice.
 """
 
@@ -74,7 +76,7 @@ def main() -> None:
     for number, pair in enumerate(pairs):
         for voice in arguments.voices:
             for kind, phones in (("real", pair.real), ("false", pair.false)):
-                key = f"{number:04d}-{voice}-{kind}"
+                key = f"{number:04d}-{voice.replace(':', '-')}-{kind}"
                 speak(phones, voice, arguments.output / f"{key}.flac")
                 rows.append({"id": key, "path": f"{key}.flac", "pair": number, "kind": kind, "speaker": voice,
                              "word": pair.word, "phones": " ".join(phones)})  # fmt: skip
@@ -89,7 +91,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder for the recordings")
     parser.add_argument("--pairs", type=int, default=400, help="number of pairs")
     parser.add_argument("--least", type=int, default=3, help="how often the training texts must have the word")
-    parser.add_argument("--voices", nargs="+", default=["en-us+f2", "en-us+m3", "en-gb+f4", "en-gb+m7"])
+    parser.add_argument(
+        "--voices",
+        nargs="+",
+        default=["en-us+f2", "en-us+m3", "en-gb+f4", "en-gb+m7"],
+        help="voices of espeak-ng, or flite:slt, flite:rms and flite:awb",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seeds the choice of words and replacements")
     return parser.parse_args()
 
@@ -214,12 +221,21 @@ def mnemonics(phones: Phones) -> str:
 
 def speak(phones: Phones, voice: str, path: Path) -> None:
     """Write the sentence with these phones as 16 kHz FLAC."""
+    engine, _, name = voice.rpartition(":")
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "word.wav"
-        words = f"[[{mnemonics(tuple(BEFORE.split()))} {mnemonics(phones)} {mnemonics(tuple(AFTER.split()))}]]"
-        subprocess.run(["espeak-ng", "-v", voice, "-s", "140", "-w", str(wav), words], check=True)
+        if engine == "flite":
+            # These voices know no stress.
+            sounds = " ".join(["pau", *bare(in_sentence(phones)), "pau"]).lower()
+            command = ["flite", "-voice", name, "-p", sounds, "-o", str(wav)]
+        else:
+            words = f"[[{mnemonics(tuple(BEFORE.split()))} {mnemonics(phones)} {mnemonics(tuple(AFTER.split()))}]]"
+            command = ["espeak-ng", "-v", voice, "-s", "140", "-w", str(wav), words]
+        subprocess.run(command, check=True)
         samples, rate = soundfile.read(wav)
-    soundfile.write(path, 0.7 * soxr.resample(samples, rate, 16_000), 16_000, subtype="PCM_16")
+    # The voices of flite differ in level.
+    peak = np.abs(samples).max() if engine == "flite" else 1.0
+    soundfile.write(path, 0.7 / peak * soxr.resample(samples, rate, 16_000), 16_000, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -28,13 +28,17 @@ BAKER\tB EY1 K ER0
 
 
 @needs_judges
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
-def test_pairs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("synthesizer", "voices"), [("espeak-ng", ("en-us+f2", "en-gb")), ("flite", ("flite:slt", "flite:rms"))]
+)
+def test_pairs(tmp_path: Path, synthesizer: str, voices: tuple[str, ...]) -> None:
+    if shutil.which(synthesizer) is None:
+        pytest.skip(f"{synthesizer} is not installed")
     (tmp_path / "lexicon.txt").write_text(LEXICON.strip(), encoding="utf-8")
     rows = [{"id": f"{i}", "path": "a.wav", "text": "Faces, basin; mason! Maker baker case"} for i in range(3)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     files = [tmp_path / "lexicon.txt", tmp_path / "texts.jsonl", tmp_path / "out"]
-    shown = run_script("recipes/word_pairs.py", *files, "--voices", "en-us+f2", "en-gb")
+    shown = run_script("recipes/word_pairs.py", *files, "--voices", *voices)
     # These texts have nothing but the words.
     assert "a 4-gram model of the phones of the texts prefers 100.0% of the words" in shown
     found = [json.loads(line) for line in (tmp_path / "out/pairs.jsonl").read_text(encoding="utf-8").splitlines()]
