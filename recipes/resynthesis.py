@@ -37,6 +37,9 @@ DC_SPIN = "dc-spin-10m-en"
 WORST = 6
 """So many phones are named in the table of phones."""
 
+FEWEST = 20
+"""A class of phones that the texts have less often is left out: its intervals are wider than what there is to see."""
+
 HOLD_OUT = 10
 """As in recipes/voice.toml: utterances whose CRC-32 of the key this divides are not trained on."""
 
@@ -283,8 +286,7 @@ def differences(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         found, base = results[one], results[two]
         words = difference_of("wer", base, found)
         lines.append(f"* WER of {rows[one].name}, minus that of {rows[two].name}: {words}")
-        classes = [name for name in PHONE_CLASSES if f"phone_errors_{name}" in found.values]
-        if classes:
+        if classes := classes_of(found):
             phones = "; ".join(f"{name} {difference_of(f'phone_errors_{name}', base, found)}" for name in classes)
             lines.append(f"    * phones: {difference_of('phone_errors', base, found)}; {phones}")
     return lines
@@ -303,10 +305,11 @@ def difference_of(name: str, first: Result, second: Result) -> str:
 
 def phone_table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     """Errors of all phones and of each class, and the phones with the most new errors; nothing without texts."""
-    names = ["phone_errors", *(f"phone_errors_{one}" for one in PHONE_CLASSES)]
-    if names[0] not in results[0].values:
+    classes = classes_of(results[0])
+    if not classes:
         return []
-    lines = ["| tokens | all phones | " + " | ".join(PHONE_CLASSES) + " | most errors more than in the recordings |"]
+    names = ["phone_errors", *(f"phone_errors_{one}" for one in classes)]
+    lines = ["| tokens | all phones | " + " | ".join(classes) + " | most errors more than in the recordings |"]
     lines.append("|---" * (len(names) + 2) + "|")
     cells = [cell(results[0], f"{name}_of_recording", 1) for name in names]
     lines.append("| the recordings | " + " | ".join(cells) + " | |")
@@ -314,6 +317,16 @@ def phone_table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         cells = [cell(result, name, 1) for name in names]
         lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {worst(result)} |")
     return lines
+
+
+def classes_of(result: Result) -> list[str]:
+    """The classes of phones that the texts have often enough; none without texts."""
+    heard = result.details.get("phones", {}).get("recording", {})
+    return [
+        name
+        for name, phones in PHONE_CLASSES.items()
+        if sum(heard[phone]["count"] for phone in phones if phone in heard) >= FEWEST
+    ]
 
 
 def worst(result: Result) -> str:

@@ -92,7 +92,8 @@ def test_differences_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
         values = {"wer": wer, "phone_errors": phones, "phone_errors_stops": phones}
         # Draws of phones that have nothing to do with those of the others.
         draws = {"wer": noise + wer, "phone_errors_stops": np.random.default_rng(int(phones)).normal(phones, 5, 200)}
-        results.append(Result(values, {name: draw.tolist() for name, draw in draws.items()}, "9 speakers"))
+        details = {"phones": {"recording": {"T": {"count": 20}, "S": {"count": 19}}}}
+        results.append(Result(values, {name: draw.tolist() for name, draw in draws.items()}, "9 speakers", details))
     lines = recipe.differences(rows, results)
     assert lines[::2] == [
         "* WER of dc-spin-10m-en, 500, minus that of dc-spin-10m-en, 100: +0.0 [+0.0, +0.0]",
@@ -115,9 +116,12 @@ def test_table_of_phones(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = counts(AA=8, B=5, S=7, T=3) | {"": {"count": 30, "wrong": 30}}
     result = Result(values, details={"phones": {"tokens": tokens, "recording": counts(AA=7, B=1, S=3, T=3)}})
     monkeypatch.setattr(recipe, "WORST", 3)
-    _, _, recording, line = recipe.phone_table([row], [result])
-    assert recording == "| the recordings |" + " 20.0 |" * 7 + " |"
-    assert line == f"| {row.name} |" + " 50.0 |" * 7 + " B 5 for 1 of 9, S 7 for 3 of 9, AA 8 for 7 of 9 |"
+    assert recipe.phone_table([row], [result]) == []
+    monkeypatch.setattr(recipe, "FEWEST", 9)
+    head, _, recording, line = recipe.phone_table([row], [result])
+    assert head.startswith("| tokens | all phones | vowels | stops | fricatives | most errors")
+    assert recording == "| the recordings |" + " 20.0 |" * 4 + " |"
+    assert line == f"| {row.name} |" + " 50.0 |" * 4 + " B 5 for 1 of 9, S 7 for 3 of 9, AA 8 for 7 of 9 |"
     assert recipe.phone_table([row], [Result({"dnsmos": 3.0})]) == []
 
 

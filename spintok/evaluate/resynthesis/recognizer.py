@@ -39,6 +39,8 @@ class Recognizer:
         if not len(waveform):
             return []
         samples = np.rint(np.clip(waveform, -1, 1) * 32767).astype("<i2")
+        # Without it the front end and the normalisation remember something of the utterance before.
+        self._decoder.reinit_feat()
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
         self._decoder.end_utt()
