@@ -33,7 +33,7 @@ train tiny-1 tiny_1_pretrain train --set loop.precision=bfloat16
 train tiny-2-phones tiny_2_phones tiny --init tiny-1 --set loop.precision=bfloat16 \
     --set "labels=$speech/train_phones.jsonl"
 train tiny-2-ctc tiny_2_ctc tiny --init tiny-1 --set loop.precision=bfloat16 --set "lexicon=$lexicon" \
-    --set unknown_words=guess
+    --set unknown_words=guess --set optimizer.steps=1500
 for before in tiny-1 tiny-2-phones tiny-2-ctc; do
     train "$before-dc-spin" tiny_3_dc_spin tiny-third --init "$before" --set "name=\"$before-dc-spin\"" \
         --set optimizer.steps=200 --set optimizer.warmup=40 --set loop.check_every=0
