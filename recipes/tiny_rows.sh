@@ -6,7 +6,7 @@
 # SPEECH: a folder with train_phones.jsonl, dev.jsonl and dev_phones.jsonl. WORK: a folder with the train.jsonl of small.sh.
 # LEXICON: CMUdict. Both second stages start from one encoder and hear the same utterances in as many batches; DC-Spin
 # follows on each, and on the first stage alone.
-# Hardware and time: half an hour of one core of an Intel Xeon with AMX.
+# Hardware and time: half an hour of one core of an AMD EPYC (Zen 4), beside other work.
 set -euo pipefail
 speech=$(realpath "$1")
 lexicon=$(realpath "$3")
